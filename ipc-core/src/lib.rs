@@ -1,0 +1,1 @@
+//! Wire protocol and client library of the ipc message bus.

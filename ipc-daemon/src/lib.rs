@@ -1,0 +1,1 @@
+//! The ipc message bus daemon.

@@ -1,0 +1,3 @@
+//! The ipc message bus daemon.
+
+fn main() {}

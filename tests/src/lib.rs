@@ -1,0 +1,1 @@
+//! Harness of the ipc message bus tests.
