@@ -1,1 +1,3 @@
-//! Harness of the ipc message bus tests.
+//! Harness of the ipc message bus tests: what several of the test binaries share.
+
+pub mod rng;
