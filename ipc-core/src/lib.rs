@@ -1,1 +1,21 @@
 //! Wire protocol and client library of the ipc message bus.
+//!
+//! The module map, from the bottom up:
+//!
+//! | module | colour | what it holds |
+//! |---|---|---|
+//! | [`name`], [`id`], [`limits`], [`time`], [`identity`], [`payload`], [`error`] | PURE | the vocabulary: parsed once, valid after |
+//! | [`wire`] | PURE | bytes to frames and back |
+
+pub mod error;
+pub mod id;
+pub mod identity;
+pub mod limits;
+pub mod name;
+pub mod payload;
+pub mod time;
+pub mod wire;
+
+pub use error::{Error, ErrorCode};
+pub use identity::{Identity, Peer};
+pub use payload::{Payload, PayloadKind};

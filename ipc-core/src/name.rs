@@ -1,0 +1,213 @@
+//! PURE. Names: parsed once, valid after.
+//!
+//! | name | grammar | longest |
+//! |---|---|---|
+//! | service, topic | parts of `[A-Za-z0-9_-]+` joined by `.` | 255 bytes |
+//! | method | one such part | 64 bytes |
+//! | filter | a topic whose parts may be `*` (one part) and whose last may be `>` (one or more parts) | 255 bytes |
+
+use core::fmt;
+use std::sync::Arc;
+
+use crate::error::{Error, ErrorCode};
+use crate::limits::{METHOD_NAME_MAX_BYTES, NAME_MAX_BYTES};
+
+/// Names under this prefix belong to the daemon.
+pub const RESERVED_PREFIX: &str = "ipc.";
+
+macro_rules! name_type {
+    ($(#[$doc:meta])* $type:ident, $what:literal, $check:expr) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $type(Arc<str>);
+
+        impl $type {
+            /// Parses a name.
+            ///
+            /// # Errors
+            /// `invalid_argument`, saying which rule the text breaks.
+            pub fn parse(text: &str) -> Result<Self, Error> {
+                let check: fn(&str) -> Result<(), &'static str> = $check;
+                match check(text) {
+                    Ok(()) => Ok(Self(Arc::from(text))),
+                    Err(rule) => Err(invalid($what, text, rule)),
+                }
+            }
+
+            /// The name as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl core::borrow::Borrow<str> for $type {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+    };
+}
+
+name_type! {
+    /// The name of a service, such as `demo.title`.
+    ServiceName, "service name", |text| check_parts(text, NAME_MAX_BYTES)
+}
+
+name_type! {
+    /// The name of a method, such as `title`.
+    MethodName, "method name", check_method
+}
+
+name_type! {
+    /// The name of a topic, such as `sensor.kitchen.temperature`.
+    TopicName, "topic", |text| check_parts(text, NAME_MAX_BYTES)
+}
+
+name_type! {
+    /// A filter over dotted names: `sensor.*.temperature`, `sensor.>`.
+    Filter, "filter", check_filter
+}
+
+impl ServiceName {
+    /// Whether the name belongs to the daemon.
+    pub fn is_reserved(&self) -> bool {
+        self.0.starts_with(RESERVED_PREFIX) || &*self.0 == "ipc"
+    }
+}
+
+impl TopicName {
+    /// Whether the topic belongs to the daemon.
+    pub fn is_reserved(&self) -> bool {
+        self.0.starts_with(RESERVED_PREFIX) || &*self.0 == "ipc"
+    }
+}
+
+impl Filter {
+    /// Whether the filter holds no wildcard, so that it matches exactly one name.
+    pub fn is_literal(&self) -> bool {
+        !self.0.split('.').any(|part| part == "*" || part == ">")
+    }
+
+    /// Whether `name`, a dotted name, passes the filter.
+    pub fn matches(&self, name: &str) -> bool {
+        let mut wanted = self.0.split('.');
+        let mut given = name.split('.');
+        loop {
+            match (wanted.next(), given.next()) {
+                (Some(">"), Some(_)) => return true,
+                (Some("*"), Some(_)) => {}
+                (Some(want), Some(have)) if want == have => {}
+                (None, None) => return true,
+                (Some(_), _) | (None, Some(_)) => return false,
+            }
+        }
+    }
+}
+
+const RULE_PART: &str = "parts are letters, digits, '_' and '-', joined by '.', none empty";
+
+fn invalid(what: &str, text: &str, rule: &str) -> Error {
+    let shown: String = text.chars().take(80).flat_map(char::escape_debug).collect();
+    Error::new(ErrorCode::InvalidArgument, format!("\"{shown}\" is not a {what}: {rule}"))
+}
+
+fn is_part(part: &str) -> bool {
+    !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
+}
+
+fn check_parts(text: &str, max_bytes: usize) -> Result<(), &'static str> {
+    if text.len() > max_bytes {
+        return Err("it is longer than 255 bytes");
+    }
+    if text.split('.').all(is_part) { Ok(()) } else { Err(RULE_PART) }
+}
+
+fn check_method(text: &str) -> Result<(), &'static str> {
+    if text.len() > METHOD_NAME_MAX_BYTES {
+        return Err("it is longer than 64 bytes");
+    }
+    if is_part(text) { Ok(()) } else { Err("it is letters, digits, '_' and '-', and not empty") }
+}
+
+fn check_filter(text: &str) -> Result<(), &'static str> {
+    if text.len() > NAME_MAX_BYTES {
+        return Err("it is longer than 255 bytes");
+    }
+    let mut parts = text.split('.').peekable();
+    while let Some(part) = parts.next() {
+        let is_last = parts.peek().is_none();
+        let fits = part == "*" || (part == ">" && is_last) || is_part(part);
+        if !fits {
+            return Err("parts are names or '*', and '>' may stand last");
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_hold_their_length_limits() {
+        for (length, fits) in [(254, true), (255, true), (256, false)] {
+            assert_eq!(ServiceName::parse(&"a".repeat(length)).is_ok(), fits, "{length}");
+            assert_eq!(TopicName::parse(&"a".repeat(length)).is_ok(), fits, "{length}");
+            assert_eq!(Filter::parse(&"a".repeat(length)).is_ok(), fits, "{length}");
+        }
+        for (length, fits) in [(63, true), (64, true), (65, false)] {
+            assert_eq!(MethodName::parse(&"m".repeat(length)).is_ok(), fits, "{length}");
+        }
+    }
+
+    #[test]
+    fn grammar() {
+        for good in ["a", "demo.title", "A-1.b_2"] {
+            assert!(ServiceName::parse(good).is_ok(), "{good}");
+        }
+        for bad in ["", ".", "a.", ".a", "a..b", "a b", "a/b", "ä", "a.*", ">", "a\n"] {
+            assert!(ServiceName::parse(bad).is_err(), "{bad}");
+        }
+        for bad in ["a.b", "", "*"] {
+            assert!(MethodName::parse(bad).is_err(), "{bad}");
+        }
+        for bad in ["a.>.b", "a.b*", "", "**", "a..>"] {
+            assert!(Filter::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn filters_match_as_documented() {
+        let cases = [
+            ("a.b", "a.b", true),
+            ("a.b", "a.b.c", false),
+            ("a.*", "a.b", true),
+            ("a.*", "a", false),
+            ("a.*", "a.b.c", false),
+            ("*.b", "a.b", true),
+            ("a.>", "a.b.c", true),
+            ("a.>", "a", false),
+            (">", "a", true),
+            ("*.>", "a", false),
+            ("*.>", "a.b", true),
+        ];
+        for (filter, name, expected) in cases {
+            assert_eq!(Filter::parse(filter).unwrap().matches(name), expected, "{filter} over {name}");
+        }
+        assert!(Filter::parse("a.b").unwrap().is_literal());
+        assert!(!Filter::parse("a.>").unwrap().is_literal());
+    }
+
+    #[test]
+    fn the_daemon_keeps_its_names() {
+        for (name, reserved) in [("ipc.daemon", true), ("ipc", true), ("ipcx.a", false), ("a.ipc", false)] {
+            assert_eq!(ServiceName::parse(name).unwrap().is_reserved(), reserved, "{name}");
+        }
+    }
+}
