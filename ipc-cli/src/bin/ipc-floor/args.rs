@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::failure::Failure;
+use crate::message::MESSAGE;
 
 /// What this process is to do.
 pub(crate) enum Command {
@@ -41,7 +42,7 @@ impl Workload {
     fn own_options(self) -> &'static [&'static str] {
         match self {
             Self::RelayLatency | Self::Connect => &[],
-            Self::RelayThroughput => &["--clients", "--depth"],
+            Self::RelayThroughput => &["--clients", "--depth", "--processes"],
             Self::Fanout => &["--subscribers", "--size", "--batch"],
             Self::Payload => &["--size", "--window"],
         }
@@ -111,9 +112,6 @@ impl Role {
     }
 }
 
-/// The size of a call, its reply and the smallest event, in bytes.
-pub(crate) const MESSAGE: usize = 64;
-
 /// How large and how long one run is.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
@@ -126,6 +124,9 @@ pub(crate) struct Options {
     /// Operations of a front before the measured phase.
     pub(crate) warmup: u64,
     pub(crate) clients: usize,
+    /// Processes that share the clients; divides `clients`. Without it, one for each.
+    pub(crate) processes: usize,
+    /// Calls in flight for each client.
     pub(crate) depth: usize,
     pub(crate) subscribers: usize,
     /// Bytes of an event or of a payload.
@@ -149,12 +150,13 @@ const fn bounds(name: &'static str, minimum: u64, maximum: u64, meaning: &'stati
 
 const SECONDS_MAX: f64 = 60.0;
 const COMMON: [&str; 4] = ["--pin", "--count", "--warmup", "--seconds"];
-const NUMBERS: [Bounds; 9] = [
+const NUMBERS: [Bounds; 10] = [
     bounds("--pin", 0, 1023, "run every process on this CPU"),
     bounds("--count", 1, 1_000_000_000, "end the measured phase after this many operations of a front"),
     bounds("--warmup", 0, 10_000_000, "operations of a front before the measured phase"),
-    bounds("--clients", 1, 64, "relay-throughput: calling processes"),
-    bounds("--depth", 1, 1024, "relay-throughput: calls in flight for each of them"),
+    bounds("--clients", 1, 64, "relay-throughput: calling connections"),
+    bounds("--processes", 1, 64, "relay-throughput: processes that share them evenly; default one each"),
+    bounds("--depth", 1, 1024, "relay-throughput: calls in flight for each client"),
     bounds("--subscribers", 1, 64, "fanout: subscribing processes"),
     bounds("--size", MESSAGE as u64, 16 << 20, "fanout, payload: bytes of one message"),
     bounds("--batch", 1, 4096, "fanout: events in one write of the publisher"),
@@ -169,6 +171,7 @@ impl Options {
             time: Duration::from_millis(1_500),
             warmup: 0,
             clients: 1,
+            processes: 0,
             depth: 64,
             subscribers: 10,
             size: MESSAGE,
@@ -203,6 +206,7 @@ impl Options {
             "--count" => self.count = number,
             "--warmup" => self.warmup = number,
             "--clients" => self.clients = number as usize,
+            "--processes" => self.processes = number as usize,
             "--depth" => self.depth = number as usize,
             "--subscribers" => self.subscribers = number as usize,
             "--size" => self.size = number as usize,
@@ -215,11 +219,12 @@ impl Options {
 
     /// The same options for a process this one starts. Pinning is inherited and not repeated.
     pub(crate) fn to_arguments(&self) -> Vec<OsString> {
-        let pairs: [(&str, String); 9] = [
+        let pairs: [(&str, String); 10] = [
             ("--count", self.count.to_string()),
             ("--warmup", self.warmup.to_string()),
             ("--seconds", self.time.as_secs_f64().to_string()),
             ("--clients", self.clients.to_string()),
+            ("--processes", self.processes.to_string()),
             ("--depth", self.depth.to_string()),
             ("--subscribers", self.subscribers.to_string()),
             ("--size", self.size.to_string()),
@@ -254,6 +259,13 @@ pub(crate) fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Comma
             return Err(Failure::new(format!("{first} has no option {name}")));
         }
         options.set(&name, &value_of(&name, &mut arguments)?)?;
+    }
+    if options.processes == 0 {
+        options.processes = options.clients;
+    }
+    if !options.clients.is_multiple_of(options.processes) {
+        let (clients, processes) = (options.clients, options.processes);
+        return Err(Failure::new(format!("{processes} processes cannot share {clients} clients evenly")));
     }
     Ok(Command::Measure { workload, options })
 }

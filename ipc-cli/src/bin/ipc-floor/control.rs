@@ -3,9 +3,11 @@
 //! Standard input brings `go`, standard output takes the two lines, standard error is for people.
 
 use std::io::{self, BufRead as _, Write as _};
+use std::os::fd::AsFd as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal};
 use nix::time::{ClockId, clock_gettime};
@@ -28,7 +30,16 @@ pub(crate) fn enter(role: Role) -> Result<(), Failure> {
     // The parent blocks signals to read them from a descriptor, and a mask is inherited.
     SigSet::empty().thread_set_mask().map_err(at("unblock signals"))?;
     let name = std::ffi::CString::new(role.name()).unwrap_or_default();
-    prctl::set_name(&name).map_err(at("name this process"))
+    prctl::set_name(&name).map_err(at("name this process"))?;
+    // A parent that died before the first line sent no signal, but its end of the pipe is closed.
+    let stdin = io::stdin();
+    let mut descriptors = [PollFd::new(stdin.as_fd(), PollFlags::POLLIN)];
+    let gone = poll(&mut descriptors, PollTimeout::ZERO).map_err(at("look for the measuring process"))?;
+    if gone == 0 {
+        Ok(())
+    } else {
+        Err(Failure::new("the measuring process went away; roles are not for people"))
+    }
 }
 
 pub(crate) fn say_ready() -> Result<(), Failure> {

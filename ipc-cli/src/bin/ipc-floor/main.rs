@@ -12,15 +12,17 @@
 //! - `relay-latency`: a routed call, two hops. One front sends 64 bytes and waits; the relay and the server use plain
 //!   blocking reads and writes on one thread each. Four transfers and six switches: nothing with a process in the
 //!   middle can be faster without busy waiting. Judge it with `--pin`, because wake-ups across CPUs jump.
-//! - `relay-throughput`: `--clients` fronts with `--depth` calls of 64 bytes in flight each. The relay sleeps in epoll,
-//!   reads up to 256 KiB a connection, stamps each request with its front, routes each reply by that stamp and writes
-//!   once for each touched destination and round. The ends handle whatever one read gave and refill their window with
-//!   one write. What counts is how few system calls a message costs.
+//! - `relay-throughput`: `--clients` fronts, each with `--depth` calls of 64 bytes in flight; each is a process of its
+//!   own unless `--processes` makes fewer share them. The relay sleeps in epoll, reads up to 256 KiB a connection,
+//!   stamps each request with its front, routes each reply by that stamp and writes once for each touched destination
+//!   and round. The ends handle whatever one read gave and refill their window with one write. What counts is how few
+//!   system calls a message costs; with one client it is the wake-ups, since its whole window travels as one batch.
 //! - `fanout`: one publisher writes batches, the relay copies what it read to every subscriber. A subscriber that
-//!   is behind has a buffer; when one is full the publisher is not read until it has drained. Nothing is lost, and the
-//!   run fails if a subscriber counts one message too few.
+//!   is behind has a buffer; when one is full the publisher is not read until it has drained. Nothing is lost: each
+//!   subscriber checks the sequence of every event, and the run fails if the last one is not the publisher's last.
 //! - `payload`: requests of 1 MiB through the relay to a sink that acknowledges each with one byte, `--window` of them
 //!   on the way. The relay reads 256 KiB and writes; it is the price of two copies into and two out of the kernel.
+//!   A window of 1 is a call that waits for its answer, a larger one is a stream.
 //! - `connect`: connect to the relay, one call through it to the server and back, close. The server stays connected.
 //!
 //! Standard output is one JSON object: `name`, `unit`, `count` (measured operations), `cpu_us_per_op`, and `p50` and
@@ -32,9 +34,11 @@ mod children;
 mod control;
 mod ends;
 mod failure;
+mod message;
 mod relay;
 mod relay_blocking;
 mod report;
+mod window;
 mod workload;
 
 use std::io::Write as _;
@@ -80,7 +84,7 @@ fn act(role: Role, directory: &std::path::Path, options: &args::Options) -> Resu
         Role::Sink => ends::sink(directory, options),
         Role::LatencyClient => ends::call_one_by_one(directory, options),
         Role::ConnectClient => ends::connect_and_call(directory, options),
-        Role::WindowClient => ends::call_in_window(directory, options),
+        Role::WindowClient => window::run(directory, options),
         Role::Publisher => ends::publish(directory, options),
         Role::PayloadClient => ends::send_payloads(directory, options),
     }

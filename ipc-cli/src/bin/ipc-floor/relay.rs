@@ -7,10 +7,10 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
-use crate::args::{MESSAGE, Options, Role};
+use crate::args::{Options, Role};
 use crate::control;
-use crate::ends::{FRONT_INDEX, READ_MAX};
 use crate::failure::{Failure, at};
+use crate::message::{MESSAGE, READ_MAX, front_of, set_front};
 
 /// A subscriber this far behind stops the publisher.
 const FANOUT_BACKLOG_MAX: usize = 1 << 20;
@@ -220,11 +220,8 @@ impl Relay {
 
     /// Stamps each request with its front, as a bus stamps the sender, and queues all for the server.
     fn forward_requests(&mut self, slot: usize, requests: &mut [u8]) -> Result<(), Failure> {
-        let stamp = (slot as u32).to_le_bytes();
         for message in requests.chunks_exact_mut(MESSAGE) {
-            if let Some(field) = message.get_mut(FRONT_INDEX) {
-                field.copy_from_slice(&stamp);
-            }
+            set_front(message, slot);
         }
         let server = self.backs.first().copied().unwrap_or(usize::MAX);
         let Some(connection) = self.connections.get_mut(server).and_then(Option::as_mut) else {
@@ -238,9 +235,7 @@ impl Relay {
     /// Queues each reply for the front whose stamp it bears.
     fn forward_replies(&mut self, replies: &[u8]) -> Result<(), Failure> {
         for message in replies.chunks_exact(MESSAGE) {
-            let stamp =
-                message.get(FRONT_INDEX).and_then(|field| field.try_into().ok()).map(u32::from_le_bytes);
-            let slot = stamp.map_or(usize::MAX, |stamp| stamp as usize);
+            let slot = front_of(message).unwrap_or(usize::MAX);
             let front = self.connections.get_mut(slot).and_then(Option::as_mut);
             let Some(front) = front.filter(|front| front.side == Side::Front) else {
                 return Err(Failure::new("a reply came for a front that is not there"));

@@ -3,9 +3,9 @@
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::path::Path;
 
-use crate::args::MESSAGE;
 use crate::control;
 use crate::failure::{Failure, at};
+use crate::message::MESSAGE;
 
 /// Ends when the front leaves.
 pub(crate) fn run(directory: &Path) -> Result<(), Failure> {

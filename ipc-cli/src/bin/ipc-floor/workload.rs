@@ -29,7 +29,7 @@ impl Cast {
             Workload::Connect => (Role::RelayCalls, Role::Server, Role::ConnectClient),
         };
         let backs = if back == Role::Subscriber { options.subscribers } else { 1 };
-        let fronts = if front == Role::WindowClient { options.clients } else { 1 };
+        let fronts = if front == Role::WindowClient { options.processes } else { 1 };
         Self { relay, back, backs, front, fronts }
     }
 }
