@@ -6,6 +6,7 @@
 //! |---|---|---|
 //! | [`name`], [`id`], [`limits`], [`time`], [`identity`], [`payload`], [`error`] | PURE | the vocabulary: parsed once, valid after |
 //! | [`wire`] | PURE | bytes to frames and back |
+//! | [`transport`] | SHELL | kernel sockets, and where they are |
 
 pub mod error;
 pub mod id;
@@ -14,8 +15,12 @@ pub mod limits;
 pub mod name;
 pub mod payload;
 pub mod time;
+#[cfg(feature = "transport")]
+pub mod transport;
 pub mod wire;
 
 pub use error::{Error, ErrorCode};
 pub use identity::{Identity, Peer};
 pub use payload::{Payload, PayloadKind};
+#[cfg(feature = "transport")]
+pub use transport::Address;

@@ -1,0 +1,54 @@
+//! SHELL. Bytes over kernel sockets, and where those sockets are. Knows no frame.
+//!
+//! - [`Address`]: where a daemon can be reached;
+//! - [`Environment`], [`runtime_dir`]: which directory holds the sockets, and which the durable state;
+//! - [`directory`]: opening and creating a directory that nobody else can write to;
+//! - [`unix`]: connecting to a daemon whose owner is trusted, and who is at the other end;
+//! - [`listener`]: a daemon's sockets, published so that they are never reachable with wrong permissions, and its lock;
+//! - [`process`]: what a daemon inherits: descriptors (`$LISTEN_FDS`, `--ready-fd`) and limits;
+//! - [`clock`]: the clock of the bus.
+
+pub mod address;
+pub mod clock;
+pub mod directory;
+pub mod environment;
+pub mod listener;
+pub mod process;
+pub mod runtime_dir;
+mod sys;
+pub mod unix;
+
+pub use address::Address;
+pub use directory::RuntimeDir;
+pub use environment::Environment;
+pub use unix::Trust;
+
+use crate::error::{Error, ErrorCode};
+
+/// The stream socket in a runtime directory.
+pub const STREAM_SOCKET_NAME: &str = "bus.sock";
+/// The file whose lock says that a daemon owns a runtime directory.
+pub const RUNTIME_LOCK_NAME: &str = "bus.lock";
+/// The file whose lock says that a daemon owns a state directory.
+pub const STATE_LOCK_NAME: &str = "state.lock";
+
+/// Longest path that fits into a socket address with its final zero, in bytes.
+pub const SOCKET_PATH_MAX_BYTES: usize = 107;
+
+/// The error for a system call that failed while `what` was tried.
+fn os_error(what: impl core::fmt::Display, errno: rustix::io::Errno) -> Error {
+    let code = match errno {
+        rustix::io::Errno::ACCESS | rustix::io::Errno::PERM => ErrorCode::PermissionDenied,
+        _ => ErrorCode::Io,
+    };
+    Error::new(code, format!("cannot {what}: {}", reason(errno)))
+}
+
+/// The system's words for an error, without its number.
+fn reason(errno: rustix::io::Errno) -> String {
+    let text = std::io::Error::from(errno).to_string();
+    match text.find(" (os error") {
+        Some(end) => text[..end].to_owned(),
+        None => text,
+    }
+}

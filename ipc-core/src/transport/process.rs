@@ -1,0 +1,166 @@
+//! What a daemon inherits from whoever started it: descriptors and limits.
+
+use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixListener;
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use rustix::net::{AddressFamily, SocketType};
+
+use super::{Environment, os_error, sys};
+use crate::error::{Error, ErrorCode};
+
+/// The first descriptor that a service manager hands over (sd_listen_fds(3)).
+const LISTEN_FDS_START: RawFd = 3;
+/// Most descriptors taken over.
+const LISTEN_FDS_MAX: u32 = 64;
+
+/// The listening stream sockets handed over by a service manager, in `$LISTEN_FDS`: bound by it, so never to be bound
+/// again or removed. None when there is no such variable or it is meant for another process.
+///
+/// Each does not block and is closed on exec. To be called once, early: a second call finds them taken.
+///
+/// # Errors
+/// `invalid_argument` when the variable makes no sense or a descriptor is not a listening AF_UNIX stream socket.
+pub fn inherited_listeners(environment: &Environment) -> Result<Vec<UnixListener>, Error> {
+    let count = inherited_count(environment)?;
+    let numbers = (LISTEN_FDS_START..).take(usize::try_from(count).unwrap_or(usize::MAX));
+    numbers.map(inherited_listener).collect()
+}
+
+fn inherited_count(environment: &Environment) -> Result<u32, Error> {
+    let (Some(pid), Some(count)) = (&environment.listen_pid, &environment.listen_fds) else { return Ok(0) };
+    if pid.to_str().and_then(|text| text.parse::<u32>().ok()) != Some(environment.pid) {
+        return Ok(0);
+    }
+    let count_number = count.to_str().and_then(|text| text.parse::<u32>().ok());
+    count_number.filter(|count| *count <= LISTEN_FDS_MAX).ok_or_else(|| {
+        Error::new(
+            ErrorCode::InvalidArgument,
+            format!("$LISTEN_FDS is {count:?}, not a number from 0 to {LISTEN_FDS_MAX}"),
+        )
+        .with_hint("start the daemon from a socket unit, or unset the variable")
+    })
+}
+
+fn inherited_listener(number: RawFd) -> Result<UnixListener, Error> {
+    let socket = take_inherited(number)?;
+    check_listener(&socket).map_err(|found| {
+        Error::new(
+            ErrorCode::InvalidArgument,
+            format!("descriptor {number} of $LISTEN_FDS is {found}, not a listening AF_UNIX stream socket"),
+        )
+        .with_hint("give the socket unit one ListenStream= with a path, and no Accept=yes")
+    })?;
+    let listener = UnixListener::from(socket);
+    listener
+        .set_nonblocking(true)
+        .map_err(|error| Error::new(ErrorCode::Io, format!("cannot set up descriptor {number}: {error}")))?;
+    super::unix::refuse_descriptors(&listener)?;
+    Ok(listener)
+}
+
+fn check_listener(socket: impl AsFd) -> Result<(), &'static str> {
+    use rustix::net::sockopt::{socket_acceptconn, socket_domain, socket_type};
+    let family = socket_domain(&socket).map_err(|_| "no socket")?;
+    if family != AddressFamily::UNIX {
+        return Err("a socket of another family");
+    }
+    if socket_type(&socket).map_err(|_| "no socket")? != SocketType::STREAM {
+        return Err("a socket of another type");
+    }
+    if !socket_acceptconn(&socket).map_err(|_| "no socket")? {
+        return Err("a socket that does not listen");
+    }
+    Ok(())
+}
+
+/// Takes over a descriptor that the starting process named, as in `--ready-fd N`, and marks it close-on-exec. The standard
+/// streams are duplicated and stay.
+///
+/// To be called early and once for each number.
+///
+/// # Errors
+/// `invalid_argument` when nothing that was inherited is open under that number.
+pub fn take_inherited(number: RawFd) -> Result<OwnedFd, Error> {
+    sys::take_inherited(number).map_err(|errno| match errno {
+        rustix::io::Errno::BADF => Error::new(
+            ErrorCode::InvalidArgument,
+            format!("descriptor {number} was not handed to this process"),
+        )
+        .with_hint("the starting process must leave it open across exec"),
+        errno => os_error(format_args!("take over descriptor {number}"), errno),
+    })
+}
+
+/// Raises the number of descriptors this process may open to its hard limit, and returns it.
+///
+/// A child that uses select(2) breaks above 1024: reset the soft limit in children before exec.
+///
+/// # Errors
+/// `io` or `permission_denied`; the limit is then as it was.
+pub fn raise_open_files_limit() -> Result<u64, Error> {
+    let failed = |errno: nix::Error| {
+        Error::new(ErrorCode::Io, format!("cannot raise the limit of open files: {}", errno.desc()))
+    };
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(failed)?;
+    if soft < hard {
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map_err(failed)?;
+    }
+    Ok(hard)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::{UnixDatagram, UnixStream};
+
+    fn environment(pid: &str, count: &str) -> Environment {
+        Environment {
+            pid: 7,
+            listen_pid: Some(pid.into()),
+            listen_fds: Some(count.into()),
+            ..Environment::default()
+        }
+    }
+
+    #[test]
+    fn only_what_is_meant_for_us_is_taken() {
+        assert_eq!(inherited_count(&Environment::default()).unwrap(), 0);
+        assert_eq!(inherited_count(&environment("8", "1")).unwrap(), 0);
+        assert_eq!(inherited_count(&environment("7", "2")).unwrap(), 2);
+        for bad in ["-1", "x", "65", "1.5"] {
+            let error = inherited_count(&environment("7", bad)).unwrap_err();
+            assert_eq!(error.code, ErrorCode::InvalidArgument, "{bad}");
+        }
+        assert_eq!(inherited_count(&environment("7", "64")).unwrap(), 64);
+    }
+
+    #[test]
+    fn only_listening_stream_sockets_will_do() {
+        let base = tempfile::tempdir().unwrap();
+        let (stream, _other) = UnixStream::pair().unwrap();
+        let cases: [(OwnedFd, Result<(), &str>); 5] = [
+            (UnixListener::bind(base.path().join("a")).unwrap().into(), Ok(())),
+            (stream.into(), Err("a socket that does not listen")),
+            (UnixDatagram::bind(base.path().join("b")).unwrap().into(), Err("a socket of another type")),
+            (std::net::TcpListener::bind("127.0.0.1:0").unwrap().into(), Err("a socket of another family")),
+            (std::fs::File::open("/dev/null").unwrap().into(), Err("no socket")),
+        ];
+        for (fd, expected) in cases {
+            assert_eq!(check_listener(fd), expected);
+        }
+    }
+
+    #[test]
+    fn a_descriptor_of_our_own_is_not_taken() {
+        let file = std::fs::File::open("/dev/null").unwrap();
+        let error = take_inherited(std::os::fd::AsRawFd::as_raw_fd(&file)).unwrap_err();
+        assert_eq!(error.code, ErrorCode::InvalidArgument);
+    }
+
+    #[test]
+    fn the_limit_of_open_files_is_raised() {
+        let hard = raise_open_files_limit().unwrap();
+        assert_eq!(getrlimit(Resource::RLIMIT_NOFILE).unwrap(), (hard, hard));
+    }
+}

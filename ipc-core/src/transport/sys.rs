@@ -1,0 +1,112 @@
+//! The only unsafe code of this library: two things the safe wrappers do not offer.
+//!
+//! Each function here is safe to call with any argument; what makes it so is written at its unsafe block.
+
+#![allow(unsafe_code)]
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::{Mutex, PoisonError};
+
+use nix::libc;
+use rustix::io::{Errno, FdFlags};
+
+/// `SO_PASSRIGHTS` of Linux 6.16, which no wrapper knows yet (include/uapi/asm-generic/socket.h).
+const SO_PASSRIGHTS: libc::c_int = 83;
+
+/// Makes the kernel refuse descriptors that somebody sends to this socket; the sender gets `EPERM`. A listener passes
+/// the setting on to what it accepts.
+///
+/// # Errors
+/// `ENOPROTOOPT` before Linux 6.16.
+pub(super) fn refuse_descriptors(socket: impl AsFd) -> Result<(), Errno> {
+    let off: libc::c_int = 0;
+    let length = libc::socklen_t::try_from(size_of::<libc::c_int>()).map_err(|_| Errno::INVAL)?;
+    // SAFETY: the descriptor is borrowed and so open; the pointer is to a live c_int and the length is its size; the
+    // kernel only reads from it.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_PASSRIGHTS,
+            (&raw const off).cast(),
+            length,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(last_errno()) }
+}
+
+/// Takes a descriptor that came with the process through exec, and marks it close-on-exec.
+///
+/// The standard streams stay where they are and are duplicated instead.
+///
+/// # Errors
+/// `EBADF` when nothing is open under that number, or when it did not come through exec.
+pub(super) fn take_inherited(number: RawFd) -> Result<OwnedFd, Errno> {
+    // Looking at the flag and setting it must not be interleaved with another call for the same descriptor.
+    static TAKING: Mutex<()> = Mutex::new(());
+    let _taking = TAKING.lock().unwrap_or_else(PoisonError::into_inner);
+    if number < 0 {
+        return Err(Errno::BADF);
+    }
+    // SAFETY: the borrow lives for this function only, and the first call made with it answers EBADF when it is not
+    // open. Nobody can close it meanwhile: if it is not close-on-exec no code of this process owns it, as argued below,
+    // and the standard streams are never closed.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
+    let flags = rustix::io::fcntl_getfd(borrowed)?;
+    if number <= 2 {
+        return rustix::io::fcntl_dupfd_cloexec(borrowed, 3);
+    }
+    if flags.contains(FdFlags::CLOEXEC) {
+        return Err(Errno::BADF);
+    }
+    rustix::io::fcntl_setfd(borrowed, flags | FdFlags::CLOEXEC)?;
+    // SAFETY: it is open, and it is owned by nobody: whatever std, tokio and this library open is close-on-exec from
+    // the first instant, so a descriptor without that flag was open when the program began. It is taken at most once,
+    // because the flag is set now and a second call is refused above.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+fn last_errno() -> Errno {
+    std::io::Error::last_os_error().raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn what_this_process_opened_cannot_be_taken() {
+        let (ours, _other) = UnixStream::pair().unwrap();
+        assert_eq!(take_inherited(ours.as_raw_fd()).unwrap_err(), Errno::BADF);
+        assert_eq!(take_inherited(-1).unwrap_err(), Errno::BADF);
+        assert_eq!(take_inherited(RawFd::MAX).unwrap_err(), Errno::BADF);
+    }
+
+    #[test]
+    fn an_inherited_descriptor_is_taken_once() {
+        let (ours, _other) = UnixStream::pair().unwrap();
+        // As if it had come through exec: open, not close-on-exec, owned by nobody.
+        let number = rustix::io::fcntl_dupfd_cloexec(&ours, 500).unwrap();
+        rustix::io::fcntl_setfd(&number, FdFlags::empty()).unwrap();
+        let number = std::os::fd::IntoRawFd::into_raw_fd(number);
+        let taken = take_inherited(number).unwrap();
+        assert!(rustix::io::fcntl_getfd(&taken).unwrap().contains(FdFlags::CLOEXEC));
+        assert_eq!(take_inherited(number).unwrap_err(), Errno::BADF);
+    }
+
+    #[test]
+    fn standard_streams_are_duplicated() {
+        let taken = take_inherited(2).unwrap();
+        assert!(taken.as_raw_fd() > 2);
+    }
+
+    #[test]
+    fn refusing_descriptors_works_or_is_unknown() {
+        let (ours, _other) = UnixStream::pair().unwrap();
+        match refuse_descriptors(&ours) {
+            Ok(()) | Err(Errno::NOPROTOOPT) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+}

@@ -1,0 +1,395 @@
+//! Connecting to a daemon over its stream socket, and who is at the other end of a socket.
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use nix::sys::socket::{getsockopt, sockopt};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt::Timeout};
+
+use super::directory::file_type_name;
+use super::{Address, SOCKET_PATH_MAX_BYTES, clock, os_error, reason, sys};
+use crate::error::{Error, ErrorCode};
+use crate::identity::Identity;
+
+/// The user id that the kernel shows for users it cannot name, of another user namespace for example.
+const OVERFLOW_UID: u32 = 65_534;
+
+/// Whose daemon a client speaks to: its own user's, root's, and that of one more user if it says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Trust {
+    /// The further user id.
+    pub owner: Option<u32>,
+}
+
+impl Trust {
+    /// Trusts the daemon of user `uid` too.
+    pub fn with_owner(uid: u32) -> Self {
+        Self { owner: Some(uid) }
+    }
+
+    /// The user ids that are trusted by a client of user `own`, that one first.
+    pub fn uids(&self, own: u32) -> Vec<u32> {
+        [Some(own), Some(0), self.owner].into_iter().flatten().collect()
+    }
+}
+
+/// Connects to the daemon at `address`, for a caller that may block: the stream is a blocking one.
+///
+/// Waits at most `timeout` for room in the daemon's queue of new connections, in the kernel and in turn. Nothing has been
+/// sent or received when it returns, and whose daemon it is has been checked.
+///
+/// # Errors
+/// - `unreachable`: nothing there, nobody listens, something else is at that path, or no room within `timeout`;
+/// - `permission_denied`: the socket or a directory before it does not let this user through;
+/// - `unauthenticated`: the daemon belongs to a user that is not trusted;
+/// - `io`: this process is out of descriptors.
+pub fn connect(address: &Address, trust: &Trust, timeout: Duration) -> Result<UnixStream, Error> {
+    let path = address.path();
+    let socket = new_socket()?;
+    let target = Target::of(path)?;
+    match rustix::net::connect(&socket, &target.address) {
+        Ok(()) => {}
+        Err(Errno::AGAIN | Errno::INTR) => connect_in_turn(&socket, &target, path, timeout)?,
+        Err(errno) => return Err(connect_error(path, errno)),
+    }
+    check_owner(&socket, path, trust)?;
+    let stream = UnixStream::from(socket);
+    stream.set_nonblocking(false).map_err(|error| {
+        Error::new(ErrorCode::Io, format!("cannot make the connection a blocking one: {error}"))
+    })?;
+    Ok(stream)
+}
+
+/// Connects to the daemon at `address` without waiting, for a caller that must not block: the stream is a non-blocking one.
+///
+/// `None` means that the daemon's queue of new connections is full: to be tried again after a pause, say 1 ms, then longer.
+///
+/// # Errors
+/// As [`connect`].
+pub fn try_connect(address: &Address, trust: &Trust) -> Result<Option<UnixStream>, Error> {
+    let path = address.path();
+    let socket = new_socket()?;
+    let target = Target::of(path)?;
+    loop {
+        match rustix::net::connect(&socket, &target.address) {
+            Ok(()) => break,
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => return Ok(None),
+            Err(errno) => return Err(connect_error(path, errno)),
+        }
+    }
+    check_owner(&socket, path, trust)?;
+    Ok(Some(UnixStream::from(socket)))
+}
+
+/// The error for a daemon that left no room for a new connection within `timeout`.
+pub fn busy_error(address: &Address, timeout: Duration) -> Error {
+    Error::new(
+        ErrorCode::Unreachable,
+        format!(
+            "cannot connect to {} within {timeout:?}: its queue of new connections is full",
+            address.path().display()
+        ),
+    )
+    .with_hint("the daemon does not accept: it is overloaded or stopped; look at its log")
+}
+
+/// Who opened the other end of a connected socket, as the kernel noted it then (`SO_PEERCRED`).
+///
+/// The process id is 0 when the process lives in another pid namespace.
+///
+/// # Errors
+/// `unauthenticated` when the kernel does not know, `io` when the socket cannot be asked.
+pub fn peer_credentials(socket: impl AsFd) -> Result<Identity, Error> {
+    let credentials = getsockopt(&socket, sockopt::PeerCredentials).map_err(|errno| {
+        Error::new(ErrorCode::Io, format!("cannot ask who the peer is: {}", errno.desc()))
+    })?;
+    let (uid, gid) = (credentials.uid(), credentials.gid());
+    let pid = u32::try_from(credentials.pid()).unwrap_or(0);
+    if pid == 0 && uid == OVERFLOW_UID {
+        // The kernel's way to say that it noted nobody. It must never pass for the user "nobody".
+        return Err(Error::new(ErrorCode::Unauthenticated, "the kernel does not know who the peer is"));
+    }
+    Ok(Identity::Local { uid, gid, pid })
+}
+
+/// Makes the kernel refuse descriptors sent to this socket, or, set on a listener, to what it accepts from then on. Says
+/// whether the kernel can (Linux 6.16 and later).
+///
+/// # Errors
+/// `io` when the socket cannot be set.
+pub fn refuse_descriptors(socket: impl AsFd) -> Result<bool, Error> {
+    match sys::refuse_descriptors(socket) {
+        Ok(()) => Ok(true),
+        Err(Errno::NOPROTOOPT) => Ok(false),
+        Err(errno) => Err(os_error("make a socket refuse descriptors", errno)),
+    }
+}
+
+/// Where to connect to, and what must stay open until then.
+struct Target {
+    address: SocketAddrUnix,
+    /// The socket's inode, when its path does not fit into an address.
+    _inode: Option<OwnedFd>,
+}
+
+impl Target {
+    fn of(path: &Path) -> Result<Self, Error> {
+        if path.as_os_str().len() <= SOCKET_PATH_MAX_BYTES {
+            let address = SocketAddrUnix::new(path).map_err(|errno| connect_error(path, errno))?;
+            return Ok(Self { address, _inode: None });
+        }
+        let inode = rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|errno| connect_error(path, errno))?;
+        let address = SocketAddrUnix::new(format!("/proc/self/fd/{}", inode.as_raw_fd()))
+            .map_err(|errno| connect_error(path, errno))?;
+        Ok(Self { address, _inode: Some(inode) })
+    }
+}
+
+fn new_socket() -> Result<OwnedFd, Error> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
+        .map_err(|errno| os_error("make a socket", errno))
+}
+
+/// Waits in the kernel's line of those who want to connect.
+fn connect_in_turn(socket: &OwnedFd, target: &Target, path: &Path, timeout: Duration) -> Result<(), Error> {
+    let setting = |errno| os_error("set a connection's timeout", errno);
+    rustix::io::ioctl_fionbio(socket, false).map_err(setting)?;
+    let end = clock::now() + timeout;
+    loop {
+        let left = end.since(clock::now());
+        if left < Duration::from_micros(1) {
+            return Err(busy_error(&Address::Unix(path.to_owned()), timeout));
+        }
+        rustix::net::sockopt::set_socket_timeout(socket, Timeout::Send, Some(left)).map_err(setting)?;
+        match rustix::net::connect(socket, &target.address) {
+            Ok(()) => break,
+            // The timeout, or a signal; the clock tells them apart.
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            Err(errno) => return Err(connect_error(path, errno)),
+        }
+    }
+    rustix::net::sockopt::set_socket_timeout(socket, Timeout::Send, None).map_err(setting)
+}
+
+fn check_owner(socket: &OwnedFd, path: &Path, trust: &Trust) -> Result<(), Error> {
+    let own = rustix::process::geteuid().as_raw();
+    let Identity::Local { uid, .. } = peer_credentials(socket)? else {
+        return Err(Error::new(ErrorCode::Unauthenticated, "the daemon is no process of this machine"));
+    };
+    if trust.uids(own).contains(&uid) {
+        return Ok(());
+    }
+    let error = Error::new(
+        ErrorCode::Unauthenticated,
+        format!(
+            "the daemon at {} belongs to uid {uid}, neither to this user (uid {own}) nor to root; nothing was sent",
+            path.display()
+        ),
+    );
+    Err(if uid == OVERFLOW_UID {
+        error.with_hint(
+            "its user has no number in this user namespace; if that is meant, trust its owner explicitly",
+        )
+    } else {
+        error.with_hint("if that user is meant to run the bus, trust its owner explicitly")
+    })
+}
+
+/// What a failed connect means.
+fn connect_error(path: &Path, errno: Errno) -> Error {
+    let shown = path.display();
+    let found = rustix::fs::statat(CWD, path, AtFlags::empty()).ok();
+    let unreachable =
+        |why: &str| Error::new(ErrorCode::Unreachable, format!("cannot connect to {shown}: {why}"));
+    let start = "is ipc-daemon running? start it with `ipc-daemon`";
+    match errno {
+        Errno::NOENT if found.is_some() => {
+            unreachable("a path this long is reached through /proc, which is not mounted")
+                .with_hint("mount /proc, or use a path of at most 107 bytes")
+        }
+        Errno::NOENT => unreachable("no such file").with_hint(start),
+        Errno::CONNREFUSED => match found {
+            Some(stat) if FileType::from_raw_mode(stat.st_mode) != FileType::Socket => {
+                unreachable(&format!("it is {}, not a socket", file_type_name(stat.st_mode)))
+                    .with_hint("name the daemon's socket, DIR/bus.sock")
+            }
+            _ => unreachable("nobody listens; the socket was left behind by a daemon that has ended")
+                .with_hint("start a new one with `ipc-daemon`"),
+        },
+        Errno::PROTOTYPE => unreachable("it is a datagram socket, not the stream socket of a daemon")
+            .with_hint("name the daemon's stream socket, DIR/bus.sock"),
+        Errno::ACCESS | Errno::PERM => {
+            let owner = match found {
+                Some(stat) => {
+                    format!("it belongs to uid {} and has mode {:04o}", stat.st_uid, stat.st_mode & 0o7777)
+                }
+                None => "a directory before it may not be searched".to_owned(),
+            };
+            let message = format!("cannot connect to {shown}: permission denied; {owner}");
+            Error::new(ErrorCode::PermissionDenied, message)
+                .with_hint("run as the daemon's user, or have it configured to let this one in")
+        }
+        errno => unreachable(&reason(errno)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::net::{UnixDatagram, UnixListener};
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn address(path: &Path) -> Address {
+        Address::Unix(path.to_owned())
+    }
+
+    #[test]
+    fn both_ends_know_each_other() {
+        let base = tempfile::tempdir().unwrap();
+        let path = base.path().join("bus.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        let client = connect(&address(&path), &Trust::default(), SECOND).unwrap();
+        let (server, _) = listener.accept().unwrap();
+        let uid = rustix::process::geteuid().as_raw();
+        for end in [&client, &server] {
+            let Identity::Local { uid: found, pid, .. } = peer_credentials(end).unwrap() else { panic!() };
+            assert_eq!((found, pid), (uid, std::process::id()));
+        }
+        assert!(try_connect(&address(&path), &Trust::default()).unwrap().is_some());
+    }
+
+    #[test]
+    fn long_paths_work() {
+        let base = tempfile::tempdir().unwrap();
+        for length in [50, 200] {
+            let directory = base.path().join("d".repeat(length));
+            fs::create_dir(&directory).unwrap();
+            // Bound where the path is short, then moved: the socket goes with its inode.
+            let short = base.path().join("s");
+            let _listener = UnixListener::bind(&short).unwrap();
+            let path = directory.join("bus.sock");
+            fs::rename(&short, &path).unwrap();
+            connect(&address(&path), &Trust::default(), SECOND).unwrap();
+            try_connect(&address(&path), &Trust::default()).unwrap().unwrap();
+        }
+        let error =
+            connect(&address(&base.path().join("x".repeat(200))), &Trust::default(), SECOND).unwrap_err();
+        assert!(error.message.contains("no such file"), "{error}");
+    }
+
+    #[test]
+    fn each_failure_is_said_as_it_is() {
+        let base = tempfile::tempdir().unwrap();
+        let path = |name: &str| base.path().join(name);
+        drop(UnixListener::bind(path("stale")).unwrap());
+        fs::write(path("file"), "").unwrap();
+        fs::create_dir(path("directory")).unwrap();
+        let _datagram = UnixDatagram::bind(path("datagram")).unwrap();
+        for (name, words) in [
+            ("missing", "no such file"),
+            ("stale", "nobody listens"),
+            ("file", "a regular file, not a socket"),
+            ("directory", "a directory, not a socket"),
+            ("datagram", "a datagram socket"),
+            ("file/below", "Not a directory"),
+        ] {
+            let error = connect(&address(&path(name)), &Trust::default(), SECOND).unwrap_err();
+            assert_eq!(error.code, ErrorCode::Unreachable, "{name}: {error}");
+            assert!(error.message.contains(words), "{name}: {error}");
+            assert!(error.message.contains(path(name).to_str().unwrap()), "{name}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_full_queue_is_waited_for_and_then_an_error() {
+        let base = tempfile::tempdir().unwrap();
+        let path = base.path().join("bus.sock");
+        let listener =
+            rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
+                .unwrap();
+        rustix::net::bind(&listener, &SocketAddrUnix::new(&path).unwrap()).unwrap();
+        rustix::net::listen(&listener, 0).unwrap();
+        let mut waiting = Vec::new();
+        while let Some(stream) = try_connect(&address(&path), &Trust::default()).unwrap() {
+            waiting.push(stream);
+            assert!(waiting.len() < 16);
+        }
+        let error = connect(&address(&path), &Trust::default(), Duration::from_millis(20)).unwrap_err();
+        assert_eq!(error.code, ErrorCode::Unreachable);
+        assert!(error.message.contains("queue of new connections is full"), "{error}");
+        let listener = UnixListener::from(listener);
+        std::thread::scope(|scope| {
+            let late = scope.spawn(|| connect(&address(&path), &Trust::default(), Duration::from_secs(30)));
+            for _ in 0..=waiting.len() {
+                listener.accept().unwrap();
+            }
+            late.join().unwrap().unwrap();
+        });
+    }
+
+    /// As root only: becomes another user for one thread, which is what a system call asks about.
+    #[test]
+    fn a_strangers_daemon_is_not_spoken_to() {
+        if rustix::process::geteuid().as_raw() != 0 {
+            return;
+        }
+        let base = tempfile::tempdir().unwrap();
+        fs::set_permissions(base.path(), fs::Permissions::from_mode(0o777)).unwrap();
+        let path = base.path().join("bus.sock");
+        let stranger = 12_345;
+        let result = std::thread::scope(|scope| {
+            let path = &path;
+            let listener = scope
+                .spawn(move || {
+                    become_user(stranger);
+                    UnixListener::bind(path).unwrap()
+                })
+                .join()
+                .unwrap();
+            let refused = connect(&address(path), &Trust::default(), SECOND);
+            let trusted = connect(&address(path), &Trust::with_owner(stranger), SECOND);
+            drop(listener);
+            (refused, trusted)
+        });
+        let error = result.0.unwrap_err();
+        assert_eq!(error.code, ErrorCode::Unauthenticated);
+        assert!(error.message.contains("uid 12345"), "{error}");
+        result.1.unwrap();
+    }
+
+    #[test]
+    fn a_socket_that_is_closed_to_us_says_whose_it_is() {
+        if rustix::process::geteuid().as_raw() != 0 {
+            return;
+        }
+        let base = tempfile::tempdir().unwrap();
+        fs::set_permissions(base.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let path = base.path().join("bus.sock");
+        let _listener = UnixListener::bind(&path).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        let error = std::thread::scope(|scope| {
+            let joined = scope.spawn(|| {
+                become_user(12_345);
+                connect(&address(&path), &Trust::default(), SECOND).unwrap_err()
+            });
+            joined.join().unwrap()
+        });
+        assert_eq!(error.code, ErrorCode::PermissionDenied);
+        assert!(error.message.contains("uid 0 and has mode 0600"), "{error}");
+    }
+
+    fn become_user(uid: u32) {
+        let uid = rustix::process::Uid::from_raw(uid);
+        rustix::thread::set_thread_res_uid(uid, uid, uid).unwrap();
+    }
+}
