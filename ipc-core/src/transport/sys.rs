@@ -2,6 +2,7 @@
 //!
 //! Each function here is safe to call with any argument; what makes it so is written at its unsafe block.
 
+// Denied everywhere else: this module exists to hold it.
 #![allow(unsafe_code)]
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
