@@ -1,3 +1,6 @@
 //! Harness of the ipc message bus tests: what several of the test binaries share.
 
+pub mod allocations;
+pub mod fuzz_targets;
+pub mod golden;
 pub mod rng;
