@@ -90,7 +90,7 @@ pub fn render(vector: &Vector) -> String {
 
 /// Every vector: the first exchange, calls, events, names, topics, announcements.
 pub fn vectors() -> Vec<Vector> {
-    [connection(), calls(), events(), names(), topics(), answers(), announcements()]
+    [connection(), calls(), events(), names(), name_changes(), topics(), answers(), announcements()]
         .into_iter()
         .flatten()
         .collect()
@@ -260,8 +260,6 @@ fn names() -> Vec<Vector> {
     let register =
         |mode, queue, methods| Register { service: "demo.title".into(), mode, queue, methods: List(methods) };
     let one = vec![method("title", "Text in title case")];
-    let changed = |service: &str, change| NameChanged { service: service.into(), change };
-    let watched = Header { sender: 9, ..header(Kind::NAME_CHANGED, 12) };
     vec![
         vector(
             "resolve",
@@ -312,6 +310,13 @@ fn names() -> Vec<Vector> {
             UnwatchNames { watch: 12 },
             b"",
         ),
+    ]
+}
+
+fn name_changes() -> Vec<Vector> {
+    let changed = |service: &str, change| NameChanged { service: service.into(), change };
+    let watched = Header { sender: 9, ..header(Kind::NAME_CHANGED, 12) };
+    vec![
         vector(
             "name_changed",
             "name_changed, daemon to client: peer handle 9 owns demo.title",
