@@ -71,3 +71,18 @@ fn codec_holds() {
 fn names_holds() {
     holds("names");
 }
+
+#[test]
+fn every_target_can_be_fuzzed() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz");
+    let manifest = std::fs::read_to_string(folder.join("Cargo.toml")).unwrap();
+    for (name, _) in TARGETS {
+        let wrapper = std::fs::read_to_string(folder.join(format!("fuzz_targets/{name}.rs")));
+        let wrapper = wrapper.unwrap_or_else(|error| panic!("fuzz_targets/{name}.rs: {error}"));
+        assert!(
+            wrapper.contains(&format!("ipc_tests::fuzz_targets::{name}(data)")),
+            "{name} fuzzes something else"
+        );
+        assert!(manifest.contains(&format!("name = \"{name}\"")), "tests/fuzz/Cargo.toml has no {name}");
+    }
+}
