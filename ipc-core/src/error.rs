@@ -177,6 +177,45 @@ impl fmt::Display for Error {
 
 impl core::error::Error for Error {}
 
+/// The error that a service answers with: it reaches the caller as `application`, with the service's own code.
+///
+/// Every error can be turned into one with `?`; an [`Error`] of the bus gives it its code's name. So it is no error type
+/// itself, like a boxed one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceError {
+    /// The service's own code, for programs; may be empty.
+    pub code: String,
+    /// What went wrong, for people.
+    pub message: String,
+}
+
+impl ServiceError {
+    /// An error with a code of the service's own and a message.
+    pub fn new(code: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { code: code.into(), message: message.into() }
+    }
+}
+
+impl<E: core::error::Error + 'static> From<E> for ServiceError {
+    fn from(error: E) -> Self {
+        let any: &(dyn core::error::Error + 'static) = &error;
+        match any.downcast_ref::<Error>() {
+            Some(bus) => Self::new(bus.code.name(), bus.message.clone()),
+            None => Self::new("", error.to_string()),
+        }
+    }
+}
+
+impl From<ServiceError> for Error {
+    fn from(error: ServiceError) -> Self {
+        let mut application = Error::new(ErrorCode::Application, error.message);
+        if !error.code.is_empty() {
+            application.detail_mut().application_code = Some(error.code);
+        }
+        application
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -189,5 +228,21 @@ mod tests {
             assert_eq!(ErrorCode::ALL.iter().filter(|other| other.name() == code.name()).count(), 1);
         }
         assert_eq!(ErrorCode::from_number(0), None);
+    }
+
+    #[test]
+    fn any_error_can_be_a_services_answer() {
+        fn handler(fail: bool) -> Result<u32, ServiceError> {
+            if fail {
+                return Err(Error::quota("doors", 3).into());
+            }
+            Ok("x".parse::<u32>()?)
+        }
+        let error = Error::from(handler(true).unwrap_err());
+        assert_eq!(error.code, ErrorCode::Application);
+        let code = error.detail.as_ref().and_then(|detail| detail.application_code.as_deref());
+        assert_eq!(code, Some("quota_exceeded"));
+        let error = Error::from(handler(false).unwrap_err());
+        assert_eq!((error.message.as_str(), error.detail), ("invalid digit found in string", None));
     }
 }

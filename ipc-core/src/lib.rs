@@ -7,20 +7,25 @@
 //! | [`name`], [`id`], [`limits`], [`time`], [`identity`], [`payload`], [`error`] | PURE | the vocabulary: parsed once, valid after |
 //! | [`wire`] | PURE | bytes to frames and back |
 //! | [`transport`] | SHELL | kernel sockets, and where they are |
+//! | [`ConnectOptions`], [`CallOptions`], [`Backoff`] | SHELL | what both clients can be told |
 
 pub mod error;
 pub mod id;
 pub mod identity;
 pub mod limits;
 pub mod name;
+#[cfg(feature = "transport")]
+mod options;
 pub mod payload;
 pub mod time;
 #[cfg(feature = "transport")]
 pub mod transport;
 pub mod wire;
 
-pub use error::{Error, ErrorCode};
+pub use error::{Error, ErrorCode, ServiceError};
 pub use identity::{Identity, Peer};
+#[cfg(feature = "transport")]
+pub use options::{Backoff, CallOptions, ConnectOptions};
 pub use payload::{Payload, PayloadKind};
 #[cfg(feature = "transport")]
 pub use transport::Address;
