@@ -2,6 +2,7 @@
 //! the broker know nothing of one another; the tool uses the library's paved path.
 
 use crate::paths::{self, NamedPath};
+use crate::scan::find_all;
 use crate::tree::{Source, Tree};
 
 /// Code under a path must not name these modules.
@@ -44,14 +45,18 @@ const FORBIDDEN: [(&str, &[&str]); 12] = [
     ("ipc-cli/", &["ipc_daemon", "ipc_tests"]),
 ];
 
-/// The modules of the library that the tool may name; items at its root are the paved path.
-const PAVED: [&str; 7] = ["client", "service", "blocking", "name", "error", "payload", "identity"];
+/// The modules of the library that the tool may name: the API and the words its signatures are made of. Items at the
+/// root of the library are the paved path too.
+const PAVED: [&str; 8] = ["client", "service", "blocking", "name", "error", "payload", "identity", "limits"];
 
 /// The parts of the broker that put registries together.
 const COMPOSERS: [&str; 3] = ["mod", "dispatch", "departure"];
-/// Vocabulary that every registry may use.
+/// Records and events that are made of several parts, and that every registry may use.
 const SHARED: [&str; 2] = ["event", "peer"];
+/// Words that every registry may use and that are made of nothing.
+const VOCABULARY: &str = "keys";
 
+const COMPOSING: &str = "mod, dispatch and departure";
 const BROKER: &str = "ipc-daemon/src/broker/";
 const CODEC: &str = "ipc-core/src/wire/codec.rs";
 
@@ -108,7 +113,8 @@ fn beside_the_pavement(source: Source<'_>, used: &[NamedPath]) -> Vec<String> {
     beside.map(|path| source.at(path.offset, &message(path))).collect()
 }
 
-/// Registries of the broker that import one another, directly or through names that `broker/mod.rs` brought in.
+/// Registries of the broker that import one another, directly or through names that `broker/mod.rs` brought in, or that
+/// reach all of them as methods of the broker.
 fn sibling_registries(tree: &Tree) -> Vec<String> {
     let parts: Vec<String> = tree.sources(BROKER).filter_map(|source| part_of(source.path)).collect();
     let brought_in = brought_in(tree, &parts);
@@ -117,15 +123,24 @@ fn sibling_registries(tree: &Tree) -> Vec<String> {
         let Some(own) = part_of(source.path).filter(|part| !COMPOSERS.contains(&part.as_str())) else {
             continue;
         };
+        for offset in find_all(&source.scan.live, "impl Broker") {
+            let message =
+                format!("broker/{own} has methods of the whole broker: they belong into {COMPOSING}");
+            findings.push(source.at(offset, &message));
+        }
         for path in paths::live(source).iter().filter(|path| path.starts_with("ipc_daemon::broker")) {
             let named = path.segment(2);
             let target = brought_in.iter().find(|(name, _)| name == named).map_or(named, |(_, part)| part);
-            let is_part = parts.iter().any(|part| part == target) && !SHARED.contains(&target);
-            if target != own && (is_part || COMPOSERS.contains(&target)) {
+            let is_registry = parts.iter().any(|part| part == target)
+                && !SHARED.contains(&target)
+                && !SHARED.contains(&own.as_str())
+                && target != VOCABULARY;
+            if target != own && (is_registry || COMPOSERS.contains(&target)) {
                 let message = format!(
-                    "broker/{own} imports `{}` of broker/{target}: only {} put parts together",
+                    "broker/{own} imports `{}` of broker/{target}: parts are put together in {COMPOSING}, what they \
+                     share is in {VOCABULARY}, {}, and what one part owns is in its folder",
                     path.text(),
-                    COMPOSERS.join(", ")
+                    SHARED.join(", ")
                 );
                 findings.push(source.at(path.offset, &message));
             }
@@ -159,7 +174,7 @@ fn part_of(path: &str) -> Option<String> {
 fn bincode_elsewhere(tree: &Tree) -> Vec<String> {
     let mut findings = Vec::new();
     for source in tree.sources("").filter(|source| source.path != CODEC) {
-        for offset in crate::scan::find_all(&source.scan.code, "bincode") {
+        for offset in find_all(&source.scan.code, "bincode") {
             // `PayloadKind::bincode()` and fields of that name are ours; what counts is the crate.
             let before = source.scan.code[..offset].trim_end();
             let after = source.scan.code[offset + "bincode".len()..].trim_start();
@@ -222,7 +237,9 @@ mod tests {
             ("ipc-daemon/src/broker/a.rs", "use crate::shell::Loop;"),
             ("ipc-daemon/src/broker/names.rs", "use super::calls::Calls;"),
             ("ipc-daemon/src/broker/names.rs", "use crate::broker::{Calls as C};"),
-            ("ipc-daemon/src/broker/event.rs", "use super::names::Names;"),
+            ("ipc-daemon/src/broker/keys.rs", "use super::names::Names;"),
+            ("ipc-daemon/src/broker/event.rs", "use super::dispatch::dispatch;"),
+            ("ipc-daemon/src/broker/names.rs", "impl Broker { fn a(&self) {} }"),
             ("ipc-daemon/src/broker/names.rs", "use super::dispatch::dispatch;"),
             ("ipc-cli/src/commands/a.rs", "use ipc_core::session::Session;"),
             ("ipc-cli/src/commands/a.rs", "use ipc_daemon::run;"),
@@ -246,6 +263,8 @@ mod tests {
                 "ipc-daemon/src/broker/names.rs",
                 "use super::event::Event; use super::PeerKey; use super::names::b;",
             ),
+            ("ipc-daemon/src/broker/peer.rs", "use super::names::Names;"),
+            ("ipc-daemon/src/broker/dispatch.rs", "impl Broker { fn a(&self) {} }"),
             ("ipc-daemon/src/broker/bridge/a.rs", "use super::loopguard;"),
             ("ipc-cli/src/commands/a.rs", "use ipc_core::{client::Client, Address, Error};"),
             ("ipc-core/src/wire/a.rs", "#[cfg(test)]\nmod tests { use crate::session::Session; }"),
