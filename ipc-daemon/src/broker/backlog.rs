@@ -1,0 +1,435 @@
+//! Frames that wait because the kernel is full, in order, from which events can be dropped.
+//!
+//! A doubly linked list over a vector of nodes: dropping an event frees its node at once, so that memory is bounded by
+//! the bytes that are charged, and what is left keeps its order. Within one subscription every gap record stands
+//! before every live event, because always the oldest event is dropped.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+use ipc_core::id::Handle;
+use ipc_core::time::Instant;
+use ipc_core::wire::codec;
+use ipc_core::wire::message::Gap;
+use ipc_core::wire::{Body, HEADER_BYTES, Header, Kind};
+
+/// A frame that waits.
+#[derive(Clone, Debug)]
+pub(super) struct Queued {
+    pub(super) header: Header,
+    pub(super) envelope: Bytes,
+    pub(super) body: Bytes,
+    /// Stamped into the header as remaining time when the frame leaves.
+    pub(super) deadline: Option<Instant>,
+}
+
+impl Queued {
+    pub(super) fn new(header: &Header, envelope: &[u8], body: Body<'_>, deadline: Option<Instant>) -> Self {
+        Self {
+            header: *header,
+            envelope: Bytes::copy_from_slice(envelope),
+            body: body.into_bytes(),
+            deadline,
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        self.header.frame_bytes()
+    }
+}
+
+/// The bounds of one subscription's events in a queue.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct EventRule {
+    pub(super) subscription: u64,
+    pub(super) events_max: usize,
+    pub(super) bytes_max: usize,
+    /// The bound of the whole queue toward the peer.
+    pub(super) queue_max_bytes: usize,
+}
+
+/// What a gap record is charged with: a header and three integers in their longest form.
+pub(super) const GAP_BYTES: usize = HEADER_BYTES + 27;
+
+#[derive(Debug)]
+enum Item {
+    Frame(Queued),
+    Event { subscription: u64, frame: Queued },
+    Gap { subscription: u64, topic: Handle, gap: Gap },
+}
+
+#[derive(Debug)]
+struct Node {
+    previous: u32,
+    next: u32,
+    item: Item,
+}
+
+const NONE: u32 = u32::MAX;
+
+/// What waits of one subscription.
+#[derive(Debug, Default)]
+struct Stream {
+    live: VecDeque<u32>,
+    live_bytes: usize,
+    gaps: BTreeMap<Handle, u32>,
+}
+
+/// The frames that wait for one peer.
+#[derive(Debug)]
+pub(super) struct Backlog {
+    nodes: Vec<Option<Node>>,
+    free: Vec<u32>,
+    head: u32,
+    tail: u32,
+    bytes: usize,
+    streams: BTreeMap<u64, Stream>,
+}
+
+impl Default for Backlog {
+    fn default() -> Self {
+        Self {
+            nodes: Vec::new(),
+            free: Vec::new(),
+            head: NONE,
+            tail: NONE,
+            bytes: 0,
+            streams: BTreeMap::new(),
+        }
+    }
+}
+
+impl Backlog {
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.head == NONE
+    }
+
+    /// Adds a frame that is never dropped.
+    pub(super) fn push(&mut self, frame: Queued) {
+        self.link(Item::Frame(frame));
+    }
+
+    /// Adds an event; `mark` is what this backlog may hold in bytes.
+    pub(super) fn push_event(&mut self, rule: &EventRule, mark: usize, frame: Queued) {
+        let length = frame.bytes();
+        let topic = frame.header.handle;
+        loop {
+            let stream = self.streams.entry(rule.subscription).or_default();
+            let within = stream.live.len() < rule.events_max && stream.live_bytes + length <= rule.bytes_max;
+            if (within || stream.live.is_empty()) && self.bytes + length <= mark {
+                break;
+            }
+            if !self.drop_oldest(rule.subscription, mark) {
+                self.record_gap(rule.subscription, topic, frame.header.sequence, mark);
+                return;
+            }
+        }
+        let index = self.link(Item::Event { subscription: rule.subscription, frame });
+        let stream = self.streams.entry(rule.subscription).or_default();
+        stream.live.push_back(index);
+        stream.live_bytes += length;
+    }
+
+    /// Turns the oldest event of a subscription into part of a gap record. `false` when it has none.
+    fn drop_oldest(&mut self, subscription: u64, mark: usize) -> bool {
+        let Some(stream) = self.streams.get_mut(&subscription) else { return false };
+        let Some(index) = stream.live.pop_front() else { return false };
+        let Some(Node { item: Item::Event { frame, .. }, previous, .. }) = self.node(index) else {
+            return false;
+        };
+        let (topic, sequence, length, before) =
+            (frame.header.handle, frame.header.sequence, frame.bytes(), *previous);
+        self.unlink(index);
+        if let Some(stream) = self.streams.get_mut(&subscription) {
+            stream.live_bytes -= length;
+        }
+        self.record_gap_after(before, subscription, topic, sequence, mark);
+        true
+    }
+
+    fn record_gap(&mut self, subscription: u64, topic: Handle, sequence: u64, mark: usize) {
+        self.record_gap_after(self.tail, subscription, topic, sequence, mark);
+    }
+
+    /// Counts a missing event: in the record of its topic, in the merged record, or in a new one behind `before`.
+    fn record_gap_after(
+        &mut self,
+        before: u32,
+        subscription: u64,
+        topic: Handle,
+        sequence: u64,
+        mark: usize,
+    ) {
+        let has_room = self.bytes + GAP_BYTES <= mark;
+        let stream = self.streams.entry(subscription).or_default();
+        let known = stream.gaps.get(&topic).or_else(|| stream.gaps.get(&Handle::MERGED)).copied();
+        match known {
+            Some(index) => self.extend_gap(index, sequence),
+            None if has_room || stream.gaps.is_empty() => {
+                let gap = Gap { from: sequence, to: sequence, count: 1 };
+                let index = self.link_after(before, Item::Gap { subscription, topic, gap });
+                self.streams.entry(subscription).or_default().gaps.insert(topic, index);
+            }
+            None => {
+                let index = self.merge_gaps(subscription);
+                self.extend_gap(index, sequence);
+            }
+        }
+    }
+
+    fn extend_gap(&mut self, index: u32, sequence: u64) {
+        if let Some(Node { item: Item::Gap { topic, gap, .. }, .. }) = self.node_mut(index) {
+            gap.count += 1;
+            if *topic != Handle::MERGED {
+                gap.to = sequence;
+            }
+        }
+    }
+
+    /// Makes one record of all records of a subscription, in the place of one of them: any will do, because all stand
+    /// before every live event of the subscription.
+    fn merge_gaps(&mut self, subscription: u64) -> u32 {
+        let Some(stream) = self.streams.get_mut(&subscription) else { return NONE };
+        let mut records = core::mem::take(&mut stream.gaps).into_values();
+        let Some(kept) = records.next() else { return NONE };
+        stream.gaps.insert(Handle::MERGED, kept);
+        let mut others = 0;
+        for index in records {
+            if let Some(Item::Gap { gap, .. }) = self.unlink(index) {
+                others += gap.count;
+            }
+        }
+        if let Some(Node { item: Item::Gap { topic, gap, .. }, .. }) = self.node_mut(kept) {
+            *topic = Handle::MERGED;
+            *gap = Gap { from: 0, to: 0, count: gap.count + others };
+        }
+        kept
+    }
+
+    /// Takes the first frame.
+    pub(super) fn pop(&mut self) -> Option<Queued> {
+        if self.head == NONE {
+            return None;
+        }
+        let index = self.head;
+        match self.unlink(index)? {
+            Item::Frame(frame) => Some(frame),
+            Item::Event { subscription, frame } => {
+                let stream = self.streams.get_mut(&subscription);
+                if let Some(stream) = stream {
+                    stream.live.pop_front();
+                    stream.live_bytes -= frame.bytes();
+                }
+                self.forget_if_empty(subscription);
+                Some(frame)
+            }
+            Item::Gap { subscription, topic, gap } => {
+                if let Some(stream) = self.streams.get_mut(&subscription) {
+                    stream.gaps.remove(&topic);
+                }
+                self.forget_if_empty(subscription);
+                Some(gap_frame(subscription, topic, &gap))
+            }
+        }
+    }
+
+    fn forget_if_empty(&mut self, subscription: u64) {
+        let is_empty = |stream: &Stream| stream.live.is_empty() && stream.gaps.is_empty();
+        if self.streams.get(&subscription).is_some_and(is_empty) {
+            self.streams.remove(&subscription);
+        }
+    }
+
+    /// Removes all that waits of a subscription.
+    pub(super) fn drop_subscription(&mut self, subscription: u64) {
+        let Some(stream) = self.streams.remove(&subscription) else { return };
+        for index in stream.live.into_iter().chain(stream.gaps.into_values()) {
+            self.unlink(index);
+        }
+    }
+
+    fn node(&self, index: u32) -> Option<&Node> {
+        self.nodes.get(index as usize)?.as_ref()
+    }
+
+    fn node_mut(&mut self, index: u32) -> Option<&mut Node> {
+        self.nodes.get_mut(index as usize)?.as_mut()
+    }
+
+    fn link(&mut self, item: Item) -> u32 {
+        self.link_after(self.tail, item)
+    }
+
+    /// Puts an item behind the node `previous`, or first for `NONE`.
+    fn link_after(&mut self, previous: u32, item: Item) -> u32 {
+        self.bytes += charge(&item);
+        let next = match self.node(previous) {
+            Some(node) => node.next,
+            None => self.head,
+        };
+        let node = Some(Node { previous, next, item });
+        let index = match self.free.pop() {
+            Some(index) => {
+                self.nodes[index as usize] = node;
+                index
+            }
+            None => {
+                self.nodes.push(node);
+                (self.nodes.len() - 1) as u32
+            }
+        };
+        match self.node_mut(previous) {
+            Some(node) => node.next = index,
+            None => self.head = index,
+        }
+        match self.node_mut(next) {
+            Some(node) => node.previous = index,
+            None => self.tail = index,
+        }
+        index
+    }
+
+    fn unlink(&mut self, index: u32) -> Option<Item> {
+        let node = self.nodes.get_mut(index as usize)?.take()?;
+        self.free.push(index);
+        match self.node_mut(node.previous) {
+            Some(previous) => previous.next = node.next,
+            None => self.head = node.next,
+        }
+        match self.node_mut(node.next) {
+            Some(next) => next.previous = node.previous,
+            None => self.tail = node.previous,
+        }
+        self.bytes -= charge(&node.item);
+        Some(node.item)
+    }
+}
+
+fn charge(item: &Item) -> usize {
+    match item {
+        Item::Frame(frame) | Item::Event { frame, .. } => frame.bytes(),
+        Item::Gap { .. } => GAP_BYTES,
+    }
+}
+
+fn gap_frame(subscription: u64, topic: Handle, gap: &Gap) -> Queued {
+    let mut envelope = Vec::with_capacity(GAP_BYTES - HEADER_BYTES);
+    // Three integers into a vector cannot fail; an empty envelope would still be a frame.
+    if codec::encode_into(gap, &mut envelope).is_err() {
+        envelope.clear();
+    }
+    let mut header = Header::new(Kind::GAP).with_correlation(subscription).with_handle(topic);
+    header.sequence = gap.to;
+    header.envelope_len = envelope.len() as u16;
+    Queued { header, envelope: Bytes::from(envelope), body: Bytes::new(), deadline: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RULE: EventRule =
+        EventRule { subscription: 7, events_max: 3, bytes_max: 1000, queue_max_bytes: usize::MAX };
+
+    fn event(topic: u32, sequence: u64) -> Queued {
+        let handle = Handle { index: topic, generation: 1 };
+        let header = Header { sequence, ..Header::new(Kind::EVENT).with_handle(handle) };
+        Queued { header, envelope: Bytes::new(), body: Bytes::new(), deadline: None }
+    }
+
+    fn plain(correlation: u64) -> Queued {
+        Queued::new(&Header::new(Kind::REPLY).with_correlation(correlation), &[], Body::Borrowed(&[]), None)
+    }
+
+    /// What comes out: `r5` a reply, `e2/9` event 9 of topic 2, `g2/3-4*2` a gap, `m*5` a merged gap.
+    fn drain(backlog: &mut Backlog) -> Vec<String> {
+        let mut out = Vec::new();
+        while let Some(queued) = backlog.pop() {
+            let header = queued.header;
+            out.push(match header.kind {
+                Kind::REPLY => format!("r{}", header.correlation),
+                Kind::EVENT => format!("e{}/{}", header.handle.index, header.sequence),
+                _ => {
+                    let gap: Gap = codec::decode(&queued.envelope).unwrap();
+                    match header.handle {
+                        Handle::MERGED => format!("m*{}", gap.count),
+                        topic => format!("g{}/{}-{}*{}", topic.index, gap.from, gap.to, gap.count),
+                    }
+                }
+            });
+        }
+        assert_eq!(backlog.bytes(), 0);
+        assert!(backlog.is_empty() && backlog.streams.is_empty());
+        out
+    }
+
+    #[test]
+    fn the_oldest_events_make_room_and_leave_an_exact_gap_before_the_next() {
+        for (count, expected) in [
+            (2, "e1/1 e1/2"),
+            (3, "e1/1 e1/2 e1/3"),
+            (4, "g1/1-1*1 e1/2 e1/3 e1/4"),
+            (6, "g1/1-3*3 e1/4 e1/5 e1/6"),
+        ] {
+            let mut backlog = Backlog::default();
+            for sequence in 1..=count {
+                backlog.push_event(&RULE, usize::MAX, event(1, sequence));
+            }
+            assert_eq!(drain(&mut backlog).join(" "), expected);
+        }
+    }
+
+    #[test]
+    fn replies_keep_their_place_between_events_that_are_dropped() {
+        let mut backlog = Backlog::default();
+        backlog.push(plain(1));
+        for sequence in 1..=3 {
+            backlog.push_event(&RULE, usize::MAX, event(1, sequence));
+            backlog.push(plain(sequence + 1));
+        }
+        backlog.push_event(&RULE, usize::MAX, event(2, 1));
+        assert_eq!(drain(&mut backlog).join(" "), "r1 g1/1-1*1 r2 e1/2 r3 e1/3 r4 e2/1");
+    }
+
+    #[test]
+    fn memory_does_not_grow_behind_a_peer_that_never_reads() {
+        let mut backlog = Backlog::default();
+        backlog.push(plain(1));
+        for sequence in 1..=10_000 {
+            backlog.push_event(&RULE, usize::MAX, event(1, sequence));
+        }
+        assert!(backlog.nodes.len() <= 6);
+        assert_eq!(drain(&mut backlog).join(" "), "r1 g1/1-9997*9997 e1/9998 e1/9999 e1/10000");
+    }
+
+    #[test]
+    fn records_merge_when_there_is_no_room_and_their_count_stays_exact() {
+        let mut backlog = Backlog::default();
+        let mark = 3 * HEADER_BYTES;
+        for topic in 1..=20 {
+            backlog.push_event(&RULE, mark, event(topic, 5));
+        }
+        assert!(backlog.bytes() <= mark + GAP_BYTES);
+        let out = drain(&mut backlog);
+        let missing: u64 = out.iter().filter_map(|item| item.split('*').nth(1)?.parse::<u64>().ok()).sum();
+        let delivered = out.iter().filter(|item| item.starts_with('e')).count() as u64;
+        assert_eq!(missing + delivered, 20, "{out:?}");
+        assert!(out.iter().any(|item| item.starts_with('m')), "{out:?}");
+    }
+
+    #[test]
+    fn a_subscription_that_ends_leaves_nothing() {
+        let mut backlog = Backlog::default();
+        backlog.push(plain(1));
+        for sequence in 1..=9 {
+            backlog.push_event(&RULE, usize::MAX, event(1, sequence));
+        }
+        backlog.drop_subscription(RULE.subscription);
+        assert_eq!(backlog.bytes(), HEADER_BYTES);
+        assert_eq!(drain(&mut backlog).join(" "), "r1");
+    }
+}

@@ -1,0 +1,222 @@
+//! Calls: handed on, answered, cancelled, timed out.
+
+use core::time::Duration;
+
+use ipc_core::id::Handle;
+use ipc_core::limits::ERROR_REPLY_RESERVE_BYTES;
+use ipc_core::name::{MethodName, ServiceName};
+use ipc_core::time::Instant;
+use ipc_core::wire::message::Resolve;
+use ipc_core::wire::{Flags, Frame, Header, Kind};
+use ipc_core::{Error, ErrorCode};
+
+use super::{Outcome, unusable};
+use crate::broker::calls::Call;
+use crate::broker::keys::{CallKey, PeerKey, ServiceKey};
+use crate::broker::peer::Target;
+use crate::broker::policy::{self, Action};
+use crate::broker::send::forwarded_bytes;
+use crate::broker::{Broker, Due};
+
+/// Where a call goes.
+struct Route {
+    callee: PeerKey,
+    service: ServiceKey,
+    registration: u32,
+    /// The service's number for the method.
+    method: u16,
+    /// The callee's own number for it.
+    own_method: u16,
+}
+
+impl Broker {
+    pub(super) fn resolve(&mut self, peer: PeerKey, frame: &Frame<'_>) -> Outcome {
+        let request: Resolve = frame.decode()?;
+        let result = self.check_handle(frame).and_then(|()| {
+            let found = self.find_method(peer, &request);
+            let target = match &found {
+                Ok((service, method)) => Target::Method { service: *service, method: *method },
+                Err(error) => Target::Failed(error.code),
+            };
+            self.bind(peer, frame, target);
+            found.map(|_| ())
+        });
+        self.conclude(peer, frame.header.correlation, result)
+    }
+
+    fn find_method(&self, peer: PeerKey, request: &Resolve) -> Result<(ServiceKey, u16), Error> {
+        let service = ServiceName::parse(&request.service.0)?;
+        let method = MethodName::parse(&request.method.0)?;
+        if let Some(state) = self.peers.get(peer) {
+            policy::check(&state.access, state.transport, &Action::Call(&service, &method))?;
+        }
+        self.names.resolve(&service, &method)
+    }
+
+    pub(super) fn call(&mut self, now: Instant, peer: PeerKey, frame: Frame<'_>) -> Outcome {
+        let is_oneway = frame.header.flags.contains(Flags::ONEWAY);
+        match self.route(peer, &frame, is_oneway) {
+            Ok(route) => self.hand_over(now, peer, frame, &route, is_oneway),
+            Err(error) => {
+                self.counters.calls_refused += 1;
+                if !is_oneway {
+                    self.refuse(peer, Kind::REPLY, frame.header.correlation, &error);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Finds the instance that serves the call, and makes sure that the call and its outcome have room.
+    fn route(&mut self, peer: PeerKey, frame: &Frame<'_>, is_oneway: bool) -> Result<Route, Error> {
+        self.check_running()?;
+        let Some(state) = self.peers.get(peer) else { return Err(unusable(Target::Nothing, "method")) };
+        let target = state.target(frame.header.handle);
+        let Target::Method { service, method } = target else { return Err(unusable(target, "method")) };
+        if !is_oneway {
+            let limits = &self.config.limits;
+            if !self.calls.has_room(peer, limits) {
+                let max = limits.pending_calls_per_connection_max.into();
+                return Err(Error::quota("pending_calls_per_connection_max", max));
+            }
+            let max = limits.queue_per_connection_max_bytes as usize;
+            if !state.outbound.fits(ERROR_REPLY_RESERVE_BYTES, max) {
+                return Err(Error::quota("queue_per_connection_max_bytes", max as u64)
+                    .with_hint("read the replies that are due before calling again"));
+            }
+        }
+        let Some((instance, own)) = self.names.choose(service, method) else {
+            return Err(unusable(Target::Nothing, "method"));
+        };
+        let (callee, registration) = (instance.peer, instance.registration);
+        self.check_room(callee, forwarded_bytes(frame))?;
+        Ok(Route { callee, service, registration, method, own_method: own })
+    }
+
+    fn hand_over(&mut self, now: Instant, peer: PeerKey, frame: Frame<'_>, route: &Route, is_oneway: bool) {
+        self.names.count_call(route.service, route.method);
+        let deadline_us = frame.header.deadline_us;
+        let deadline = (deadline_us > 0).then(|| now + Duration::from_micros(deadline_us.into()));
+        let correlation = if is_oneway {
+            self.counters.calls_oneway += 1;
+            0
+        } else {
+            self.counters.calls_routed += 1;
+            self.open_call(peer, frame.header.correlation, route, deadline).correlation()
+        };
+        let header = Header {
+            handle: Handle { index: route.registration, generation: route.own_method },
+            correlation,
+            sender: self.announce_peer(route.callee, peer),
+            sequence: 0,
+            ..frame.header
+        };
+        self.send_encoded(route.callee, header, frame.envelope, frame.body, deadline);
+    }
+
+    fn open_call(
+        &mut self,
+        peer: PeerKey,
+        correlation: u64,
+        route: &Route,
+        deadline: Option<Instant>,
+    ) -> CallKey {
+        let key = self.calls.insert(peer, correlation, route.callee, (route.service, route.registration));
+        if let Some(deadline) = deadline {
+            let deadline = self.deadlines.insert(deadline, Due::Call(key));
+            self.calls.set_deadline(key, deadline);
+        }
+        self.names.engage(route.service, route.callee, route.registration);
+        if let Some(state) = self.peers.get_mut(peer) {
+            state.outbound.reserve(ERROR_REPLY_RESERVE_BYTES);
+            self.quota.change(state.account, |charges| charges.pending_calls += 1);
+        }
+        key
+    }
+
+    /// Takes a call out of every registry. What is left to do is to tell its two ends.
+    fn end_call(&mut self, key: CallKey) -> Option<Call> {
+        let call = self.calls.remove(key)?;
+        if let Some(deadline) = call.deadline {
+            self.deadlines.remove(deadline);
+        }
+        self.names.settle(call.service, call.callee, call.registration);
+        if let Some(state) = self.peers.get_mut(call.caller) {
+            state.outbound.release(ERROR_REPLY_RESERVE_BYTES);
+            self.quota.change(state.account, |charges| charges.pending_calls -= 1);
+        }
+        Some(call)
+    }
+
+    pub(super) fn reply(&mut self, peer: PeerKey, frame: Frame<'_>) -> Outcome {
+        let key = CallKey::from_correlation(frame.header.correlation);
+        let is_theirs = self.calls.get(key).is_some_and(|call| call.callee == peer);
+        let Some(call) = is_theirs.then(|| self.end_call(key)).flatten() else {
+            // The call ended while the reply was on its way; or somebody guesses. Neither reaches anybody.
+            self.counters.replies_unexpected += 1;
+            return Ok(());
+        };
+        match self.check_room(call.caller, forwarded_bytes(&frame)) {
+            Ok(()) => {
+                self.counters.replies_routed += 1;
+                let header = Header {
+                    correlation: call.caller_correlation,
+                    sender: self.announce_peer(call.caller, peer),
+                    handle: Handle::default(),
+                    deadline_us: 0,
+                    sequence: 0,
+                    ..frame.header
+                };
+                self.send_encoded(call.caller, header, frame.envelope, frame.body, None);
+            }
+            Err(error) => {
+                self.counters.replies_dropped += 1;
+                let error = Error { code: ErrorCode::SlowConsumer, ..error };
+                self.refuse(call.caller, Kind::REPLY, call.caller_correlation, &error);
+            }
+        }
+        self.close_if_finished(call.caller);
+        Ok(())
+    }
+
+    pub(super) fn cancel(&mut self, peer: PeerKey, frame: &Frame<'_>) -> Outcome {
+        // A call that has just ended is past cancelling; its outcome is on its way.
+        if let Some(key) = self.calls.find(peer, frame.header.correlation) {
+            self.counters.calls_cancelled += 1;
+            self.tell_callee(key);
+            let error = Error::new(ErrorCode::Cancelled, "the caller cancelled the call");
+            self.fail_call(key, &error);
+        }
+        Ok(())
+    }
+
+    pub(in crate::broker) fn call_timed_out(&mut self, key: CallKey) {
+        self.counters.deadlines_exceeded += 1;
+        self.tell_callee(key);
+        let error = Error::new(ErrorCode::DeadlineExceeded, "the service did not answer within the deadline")
+            .with_hint("the call may have run");
+        self.fail_call(key, &error);
+    }
+
+    /// Ends a call with an error for its caller.
+    pub(in crate::broker) fn fail_call(&mut self, key: CallKey, error: &Error) {
+        if let Some(call) = self.end_call(key) {
+            self.refuse(call.caller, Kind::REPLY, call.caller_correlation, error);
+            self.close_if_finished(call.caller);
+        }
+    }
+
+    /// Ends a call whose caller is gone.
+    pub(in crate::broker) fn abandon_call(&mut self, key: CallKey) {
+        self.tell_callee(key);
+        self.end_call(key);
+    }
+
+    /// Tells the service that nobody waits for this call any more.
+    fn tell_callee(&mut self, key: CallKey) {
+        if let Some(callee) = self.calls.get(key).map(|call| call.callee) {
+            let header = Header::new(Kind::CANCEL).with_correlation(key.correlation());
+            self.send(callee, header, &(), &[]);
+        }
+    }
+}

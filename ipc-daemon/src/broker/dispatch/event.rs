@@ -1,0 +1,188 @@
+//! Events: published, numbered, queued for everybody who subscribes.
+
+use ipc_core::name::{Filter, TopicName};
+use ipc_core::wire::message::{OnSlow, OpenTopic, Published, Subscribe, Subscribed, Unsubscribe};
+use ipc_core::wire::{Flags, Frame, Header, Kind};
+use ipc_core::{Error, ErrorCode};
+
+use super::{Outcome, unusable};
+use crate::broker::Broker;
+use crate::broker::backlog::{EventRule, GAP_BYTES};
+use crate::broker::keys::{PeerKey, TopicKey};
+use crate::broker::peer::Target;
+use crate::broker::policy::{self, Action};
+use crate::broker::topics::{Match, Subscription};
+
+impl Broker {
+    pub(super) fn open_topic(&mut self, peer: PeerKey, frame: &Frame<'_>) -> Outcome {
+        let request: OpenTopic = frame.decode()?;
+        let result = self.check_handle(frame).and_then(|()| {
+            let opened = self.find_topic(peer, &request);
+            let target = match &opened {
+                Ok(topic) => Target::Topic(*topic),
+                Err(error) => Target::Failed(error.code),
+            };
+            self.bind(peer, frame, target);
+            opened.map(|_| ())
+        });
+        self.conclude(peer, frame.header.correlation, result)
+    }
+
+    fn find_topic(&mut self, peer: PeerKey, request: &OpenTopic) -> Result<TopicKey, Error> {
+        let name = TopicName::parse(&request.topic.0)?;
+        if let Some(state) = self.peers.get(peer) {
+            let action = Action::Publish { is_reserved: name.is_reserved() };
+            policy::check(&state.access, state.transport, &action)?;
+        }
+        self.topics.open(name, &self.config.limits)
+    }
+
+    pub(super) fn publish(&mut self, peer: PeerKey, frame: &Frame<'_>) -> Outcome {
+        let wants_answer = !frame.header.flags.contains(Flags::ONEWAY);
+        let target = self.peers.get(peer).map_or(Target::Nothing, |state| state.target(frame.header.handle));
+        let result = match target {
+            Target::Topic(topic) => self.check_running().map(|()| self.deliver(peer, topic, frame)),
+            other => Err(unusable(other, "topic")),
+        };
+        match result {
+            Ok(published) if wants_answer => self.done(peer, frame.header.correlation, &published),
+            Err(error) if wants_answer => {
+                self.refuse(peer, Kind::DONE, frame.header.correlation, &error);
+            }
+            Ok(_) | Err(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Numbers the event and queues it for every subscription of its topic.
+    fn deliver(&mut self, publisher: PeerKey, topic: TopicKey, frame: &Frame<'_>) -> Published {
+        self.counters.events_published += 1;
+        let Some((sequence, matches)) = self.topics.publish(topic) else {
+            return Published { sequence: 0, subscribers: 0 };
+        };
+        // Taken out while they are worked on, because announcing needs the topics.
+        let mut matches = core::mem::take(matches);
+        let mut shared = None;
+        let header = Header {
+            kind: Kind::EVENT,
+            flags: Flags::NONE,
+            handle: topic.handle(),
+            deadline_us: 0,
+            sequence,
+            ..frame.header
+        };
+        for matched in &mut matches {
+            self.deliver_to(publisher, topic, matched, header, frame, &mut shared);
+        }
+        let subscribers = matches.len() as u32;
+        self.counters.events_delivered += u64::from(subscribers);
+        self.topics.put_back(topic, matches);
+        Published { sequence, subscribers }
+    }
+
+    fn deliver_to(
+        &mut self,
+        publisher: PeerKey,
+        topic: TopicKey,
+        matched: &mut Match,
+        mut header: Header,
+        frame: &Frame<'_>,
+        shared: &mut Option<(bytes::Bytes, bytes::Bytes)>,
+    ) {
+        if !matched.is_announced {
+            matched.is_announced = true;
+            self.announce_topic(matched.peer, topic);
+        }
+        header.sender = self.announce_peer(matched.peer, publisher);
+        header.correlation = matched.id;
+        let limits = &self.config.limits;
+        let rule = EventRule {
+            subscription: matched.id,
+            events_max: matched.events_max as usize,
+            bytes_max: matched.bytes_max as usize,
+            queue_max_bytes: limits.queue_per_connection_max_bytes as usize,
+        };
+        let Some(state) = self.peers.get_mut(matched.peer) else { return };
+        let before = state.outbound.queued_bytes();
+        state.outbound.push_event(&mut self.pool, &rule, &header, (frame.envelope, &frame.body), shared);
+        self.quota.requeue(state.account, before, state.outbound.queued_bytes());
+        self.touch(matched.peer);
+    }
+
+    pub(super) fn subscribe(&mut self, peer: PeerKey, frame: &Frame<'_>) -> Outcome {
+        let request: Subscribe = frame.decode()?;
+        let id = frame.header.correlation;
+        let result = self.check_subscribe(peer, id).and_then(|()| {
+            let subscription = self.describe_subscription(peer, id, &request)?;
+            let (key, sequence) = self.topics.subscribe(subscription, &self.config.limits)?;
+            if let Some(state) = self.peers.get_mut(peer) {
+                state.subscriptions.insert(id, key);
+                state.outbound.reserve(GAP_BYTES);
+                self.quota.change(state.account, |charges| charges.subscriptions += 1);
+            }
+            Ok(Subscribed { sequence })
+        });
+        self.conclude(peer, id, result)
+    }
+
+    fn check_subscribe(&self, peer: PeerKey, id: u64) -> Result<(), Error> {
+        let Some(state) = self.peers.get(peer) else { return Ok(()) };
+        policy::check(&state.access, state.transport, &Action::Watch)?;
+        let max = self.config.limits.subscriptions_per_connection_max;
+        if state.subscriptions.len() >= max as usize {
+            return Err(Error::quota("subscriptions_per_connection_max", max.into()));
+        }
+        if state.subscriptions.contains_key(&id) {
+            return Err(Error::new(ErrorCode::Conflict, format!("subscription {id} is open already")));
+        }
+        Ok(())
+    }
+
+    fn describe_subscription(
+        &self,
+        peer: PeerKey,
+        id: u64,
+        request: &Subscribe,
+    ) -> Result<Subscription, Error> {
+        let limits = &self.config.limits;
+        let filter = Filter::parse(&request.filter.0)?;
+        let bound = |asked: u32, default: u32, max: u32, name: &str| match asked {
+            0 => Ok(default.min(max)),
+            asked if asked <= max => Ok(asked),
+            _ => Err(Error::quota(name, max.into())),
+        };
+        let events_max = bound(
+            request.queue_events_max,
+            limits.queue_events_per_subscription_default,
+            limits.queue_events_per_subscription_max,
+            "queue_events_per_subscription_max",
+        )?;
+        let bytes = limits.queue_bytes_per_subscription_max;
+        let bytes_max = bound(request.queue_bytes_max, bytes, bytes, "queue_bytes_per_subscription_max")?;
+        // The backlog drops the oldest; another policy would be a field of the subscription.
+        let OnSlow::DropOldest = request.on_slow;
+        Ok(Subscription { peer, id, filter, events_max, bytes_max })
+    }
+
+    pub(super) fn unsubscribe(&mut self, peer: PeerKey, frame: &Frame<'_>) -> Outcome {
+        let request: Unsubscribe = frame.decode()?;
+        let id = request.subscription;
+        let Some(state) = self.peers.get_mut(peer) else { return Ok(()) };
+        let result = match state.subscriptions.remove(&id) {
+            Some(key) => {
+                let before = state.outbound.queued_bytes();
+                state.outbound.drop_subscription(id);
+                state.outbound.release(GAP_BYTES);
+                self.quota.requeue(state.account, before, state.outbound.queued_bytes());
+                self.quota.change(state.account, |charges| charges.subscriptions -= 1);
+                self.topics.unsubscribe(key);
+                Ok(())
+            }
+            None => {
+                let message = format!("this connection has no subscription {id}");
+                Err(Error::new(ErrorCode::InvalidArgument, message))
+            }
+        };
+        self.conclude(peer, frame.header.correlation, result)
+    }
+}

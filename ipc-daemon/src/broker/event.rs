@@ -1,0 +1,63 @@
+//! What goes into the broker and comes out of it, beside frames.
+
+use ipc_core::id::Epoch;
+use ipc_core::limits::Limits;
+use ipc_core::name::{MethodName, ServiceName};
+
+use super::keys::PeerKey;
+
+/// What a broker is made with.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// What it allows.
+    pub limits: Limits,
+    /// This life of the daemon; the shell draws it at random.
+    pub epoch: Epoch,
+    /// What the daemon calls itself, with its version.
+    pub server: String,
+}
+
+/// How a connection reached the daemon; for people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// An `AF_UNIX` stream socket.
+    UnixStream,
+    /// The daemon itself.
+    Internal,
+    /// An exposed TCP port.
+    ExposeTcp,
+}
+
+impl Transport {
+    /// The word for it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Transport::UnixStream => "unix_stream",
+            Transport::Internal => "internal",
+            Transport::ExposeTcp => "expose_tcp",
+        }
+    }
+}
+
+/// What a connection may do, decided once when it is accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Everything that the bus offers.
+    Full,
+    /// Calls of one method and nothing else.
+    Only {
+        /// The service.
+        service: ServiceName,
+        /// Its method.
+        method: MethodName,
+    },
+}
+
+/// What the shell is to do. It asks for these after each batch of input, until there are none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Write what [`super::Broker::transmit`] gives, as far as the kernel takes it.
+    Flush(PeerKey),
+    /// The same, then close the connection and call [`super::Broker::disconnect`].
+    Close(PeerKey),
+}

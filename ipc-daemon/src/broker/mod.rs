@@ -1,0 +1,299 @@
+//! PURE. The whole bus as one state machine.
+//!
+//! It owns no socket, reads no clock and never waits. The methods of [`Broker`] fall into three classes, to be called
+//! in this order:
+//!
+//! 1. **Inputs** `connect`, `handle_frame`, `handle_violation`, `handle_eof`, `disconnect`, `handle_timeout`,
+//!    `writable`, `begin_drain`, `end_drain`: something happened at `now`.
+//! 2. **Outputs** [`Broker::poll_output`], until it gives `None`: connections to flush or to close. For each of them
+//!    [`Broker::transmit`] says what to write and [`Broker::transmitted`] takes what the kernel took.
+//! 3. **Time** [`Broker::poll_timeout`]: when `handle_timeout` is due.
+//!
+//! The registries ([`names`], [`topics`], [`calls`], [`quota`], [`deadlines`]) do not know one another; what concerns
+//! several of them is composed in [`dispatch`] and [`departure`] alone.
+
+mod backlog;
+mod calls;
+mod deadlines;
+mod departure;
+mod dispatch;
+mod event;
+mod keys;
+mod names;
+mod outbound;
+mod peer;
+mod policy;
+mod quota;
+mod send;
+mod snapshot;
+mod stats;
+mod topics;
+
+use std::collections::VecDeque;
+
+use core::time::Duration;
+
+use ipc_core::id::PeerId;
+use ipc_core::identity::{Identity, Peer as PeerIdentity};
+use ipc_core::time::Instant;
+use ipc_core::wire::message::Close;
+use ipc_core::wire::{Frame, FrameLimits, Header, Kind, WireError, encode_frame};
+use ipc_core::{Error, ErrorCode};
+use slotmap::SlotMap;
+
+use self::calls::Calls;
+use self::deadlines::Deadlines;
+pub use self::event::{Access, Config, Output, Transport};
+use self::keys::CallKey;
+pub use self::keys::PeerKey;
+use self::names::Names;
+use self::outbound::BufferPool;
+use self::peer::{Peer, Phase};
+pub use self::quota::Charges;
+use self::quota::{Payer, Quota};
+pub use self::snapshot::{MethodRow, PeerRow, ServiceRow, Status, TopicRow, Usage};
+pub use self::stats::Counters;
+use self::topics::Topics;
+
+/// What a deadline is for.
+#[derive(Clone, Copy, Debug)]
+enum Due {
+    Call(CallKey),
+    Hello(PeerKey),
+}
+
+/// Whether the bus takes new work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Running,
+    Draining,
+}
+
+/// The bus.
+#[derive(Debug)]
+pub struct Broker {
+    config: Config,
+    peers: SlotMap<PeerKey, Peer>,
+    names: Names,
+    topics: Topics,
+    calls: Calls,
+    quota: Quota,
+    deadlines: Deadlines<Due>,
+    counters: Counters,
+    pool: BufferPool,
+    outputs: VecDeque<Output>,
+    /// Connections to close at the end of this turn.
+    condemned: Vec<PeerKey>,
+    next_peer: u64,
+    stage: Stage,
+}
+
+impl Broker {
+    /// A bus without connections.
+    pub fn new(config: Config) -> Self {
+        Self {
+            config,
+            peers: SlotMap::with_key(),
+            names: Names::default(),
+            topics: Topics::default(),
+            calls: Calls::default(),
+            quota: Quota::default(),
+            deadlines: Deadlines::new(),
+            counters: Counters::default(),
+            pool: BufferPool::default(),
+            outputs: VecDeque::new(),
+            condemned: Vec::new(),
+            next_peer: 1,
+            stage: Stage::Running,
+        }
+    }
+
+    /// The limits in force.
+    pub fn limits(&self) -> &ipc_core::limits::Limits {
+        &self.config.limits
+    }
+
+    /// Other limits from here on. What is over a lowered limit stays; only what comes is refused.
+    pub fn set_limits(&mut self, limits: ipc_core::limits::Limits) {
+        self.config.limits = limits;
+    }
+
+    /// Takes a connection whose identity the shell has verified.
+    ///
+    /// # Errors
+    /// `quota_exceeded` or `shutting_down`: the shell writes [`refusal_frame`] and closes it.
+    pub fn connect(
+        &mut self,
+        now: Instant,
+        identity: Identity,
+        transport: Transport,
+        access: Access,
+    ) -> Result<PeerKey, Error> {
+        if self.stage == Stage::Draining {
+            self.counters.connections_refused += 1;
+            return Err(shutting_down());
+        }
+        let opened = self.quota.open(Payer::of(&identity), &self.config.limits);
+        let account = opened.inspect_err(|_| self.counters.connections_refused += 1)?;
+        self.counters.connections_accepted += 1;
+        let who = PeerIdentity { id: PeerId(self.next_peer), identity };
+        self.next_peer += 1;
+        let timeout = Duration::from_millis(self.config.limits.hello_timeout_ms.into());
+        let deadlines = &mut self.deadlines;
+        Ok(self.peers.insert_with_key(|key| {
+            let deadline = deadlines.insert(now + timeout, Due::Hello(key));
+            Peer::new(who, transport, access, account, deadline)
+        }))
+    }
+
+    /// A frame arrived. Frames of a connection that has departed are ignored.
+    pub fn handle_frame(&mut self, now: Instant, peer: PeerKey, frame: Frame<'_>) {
+        self.counters.frames_received += 1;
+        if let Err(error) = self.dispatch(now, peer, frame) {
+            self.handle_violation(peer, error);
+        }
+        self.end_turn();
+    }
+
+    /// The connection broke the protocol: it is told why and closed.
+    pub fn handle_violation(&mut self, peer: PeerKey, error: WireError) {
+        if self.peers.get(peer).is_some_and(|peer| !peer.is_departed()) {
+            self.counters.protocol_violations += 1;
+            self.close(peer, &Error::new(ErrorCode::ProtocolViolation, error.to_string()));
+            self.end_turn();
+        }
+    }
+
+    /// The connection sends nothing more, but can still read: it gets the outcomes of its calls and is then closed.
+    pub fn handle_eof(&mut self, peer: PeerKey) {
+        let Some(state) = self.peers.get_mut(peer) else { return };
+        if state.is_departed() {
+            return;
+        }
+        state.phase = Phase::InputEnded;
+        let is_listening = !state.subscriptions.is_empty() || !state.watches.is_empty();
+        let serves = !state.registrations.is_empty();
+        if serves || (!is_listening && self.calls.outgoing(peer) == 0) {
+            self.depart(peer);
+            self.outputs.push_back(Output::Close(peer));
+        }
+        self.end_turn();
+    }
+
+    /// The connection is gone: its socket ended or failed, or closing it is finished.
+    pub fn disconnect(&mut self, peer: PeerKey) {
+        self.depart(peer);
+        if let Some(mut state) = self.peers.remove(peer) {
+            self.quota.requeue(state.account, state.outbound.queued_bytes(), 0);
+            state.outbound.clear(&mut self.pool);
+            self.quota.close(state.account);
+        }
+        self.end_turn();
+    }
+
+    /// The kernel takes bytes for this connection again, after [`Broker::transmitted`] left some.
+    pub fn writable(&mut self, now: Instant, peer: PeerKey) {
+        if let Some(state) = self.peers.get_mut(peer) {
+            state.outbound.restamp(now);
+        }
+    }
+
+    /// What the connection's decoder may let through.
+    pub fn frame_limits(&self, peer: PeerKey) -> FrameLimits {
+        let limits = &self.config.limits;
+        let is_greeting = self.peers.get(peer).is_none_or(|peer| peer.phase == Phase::Greeting);
+        FrameLimits {
+            payload_max_bytes: limits.payload_max_bytes,
+            frame_max_bytes: is_greeting.then_some(limits.frame_before_hello_max_bytes),
+        }
+    }
+
+    /// The next thing to do for the shell.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        let output = self.outputs.pop_front()?;
+        if let Output::Flush(peer) = output
+            && let Some(state) = self.peers.get_mut(peer)
+        {
+            state.is_touched = false;
+        }
+        Some(output)
+    }
+
+    /// What to write to a connection, in order. Nothing for one that is gone.
+    pub fn transmit(&self, peer: PeerKey) -> impl Iterator<Item = &[u8]> {
+        self.peers.get(peer).map(|peer| peer.outbound.slices()).into_iter().flatten()
+    }
+
+    /// The kernel took that many bytes; 0 when it would have blocked. Afterwards there may be more to transmit.
+    pub fn transmitted(&mut self, now: Instant, peer: PeerKey, bytes: usize) {
+        if let Some(state) = self.peers.get_mut(peer) {
+            let before = state.outbound.queued_bytes();
+            state.outbound.advance(&mut self.pool, now, bytes);
+            self.quota.requeue(state.account, before, state.outbound.queued_bytes());
+        }
+    }
+
+    /// Whether [`Broker::transmit`] has anything.
+    pub fn has_pending(&self, peer: PeerKey) -> bool {
+        self.peers.get(peer).is_some_and(|peer| peer.outbound.queued_bytes() > 0)
+    }
+
+    /// When [`Broker::handle_timeout`] is due.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.deadlines.earliest()
+    }
+
+    /// Ends what is due at `now`.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        while let Some(due) = self.deadlines.take_due(now) {
+            match due {
+                Due::Call(key) => self.call_timed_out(key),
+                Due::Hello(peer) => {
+                    self.counters.hello_timeouts += 1;
+                    let error = Error::new(ErrorCode::Unauthenticated, "no hello came in time")
+                        .with_hint("the first frame of a connection is the hello");
+                    self.close(peer, &error);
+                }
+            }
+        }
+        self.end_turn();
+    }
+
+    /// Takes no new connections and no new calls from here on; open calls may end.
+    pub fn begin_drain(&mut self) {
+        self.stage = Stage::Draining;
+    }
+
+    /// Whether no call is open any more.
+    pub fn is_drained(&self) -> bool {
+        self.calls.len() == 0
+    }
+
+    /// Answers every open call with `shutting_down` and closes every connection.
+    pub fn end_drain(&mut self) {
+        self.stage = Stage::Draining;
+        while let Some(key) = self.calls.any() {
+            self.fail_call(key, &shutting_down());
+        }
+        let peers: Vec<PeerKey> = self.peers.keys().collect();
+        for peer in peers {
+            self.close(peer, &shutting_down());
+        }
+        self.end_turn();
+    }
+}
+
+fn shutting_down() -> Error {
+    Error::new(ErrorCode::ShuttingDown, "the daemon is stopping").with_hint("connect again when it is back")
+}
+
+/// The frame for a connection that was refused before it became a peer.
+pub fn refusal_frame(error: &Error) -> Vec<u8> {
+    let close = Close { code: error.code.number(), message: error.message.as_str().into() };
+    let mut frame = Vec::new();
+    // Without the frame the connection is closed without a reason, which is still a refusal.
+    if encode_frame(&mut frame, Header::new(Kind::CLOSE), &close, &[]).is_err() {
+        frame.clear();
+    }
+    frame
+}

@@ -1,0 +1,349 @@
+//! What is on its way to one peer.
+//!
+//! Two stages. The *wire* is what the next vectored write takes: small frames copied one behind the other, large
+//! payloads spliced in by reference. Only when the kernel did not take all of it, or the wire is full, do frames go to
+//! the *backlog*, from which events can still be dropped. Order is kept across both. A peer that nothing is on its way
+//! to owns no buffer.
+
+use bytes::Bytes;
+use ipc_core::time::Instant;
+use ipc_core::wire::{Body, Header};
+
+use super::backlog::{Backlog, EventRule, Queued};
+
+/// Past this many bytes frames go to the backlog although the kernel may take more.
+const WIRE_MAX_BYTES: usize = 512 * 1024;
+/// How much of the backlog is put on the wire at a time, in bytes.
+const REFILL_BYTES: usize = 128 * 1024;
+/// Buffers larger than this are not kept for others, in bytes.
+const POOLED_BUFFER_MAX_BYTES: usize = 1024 * 1024;
+/// Most buffers kept for others.
+const POOL_MAX: usize = 64;
+
+/// Buffers that are not in use; shared by all peers, so that idle ones own none.
+#[derive(Debug, Default)]
+pub(super) struct BufferPool(Vec<Vec<u8>>);
+
+impl BufferPool {
+    fn take(&mut self) -> Vec<u8> {
+        self.0.pop().unwrap_or_default()
+    }
+
+    fn give(&mut self, mut buffer: Vec<u8>) {
+        if self.0.len() < POOL_MAX && buffer.capacity() <= POOLED_BUFFER_MAX_BYTES {
+            buffer.clear();
+            self.0.push(buffer);
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Splice {
+    /// Offset in the wire buffer before which the body stands.
+    at: usize,
+    body: Bytes,
+}
+
+/// What is on its way to one peer.
+#[derive(Debug, Default)]
+pub(super) struct Outbound {
+    wire: Vec<u8>,
+    /// Bytes of `wire` that the kernel has taken.
+    written: usize,
+    splices: std::collections::VecDeque<Splice>,
+    /// Bytes of the first splice that the kernel has taken.
+    body_written: usize,
+    /// Bytes of wire and splices that the kernel has not taken.
+    wire_bytes: usize,
+    /// Where in the wire a remaining deadline stands, and when that deadline is.
+    stamps: Vec<(usize, Instant)>,
+    /// The kernel did not take everything; nothing is added to the wire until it has.
+    blocked: bool,
+    backlog: Option<Box<Backlog>>,
+    /// Room kept for error replies and gap records, in bytes.
+    reserved: usize,
+}
+
+impl Outbound {
+    /// Bytes that the kernel has not taken yet.
+    pub(super) fn queued_bytes(&self) -> usize {
+        self.wire_bytes + self.backlog.as_ref().map_or(0, |backlog| backlog.bytes())
+    }
+
+    /// Whether `length` more bytes stay within `max`. An empty queue takes anything.
+    pub(super) fn fits(&self, length: usize, max: usize) -> bool {
+        let queued = self.queued_bytes();
+        queued == 0 || queued + self.reserved + length <= max
+    }
+
+    pub(super) fn is_blocked(&self) -> bool {
+        self.blocked
+    }
+
+    pub(super) fn reserve(&mut self, bytes: usize) {
+        self.reserved += bytes;
+    }
+
+    pub(super) fn release(&mut self, bytes: usize) {
+        debug_assert!(self.reserved >= bytes, "released more than was reserved");
+        self.reserved = self.reserved.saturating_sub(bytes);
+    }
+
+    fn takes_directly(&self) -> bool {
+        !self.blocked && self.backlog.is_none() && self.wire_bytes < WIRE_MAX_BYTES
+    }
+
+    /// Adds a frame behind everything else. `deadline` is stamped into it as the remaining time when it is written.
+    pub(super) fn push(
+        &mut self,
+        pool: &mut BufferPool,
+        header: &Header,
+        envelope: &[u8],
+        body: Body<'_>,
+        deadline: Option<Instant>,
+    ) {
+        if self.takes_directly() {
+            self.write_frame(pool, header, envelope, body, deadline);
+        } else {
+            let queued = Queued::new(header, envelope, body, deadline);
+            self.backlog.get_or_insert_default().push(queued);
+        }
+    }
+
+    /// Adds an event under the rule of its subscription; past its bounds the oldest event of that subscription goes.
+    ///
+    /// `shared` keeps the copy that the backlogs of several subscribers share.
+    pub(super) fn push_event(
+        &mut self,
+        pool: &mut BufferPool,
+        rule: &EventRule,
+        header: &Header,
+        event: (&[u8], &Body<'_>),
+        shared: &mut Option<(Bytes, Bytes)>,
+    ) {
+        let (envelope, body) = event;
+        if self.takes_directly() && self.fits(header.frame_bytes(), rule.queue_max_bytes) {
+            let body = match body {
+                Body::Borrowed(bytes) => Body::Borrowed(bytes),
+                Body::Shared(bytes) => Body::Shared(bytes.clone()),
+            };
+            self.write_frame(pool, header, envelope, body, None);
+            return;
+        }
+        let (envelope, body) = shared
+            .get_or_insert_with(|| (Bytes::copy_from_slice(envelope), body.clone().into_bytes()))
+            .clone();
+        let mark = rule.queue_max_bytes.saturating_sub(self.wire_bytes + self.reserved);
+        let queued = Queued { header: *header, envelope, body, deadline: None };
+        self.backlog.get_or_insert_default().push_event(rule, mark, queued);
+    }
+
+    fn write_frame(
+        &mut self,
+        pool: &mut BufferPool,
+        header: &Header,
+        envelope: &[u8],
+        body: Body<'_>,
+        deadline: Option<Instant>,
+    ) {
+        if self.wire.capacity() == 0 {
+            self.wire = pool.take();
+        }
+        if let Some(deadline) = deadline {
+            self.stamps.push((self.wire.len(), deadline));
+        }
+        self.wire.extend_from_slice(&header.to_bytes());
+        self.wire.extend_from_slice(envelope);
+        match body {
+            Body::Borrowed(bytes) => self.wire.extend_from_slice(bytes),
+            Body::Shared(bytes) => self.splices.push_back(Splice { at: self.wire.len(), body: bytes }),
+        }
+        self.wire_bytes += header.frame_bytes();
+    }
+
+    /// What to write, in order.
+    pub(super) fn slices(&self) -> impl Iterator<Item = &[u8]> {
+        let mut from = self.written;
+        let mut skip = self.body_written;
+        let last_at = self.splices.back().map_or(self.written, |splice| splice.at);
+        let spliced = self.splices.iter().flat_map(move |splice| {
+            let before = &self.wire[from..splice.at];
+            let body = &splice.body[skip..];
+            from = splice.at;
+            skip = 0;
+            [before, body]
+        });
+        spliced.chain([&self.wire[last_at.max(self.written)..]]).filter(|slice| !slice.is_empty())
+    }
+
+    /// The kernel took `count` bytes. What it did not take blocks the wire; when it took all, the backlog follows.
+    pub(super) fn advance(&mut self, pool: &mut BufferPool, now: Instant, count: usize) {
+        let mut left = count.min(self.wire_bytes);
+        self.wire_bytes -= left;
+        while let Some(splice) = self.splices.front() {
+            let before = splice.at - self.written;
+            if left < before {
+                break;
+            }
+            self.written = splice.at;
+            left -= before;
+            let body_left = splice.body.len() - self.body_written;
+            if left < body_left {
+                self.body_written += left;
+                left = 0;
+                break;
+            }
+            left -= body_left;
+            self.body_written = 0;
+            self.splices.pop_front();
+        }
+        self.written += left;
+        self.blocked = self.wire_bytes > 0;
+        if !self.blocked {
+            self.written = 0;
+            self.stamps.clear();
+            pool.give(core::mem::take(&mut self.wire));
+            self.refill(pool, now);
+        }
+    }
+
+    /// The kernel takes bytes again: remaining deadlines are stamped anew before they are written.
+    pub(super) fn restamp(&mut self, now: Instant) {
+        for (at, deadline) in &self.stamps {
+            if *at >= self.written {
+                let field = at + 28..at + 32;
+                if let Some(field) = self.wire.get_mut(field) {
+                    field.copy_from_slice(&remaining_us(*deadline, now).to_le_bytes());
+                }
+            }
+        }
+    }
+
+    fn refill(&mut self, pool: &mut BufferPool, now: Instant) {
+        let Some(mut backlog) = self.backlog.take() else { return };
+        while self.wire_bytes < REFILL_BYTES
+            && let Some(queued) = backlog.pop()
+        {
+            let mut header = queued.header;
+            if let Some(deadline) = queued.deadline {
+                header.deadline_us = remaining_us(deadline, now);
+            }
+            let body = Body::Shared(queued.body);
+            let body = match &body {
+                Body::Shared(bytes) if bytes.len() < ipc_core::wire::SHARE_MIN_BYTES => Body::Borrowed(bytes),
+                _ => body,
+            };
+            self.write_frame(pool, &header, &queued.envelope, body, queued.deadline);
+        }
+        if !backlog.is_empty() {
+            self.backlog = Some(backlog);
+        }
+    }
+
+    /// Forgets what is queued for a subscription that ended.
+    pub(super) fn drop_subscription(&mut self, subscription: u64) {
+        if let Some(backlog) = &mut self.backlog {
+            backlog.drop_subscription(subscription);
+            if backlog.is_empty() {
+                self.backlog = None;
+            }
+        }
+    }
+
+    /// Forgets everything.
+    pub(super) fn clear(&mut self, pool: &mut BufferPool) {
+        pool.give(core::mem::take(&mut self.wire));
+        *self = Outbound::default();
+    }
+}
+
+/// At least one microsecond, because 0 stands for no deadline.
+fn remaining_us(deadline: Instant, now: Instant) -> u32 {
+    u32::try_from(deadline.since(now).as_micros()).unwrap_or(u32::MAX).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ipc_core::wire::{HEADER_BYTES, Kind};
+
+    const NOW: Instant = Instant::from_nanos(1_000_000_000);
+
+    fn header(correlation: u64, payload: usize) -> Header {
+        Header { payload_len: payload as u32, ..Header::new(Kind::CALL).with_correlation(correlation) }
+    }
+
+    fn push(out: &mut Outbound, pool: &mut BufferPool, correlation: u64, payload: &[u8]) {
+        let body = if payload.len() >= 100 {
+            Body::Shared(Bytes::copy_from_slice(payload))
+        } else {
+            Body::Borrowed(payload)
+        };
+        out.push(pool, &header(correlation, payload.len()), &[], body, None);
+    }
+
+    fn flat(out: &Outbound) -> Vec<u8> {
+        out.slices().flatten().copied().collect()
+    }
+
+    #[test]
+    fn any_partial_write_keeps_every_byte_in_order() {
+        let mut pool = BufferPool::default();
+        let build = |pool: &mut BufferPool| {
+            let mut out = Outbound::default();
+            push(&mut out, pool, 1, b"one");
+            push(&mut out, pool, 2, &[2; 150]);
+            push(&mut out, pool, 3, &[3; 200]);
+            push(&mut out, pool, 4, b"four");
+            out
+        };
+        let expected = flat(&build(&mut pool));
+        assert_eq!(expected.len(), 4 * HEADER_BYTES + 3 + 150 + 200 + 4);
+        for step in 1..=expected.len() {
+            let mut out = build(&mut pool);
+            let mut got = Vec::new();
+            while out.queued_bytes() > 0 {
+                let taken: Vec<u8> = out.slices().flatten().copied().take(step).collect();
+                out.advance(&mut pool, NOW, taken.len());
+                got.extend(taken);
+            }
+            assert_eq!(got, expected, "step {step}");
+            assert_eq!(out.wire.capacity(), 0);
+        }
+    }
+
+    #[test]
+    fn frames_behind_a_full_kernel_keep_their_order_and_lose_the_time_they_waited() {
+        let mut pool = BufferPool::default();
+        let mut out = Outbound::default();
+        push(&mut out, &mut pool, 1, b"");
+        out.advance(&mut pool, NOW, 10);
+        assert!(out.is_blocked());
+        let deadline = NOW + core::time::Duration::from_millis(10);
+        let stamped = Header { deadline_us: 10_000, ..header(2, 0) };
+        out.push(&mut pool, &stamped, &[], Body::Borrowed(&[]), Some(deadline));
+        assert_eq!(out.queued_bytes(), 2 * HEADER_BYTES - 10);
+        let later = NOW + core::time::Duration::from_millis(4);
+        out.advance(&mut pool, later, HEADER_BYTES - 10);
+        let bytes = flat(&out);
+        let parsed = Header::parse(bytes.first_chunk().unwrap()).unwrap();
+        assert_eq!((parsed.correlation, parsed.deadline_us), (2, 6_000));
+        out.restamp(later + core::time::Duration::from_millis(5));
+        assert_eq!(Header::parse(flat(&out).first_chunk().unwrap()).unwrap().deadline_us, 1_000);
+        out.restamp(later + core::time::Duration::from_millis(50));
+        assert_eq!(Header::parse(flat(&out).first_chunk().unwrap()).unwrap().deadline_us, 1);
+    }
+
+    #[test]
+    fn an_empty_queue_takes_one_frame_of_any_size() {
+        let mut pool = BufferPool::default();
+        let mut out = Outbound::default();
+        assert!(out.fits(1_000_000, 10));
+        push(&mut out, &mut pool, 1, b"");
+        for (length, fits) in [(59, true), (60, true), (61, false)] {
+            assert_eq!(out.fits(length, 100), fits, "{length}");
+        }
+        out.reserve(10);
+        assert!(!out.fits(51, 100) && out.fits(50, 100));
+    }
+}

@@ -1,0 +1,189 @@
+//! One connection, as the broker sees it.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use ipc_core::ErrorCode;
+use ipc_core::id::Handle;
+use ipc_core::identity::Peer as PeerIdentity;
+use ipc_core::name::ServiceName;
+
+use super::deadlines::DeadlineKey;
+use super::event::{Access, Transport};
+use super::keys::{AccountKey, PeerKey, ServiceKey, SubscriptionKey, TopicKey};
+use super::outbound::Outbound;
+
+/// Where a connection stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// The hello is due.
+    Greeting,
+    /// Everything goes.
+    Active,
+    /// It will send nothing more, and waits for the outcomes of its calls.
+    InputEnded,
+    /// Departed from the bus; what is queued is still written.
+    Closing,
+}
+
+/// What a client's handle stands for.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Target {
+    Nothing,
+    Method {
+        service: ServiceKey,
+        method: u16,
+    },
+    Topic(TopicKey),
+    /// Binding it was refused with this code, which everything sent through it gets too.
+    Failed(ErrorCode),
+}
+
+#[derive(Clone, Copy, Debug)]
+struct HandleSlot {
+    generation: u16,
+    target: Target,
+}
+
+/// A connection.
+#[derive(Debug)]
+pub(super) struct Peer {
+    /// Number and verified identity.
+    pub(super) who: PeerIdentity,
+    pub(super) transport: Transport,
+    pub(super) access: Access,
+    pub(super) account: AccountKey,
+    pub(super) phase: Phase,
+    /// What the client calls itself.
+    pub(super) program: String,
+    pub(super) hello_deadline: Option<DeadlineKey>,
+    pub(super) outbound: Outbound,
+    /// Whether an output for it is waiting to be polled.
+    pub(super) is_touched: bool,
+    handles: Vec<HandleSlot>,
+    pub(super) known: Known,
+    /// Registrations by number.
+    pub(super) registrations: BTreeMap<u32, ServiceName>,
+    pub(super) next_registration: u32,
+    /// Subscriptions by the correlation of their subscribe.
+    pub(super) subscriptions: BTreeMap<u64, SubscriptionKey>,
+    /// Correlations of its name watches.
+    pub(super) watches: std::collections::BTreeSet<u64>,
+}
+
+impl Peer {
+    pub(super) fn new(
+        who: PeerIdentity,
+        transport: Transport,
+        access: Access,
+        account: AccountKey,
+        hello_deadline: DeadlineKey,
+    ) -> Self {
+        Self {
+            who,
+            transport,
+            access,
+            account,
+            phase: Phase::Greeting,
+            program: String::new(),
+            hello_deadline: Some(hello_deadline),
+            outbound: Outbound::default(),
+            is_touched: false,
+            handles: Vec::new(),
+            known: Known::default(),
+            registrations: BTreeMap::new(),
+            next_registration: 1,
+            subscriptions: BTreeMap::new(),
+            watches: std::collections::BTreeSet::new(),
+        }
+    }
+
+    /// What a handle stands for; `Nothing` for one that is not bound or bound to another use.
+    pub(super) fn target(&self, handle: Handle) -> Target {
+        match self.handles.get(handle.index as usize) {
+            Some(slot) if slot.generation == handle.generation => slot.target,
+            _ => Target::Nothing,
+        }
+    }
+
+    /// Binds a handle below `handles_max` and returns what its index stood for.
+    pub(super) fn bind(&mut self, handle: Handle, target: Target) -> Target {
+        let index = handle.index as usize;
+        if index >= self.handles.len() {
+            self.handles.resize(index + 1, HandleSlot { generation: 0, target: Target::Nothing });
+        }
+        let slot = &mut self.handles[index];
+        slot.generation = handle.generation;
+        core::mem::replace(&mut slot.target, target)
+    }
+
+    /// Takes every target away.
+    pub(super) fn take_targets(&mut self) -> Vec<Target> {
+        core::mem::take(&mut self.handles).into_iter().map(|slot| slot.target).collect()
+    }
+
+    pub(super) fn is_departed(&self) -> bool {
+        self.phase == Phase::Closing
+    }
+}
+
+/// Peers that were announced to one connection.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    /// Generation by slot.
+    announced: BTreeMap<u32, u32>,
+    order: VecDeque<u32>,
+    /// The one asked about last: traffic comes in runs.
+    last: Option<PeerKey>,
+}
+
+/// What has to be sent before a sender handle is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Announce {
+    /// Nothing: it is known.
+    No,
+    /// Its announcement, after this other handle was taken back, if any.
+    Yes { forget: Option<u32> },
+}
+
+impl Known {
+    /// Notes that `sender` is about to be used as a sender.
+    pub(super) fn note(&mut self, sender: PeerKey, max: usize) -> Announce {
+        if self.last == Some(sender) {
+            return Announce::No;
+        }
+        self.last = Some(sender);
+        match self.announced.insert(sender.slot(), sender.generation()) {
+            Some(generation) if generation == sender.generation() => Announce::No,
+            Some(_) => Announce::Yes { forget: None },
+            None => {
+                self.order.push_back(sender.slot());
+                let oldest = if self.order.len() > max { self.order.pop_front() } else { None };
+                if let Some(oldest) = oldest {
+                    self.announced.remove(&oldest);
+                }
+                Announce::Yes { forget: oldest }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn announcements_are_made_once_and_bounded() {
+        let mut keys = slotmap::SlotMap::<PeerKey, ()>::with_key();
+        let peers: Vec<_> = (0..4).map(|_| keys.insert(())).collect();
+        let mut known = Known::default();
+        for (at, forget) in [(0, None), (1, None), (2, None), (3, Some(peers[0].slot()))] {
+            assert_eq!(known.note(peers[at], 3), Announce::Yes { forget }, "{at}");
+            assert_eq!(known.note(peers[at], 3), Announce::No);
+        }
+        assert_eq!(known.note(peers[0], 3), Announce::Yes { forget: Some(peers[1].slot()) });
+        keys.remove(peers[0]);
+        let again = keys.insert(());
+        assert_eq!(again.slot(), peers[0].slot());
+        assert_eq!(known.note(again, 3), Announce::Yes { forget: None });
+    }
+}

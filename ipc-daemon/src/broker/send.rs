@@ -1,0 +1,182 @@
+//! Frames on their way to a peer: announced, charged, and flushed once in a batch.
+
+use ipc_core::time::Instant;
+use ipc_core::wire::codec::{self, Wire};
+use ipc_core::wire::message::{Close, ErrorBody, Forget, ForgetWhat, PeerInfo, TopicInfo};
+use ipc_core::wire::{Body, Flags, Frame, HEADER_BYTES, Header, Kind};
+use ipc_core::{Error, ErrorCode};
+
+use super::event::Output;
+use super::keys::{PeerKey, TopicKey};
+use super::peer::{Announce, Phase};
+use super::{Broker, shutting_down};
+
+/// How far the answers to a connection's own requests may go past its mark before it is closed, in bytes.
+const ANSWERS_SLACK_BYTES: usize = 1 << 20;
+
+impl Broker {
+    /// Queues a frame without asking whether there is room. For answers and announcements.
+    pub(super) fn send<T: Wire>(&mut self, to: PeerKey, header: Header, envelope: &T, body: &[u8]) {
+        let mut encoded = Vec::new();
+        if codec::encode_into(envelope, &mut encoded).is_err() {
+            encoded.clear();
+        }
+        self.send_encoded(to, header, &encoded, Body::Borrowed(body), None);
+    }
+
+    /// The same with an envelope that is encoded already; `deadline` is stamped in when the frame leaves.
+    pub(super) fn send_encoded(
+        &mut self,
+        to: PeerKey,
+        mut header: Header,
+        envelope: &[u8],
+        body: Body<'_>,
+        deadline: Option<Instant>,
+    ) {
+        let Some(peer) = self.peers.get_mut(to) else { return };
+        if peer.is_departed() {
+            return;
+        }
+        header.envelope_len = envelope.len() as u16;
+        header.payload_len = body.as_slice().len() as u32;
+        let before = peer.outbound.queued_bytes();
+        peer.outbound.push(&mut self.pool, &header, envelope, body, deadline);
+        self.quota.requeue(peer.account, before, peer.outbound.queued_bytes());
+        self.touch(to);
+    }
+
+    /// Sees to it that the peer is flushed after this batch. One that is blocked is flushed when it is writable.
+    pub(super) fn touch(&mut self, peer: PeerKey) {
+        if let Some(state) = self.peers.get_mut(peer)
+            && !state.is_touched
+            && !state.outbound.is_blocked()
+        {
+            state.is_touched = true;
+            self.outputs.push_back(Output::Flush(peer));
+        }
+    }
+
+    /// Answers a request. A connection that does not read its answers is closed.
+    pub(super) fn answer<T: Wire>(&mut self, to: PeerKey, header: Header, envelope: &T, body: &[u8]) {
+        self.send(to, header, envelope, body);
+        let max = self.config.limits.queue_per_connection_max_bytes as usize + ANSWERS_SLACK_BYTES;
+        if self.peers.get(to).is_some_and(|peer| !peer.is_departed() && peer.outbound.queued_bytes() > max) {
+            // Closed at the end of the turn: a departure in the middle of another would meet half-released state.
+            self.condemned.push(to);
+        }
+    }
+
+    /// Closes the connections that did not read their answers. Each departure may condemn others.
+    pub(super) fn end_turn(&mut self) {
+        while let Some(peer) = self.condemned.pop() {
+            if self.peers.get(peer).is_some_and(|peer| !peer.is_departed()) {
+                self.counters.slow_connections_closed += 1;
+                let error = Error::new(ErrorCode::SlowConsumer, "the answers to its requests were not read");
+                self.close(peer, &error);
+            }
+        }
+    }
+
+    /// Answers a request with success.
+    pub(super) fn done<T: Wire>(&mut self, to: PeerKey, correlation: u64, result: &T) {
+        self.answer(to, Header::new(Kind::DONE).with_correlation(correlation), result, &[]);
+    }
+
+    /// Answers a request with an error of that kind of frame.
+    pub(super) fn refuse(&mut self, to: PeerKey, kind: Kind, correlation: u64, error: &Error) {
+        match error.code {
+            ErrorCode::QuotaExceeded => self.counters.quota_refusals += 1,
+            ErrorCode::PermissionDenied => self.counters.permission_refusals += 1,
+            _ => {}
+        }
+        let header = Header { flags: Flags::ERROR, ..Header::new(kind).with_correlation(correlation) };
+        self.answer(to, header, &ErrorBody::from(error), &[]);
+    }
+
+    /// Whether the peer's queue, and its user's, take that many bytes more.
+    ///
+    /// # Errors
+    /// `quota_exceeded` naming the limit and the peer.
+    pub(super) fn check_room(&self, to: PeerKey, bytes: usize) -> Result<(), Error> {
+        let Some(peer) = self.peers.get(to) else { return Ok(()) };
+        let limits = &self.config.limits;
+        let per_connection = limits.queue_per_connection_max_bytes as usize;
+        let full = if !peer.outbound.fits(bytes, per_connection) {
+            ("queue_per_connection_max_bytes", per_connection)
+        } else {
+            let per_uid = limits.queue_per_uid_max_bytes as usize;
+            let queued = self.quota.queued_bytes(peer.account);
+            if queued == 0 || queued + bytes <= per_uid {
+                return Ok(());
+            }
+            ("queue_per_uid_max_bytes", per_uid)
+        };
+        let mut error = Error::quota(full.0, full.1 as u64);
+        error.message = format!("{} does not read fast enough: {}", peer.who, error.message);
+        Err(error)
+    }
+
+    /// Makes `sender` known to `to` before its number is used there, and gives that number.
+    pub(super) fn announce_peer(&mut self, to: PeerKey, sender: PeerKey) -> u32 {
+        let max = self.config.limits.announced_peers_per_connection_max as usize;
+        let announce = match self.peers.get_mut(to) {
+            Some(peer) => peer.known.note(sender, max),
+            None => return sender.slot(),
+        };
+        if let Announce::Yes { forget } = announce {
+            if let Some(handle) = forget {
+                let header = Header { sender: handle, ..Header::new(Kind::FORGET) };
+                self.send(to, header, &Forget { what: ForgetWhat::Peer }, &[]);
+            }
+            if let Some(info) = self.peers.get(sender).map(|peer| PeerInfo::from(&peer.who)) {
+                let header = Header { sender: sender.slot(), ..Header::new(Kind::PEER_ANNOUNCED) };
+                self.send(to, header, &info, &[]);
+            }
+        }
+        sender.slot()
+    }
+
+    /// Makes a topic known to `to`.
+    pub(super) fn announce_topic(&mut self, to: PeerKey, topic: TopicKey) {
+        if let Some(name) = self.topics.get(topic).map(|topic| topic.name.as_str().into()) {
+            let header = Header::new(Kind::TOPIC_ANNOUNCED).with_handle(topic.handle());
+            self.send(to, header, &TopicInfo { name }, &[]);
+        }
+    }
+
+    /// Ends a connection from this side: it departs, is told why, and is closed when that is written.
+    pub(super) fn close(&mut self, peer: PeerKey, error: &Error) {
+        let Some(state) = self.peers.get(peer) else { return };
+        if state.is_departed() {
+            return;
+        }
+        let close = Close { code: error.code.number(), message: error.message.as_str().into() };
+        self.depart_with(peer, |broker| {
+            broker.send(peer, Header::new(Kind::CLOSE), &close, &[]);
+        });
+        self.outputs.push_back(Output::Close(peer));
+    }
+
+    /// Closes a connection that will send nothing more once nothing is due to it.
+    pub(super) fn close_if_finished(&mut self, peer: PeerKey) {
+        let Some(state) = self.peers.get(peer) else { return };
+        let is_listening = !state.subscriptions.is_empty() || !state.watches.is_empty();
+        if state.phase == Phase::InputEnded && !is_listening && self.calls.outgoing(peer) == 0 {
+            self.depart(peer);
+            self.outputs.push_back(Output::Close(peer));
+        }
+    }
+
+    /// Refuses new work while the daemon stops.
+    pub(super) fn check_running(&self) -> Result<(), Error> {
+        match self.stage {
+            super::Stage::Running => Ok(()),
+            super::Stage::Draining => Err(shutting_down()),
+        }
+    }
+}
+
+/// Length of a frame when it is passed on.
+pub(super) fn forwarded_bytes(frame: &Frame<'_>) -> usize {
+    HEADER_BYTES + frame.envelope.len() + frame.body.as_slice().len()
+}

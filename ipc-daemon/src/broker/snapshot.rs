@@ -1,0 +1,168 @@
+//! What the broker says of itself: plain data for whoever renders it.
+
+use ipc_core::identity::Peer as PeerIdentity;
+use ipc_core::wire::message::RegisterMode;
+
+use super::Broker;
+use super::event::Transport;
+use super::keys::PeerKey;
+use super::quota::{Charges, Payer};
+
+/// Numbers of the whole bus.
+#[derive(Clone, Debug)]
+pub struct Status {
+    /// Counters by name.
+    pub counters: Vec<(&'static str, u64)>,
+    /// Limits by name.
+    pub limits: Vec<(&'static str, u64)>,
+    /// What each user and remote principal has in use.
+    pub usage: Vec<Usage>,
+}
+
+/// What one payer has in use.
+#[derive(Clone, Debug)]
+pub struct Usage {
+    /// The user id, for processes of this machine.
+    pub uid: Option<u32>,
+    /// The principal, for network peers.
+    pub principal: Option<String>,
+    /// The charges.
+    pub charges: Charges,
+}
+
+/// A service.
+#[derive(Clone, Debug)]
+pub struct ServiceRow {
+    /// Its name.
+    pub name: String,
+    /// Whether instances share the calls.
+    pub is_group: bool,
+    /// Who serves it, the owner or eldest instance first.
+    pub instances: Vec<PeerIdentity>,
+    /// What it offers.
+    pub methods: Vec<MethodRow>,
+    /// How many wait for the name.
+    pub waiting: usize,
+}
+
+/// A method of a service.
+#[derive(Clone, Debug)]
+pub struct MethodRow {
+    /// Its name.
+    pub name: String,
+    /// What it does, in the words of the service.
+    pub description: String,
+    /// Calls so far in this tenure of the name.
+    pub calls: u64,
+}
+
+/// A connection.
+#[derive(Clone, Debug)]
+pub struct PeerRow {
+    /// Which one, for [`Broker`] calls.
+    pub key: PeerKey,
+    /// Number and identity.
+    pub peer: PeerIdentity,
+    /// How it came.
+    pub transport: Transport,
+    /// What it calls itself.
+    pub program: String,
+    /// Bytes on their way to it.
+    pub queued_bytes: usize,
+    /// Service registrations.
+    pub names: usize,
+    /// Subscriptions.
+    pub subscriptions: usize,
+    /// Calls it waits for.
+    pub pending_calls: usize,
+}
+
+/// A topic.
+#[derive(Clone, Debug)]
+pub struct TopicRow {
+    /// Its name.
+    pub name: String,
+    /// Which counter this is; a later one of the same name has another.
+    pub generation: u16,
+    /// The number given last.
+    pub sequence: u64,
+    /// Subscriptions that get its events.
+    pub subscribers: usize,
+}
+
+impl Broker {
+    /// Numbers of the whole bus.
+    pub fn status(&self) -> Status {
+        let usage = self.quota.accounts().map(|(payer, charges)| {
+            let (uid, principal) = match payer {
+                Payer::Uid(uid) => (Some(*uid), None),
+                Payer::Remote(principal) => (None, Some(principal.clone())),
+            };
+            Usage { uid, principal, charges: charges.clone() }
+        });
+        Status {
+            counters: self.counters.by_name(),
+            limits: self.config.limits.by_name(),
+            usage: usage.collect(),
+        }
+    }
+
+    /// Every service, in order of its name.
+    pub fn services(&self) -> Vec<ServiceRow> {
+        let rows = self.names.services().map(|service| ServiceRow {
+            name: service.name.to_string(),
+            is_group: service.mode == RegisterMode::Group,
+            instances: service
+                .instances
+                .iter()
+                .filter_map(|instance| self.peers.get(instance.peer).map(|peer| peer.who.clone()))
+                .collect(),
+            methods: service
+                .methods
+                .iter()
+                .map(|method| MethodRow {
+                    name: method.name.to_string(),
+                    description: method.description.clone(),
+                    calls: method.calls,
+                })
+                .collect(),
+            waiting: service.waiting.len(),
+        });
+        rows.collect()
+    }
+
+    /// Every connection that is on the bus, in order of its number.
+    pub fn peers(&self) -> Vec<PeerRow> {
+        let present = self.peers.iter().filter(|(_, peer)| !peer.is_departed());
+        let mut rows: Vec<PeerRow> = present
+            .map(|(key, peer)| PeerRow {
+                key,
+                peer: peer.who.clone(),
+                transport: peer.transport,
+                program: peer.program.clone(),
+                queued_bytes: peer.outbound.queued_bytes(),
+                names: peer.registrations.len(),
+                subscriptions: peer.subscriptions.len(),
+                pending_calls: self.calls.outgoing(key),
+            })
+            .collect();
+        rows.sort_by_key(|row| row.peer.id);
+        rows
+    }
+
+    /// Every topic that has a counter, in order of its name.
+    pub fn topics(&self) -> Vec<TopicRow> {
+        let rows = self.topics.all().map(|(key, topic, subscribers)| TopicRow {
+            name: topic.name.to_string(),
+            generation: key.handle().generation,
+            sequence: topic.sequence,
+            subscribers,
+        });
+        rows.collect()
+    }
+
+    /// Connections, departed ones that are still written to included.
+    pub fn connections(&self) -> u32 {
+        self.quota.connections()
+    }
+}

@@ -1,0 +1,59 @@
+//! What has happened so far, in numbers.
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// Counters since the daemon started. They only grow.
+        #[derive(Clone, Debug, Default, PartialEq, Eq)]
+        pub struct Counters {
+            $($(#[$doc])* pub $name: u64,)*
+        }
+
+        impl Counters {
+            /// Every counter by name, in the order of their declaration.
+            pub fn by_name(&self) -> Vec<(&'static str, u64)> {
+                vec![$((stringify!($name), self.$name),)*]
+            }
+        }
+    };
+}
+
+counters! {
+    /// Connections that were taken.
+    connections_accepted,
+    /// Connections that were refused because of a limit.
+    connections_refused,
+    /// Frames received.
+    frames_received,
+    /// Calls handed to a service.
+    calls_routed,
+    /// Calls refused before they reached a service.
+    calls_refused,
+    /// One-way calls handed to a service.
+    calls_oneway,
+    /// Replies handed to their callers.
+    replies_routed,
+    /// Replies for calls that had already ended, or were never asked of that service.
+    replies_unexpected,
+    /// Replies that did not fit into their caller's queue.
+    replies_dropped,
+    /// Calls whose deadline passed.
+    deadlines_exceeded,
+    /// Calls that were cancelled.
+    calls_cancelled,
+    /// Calls whose service went away.
+    services_gone,
+    /// Events taken from publishers.
+    events_published,
+    /// Events queued for subscribers.
+    events_delivered,
+    /// Requests refused because of a limit.
+    quota_refusals,
+    /// Requests refused by the policy.
+    permission_refusals,
+    /// Connections closed because they broke the protocol.
+    protocol_violations,
+    /// Connections closed because they said no hello in time.
+    hello_timeouts,
+    /// Connections closed because they did not read the answers to their own requests.
+    slow_connections_closed,
+}

@@ -1,0 +1,357 @@
+//! Topics and the subscriptions to them.
+//!
+//! A topic has a counter while somebody publishes on it or subscribes to it. Who gets its events is worked out when the
+//! first event comes after a change, and kept; what is kept in all is bounded, and dropping it costs only time.
+
+use std::collections::BTreeMap;
+
+use ipc_core::name::{Filter, TopicName};
+use ipc_core::{Error, limits::Limits};
+use slotmap::SlotMap;
+
+use super::keys::{PeerKey, SubscriptionKey, TopicKey};
+
+/// Most kept matches of all topics; past it all are dropped and worked out anew.
+const KEPT_MATCHES_MAX: usize = 1 << 20;
+
+/// A subscription.
+#[derive(Debug)]
+pub(super) struct Subscription {
+    pub(super) peer: PeerKey,
+    /// What its client knows it by.
+    pub(super) id: u64,
+    pub(super) filter: Filter,
+    pub(super) events_max: u32,
+    pub(super) bytes_max: u32,
+}
+
+/// A subscription that gets the events of a topic.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Match {
+    pub(super) subscription: SubscriptionKey,
+    pub(super) peer: PeerKey,
+    pub(super) id: u64,
+    pub(super) events_max: u32,
+    pub(super) bytes_max: u32,
+    /// Whether the topic's handle was announced to the peer.
+    pub(super) is_announced: bool,
+}
+
+/// A topic.
+#[derive(Debug)]
+pub(super) struct Topic {
+    pub(super) name: TopicName,
+    /// The number given last.
+    pub(super) sequence: u64,
+    /// Handles that publish on it.
+    publishers: u32,
+    /// Place in the order in which topics were left by their publishers.
+    idle_since: Option<u64>,
+    matches: Vec<Match>,
+    /// The state of the subscriptions that `matches` was worked out for.
+    version: u64,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Topics {
+    topics: SlotMap<TopicKey, Topic>,
+    by_name: BTreeMap<TopicName, TopicKey>,
+    subscriptions: SlotMap<SubscriptionKey, Subscription>,
+    literal: BTreeMap<String, Vec<SubscriptionKey>>,
+    wildcard: Vec<SubscriptionKey>,
+    /// Topics without publishers and without a subscription of exactly their name, oldest first: they make room.
+    idle: BTreeMap<u64, TopicKey>,
+    idle_clock: u64,
+    /// Grows with each change of the subscriptions.
+    version: u64,
+    kept_matches: usize,
+}
+
+impl Topics {
+    /// Opens a topic for a publisher.
+    ///
+    /// # Errors
+    /// `quota_exceeded` when there are too many topics.
+    pub(super) fn open(&mut self, name: TopicName, limits: &Limits) -> Result<TopicKey, Error> {
+        let key = self.ensure(name, limits)?;
+        if let Some(topic) = self.topics.get_mut(key) {
+            topic.publishers += 1;
+        }
+        self.settle_idle(key);
+        Ok(key)
+    }
+
+    /// A publisher leaves. The topic goes with the last one when nobody subscribes to it.
+    pub(super) fn release(&mut self, key: TopicKey) {
+        if let Some(topic) = self.topics.get_mut(key) {
+            topic.publishers = topic.publishers.saturating_sub(1);
+            self.remove_if_unused(key);
+        }
+    }
+
+    pub(super) fn get(&self, key: TopicKey) -> Option<&Topic> {
+        self.topics.get(key)
+    }
+
+    /// Gives the next number and everybody who gets the event.
+    pub(super) fn publish(&mut self, key: TopicKey) -> Option<(u64, &mut Vec<Match>)> {
+        if self.topics.get(key)?.version != self.version {
+            self.work_out(key);
+        }
+        let topic = self.topics.get_mut(key)?;
+        topic.sequence += 1;
+        Some((topic.sequence, &mut topic.matches))
+    }
+
+    /// Puts back what [`Topics::publish`] gave, after it was taken out to be worked on.
+    pub(super) fn put_back(&mut self, key: TopicKey, matches: Vec<Match>) {
+        if let Some(topic) = self.topics.get_mut(key) {
+            topic.matches = matches;
+        }
+    }
+
+    fn work_out(&mut self, key: TopicKey) {
+        if self.kept_matches > KEPT_MATCHES_MAX {
+            self.drop_matches();
+        }
+        let Some(name) = self.topics.get(key).map(|topic| topic.name.clone()) else { return };
+        let mut found = self.matching(&name);
+        found.sort_unstable();
+        let subscriptions = &self.subscriptions;
+        let Some(topic) = self.topics.get_mut(key) else { return };
+        let before = core::mem::take(&mut topic.matches);
+        topic.matches = found
+            .into_iter()
+            .filter_map(|key| {
+                let subscription = subscriptions.get(key)?;
+                let old = before.binary_search_by_key(&key, |old| old.subscription).ok();
+                Some(Match {
+                    subscription: key,
+                    peer: subscription.peer,
+                    id: subscription.id,
+                    events_max: subscription.events_max,
+                    bytes_max: subscription.bytes_max,
+                    is_announced: old.and_then(|at| before.get(at)).is_some_and(|old| old.is_announced),
+                })
+            })
+            .collect();
+        topic.version = self.version;
+        self.kept_matches = self.kept_matches + topic.matches.len() - before.len();
+    }
+
+    fn drop_matches(&mut self) {
+        for topic in self.topics.values_mut() {
+            topic.matches = Vec::new();
+            topic.version = 0;
+        }
+        self.kept_matches = 0;
+    }
+
+    fn matching(&self, name: &TopicName) -> Vec<SubscriptionKey> {
+        let literal = self.literal.get(name.as_str()).into_iter().flatten();
+        let wildcard = self.wildcard.iter().filter(|key| {
+            self.subscriptions
+                .get(**key)
+                .is_some_and(|subscription| subscription.filter.matches(name.as_str()))
+        });
+        literal.chain(wildcard).copied().collect()
+    }
+
+    fn is_subscribed(&self, name: &TopicName) -> bool {
+        self.literal.contains_key(name.as_str())
+            || self
+                .wildcard
+                .iter()
+                .any(|key| self.subscriptions.get(*key).is_some_and(|one| one.filter.matches(name.as_str())))
+    }
+
+    /// Adds a subscription. For a filter without wildcards it gives the last number of that topic, which has a counter
+    /// from here on.
+    ///
+    /// # Errors
+    /// `quota_exceeded` when there are too many topics.
+    pub(super) fn subscribe(
+        &mut self,
+        subscription: Subscription,
+        limits: &Limits,
+    ) -> Result<(SubscriptionKey, u64), Error> {
+        let literal = TopicName::parse(subscription.filter.as_str()).ok();
+        let topic = match &literal {
+            Some(name) => Some(self.ensure(name.clone(), limits)?),
+            None => None,
+        };
+        let key = self.subscriptions.insert(subscription);
+        self.version += 1;
+        match literal {
+            Some(name) => self.literal.entry(name.as_str().to_owned()).or_default().push(key),
+            None => self.wildcard.push(key),
+        }
+        if let Some(topic) = topic {
+            self.settle_idle(topic);
+        }
+        let sequence = topic.and_then(|topic| self.topics.get(topic)).map_or(0, |topic| topic.sequence);
+        Ok((key, sequence))
+    }
+
+    /// Removes a subscription, and the topics that only it kept.
+    pub(super) fn unsubscribe(&mut self, key: SubscriptionKey) -> Option<Subscription> {
+        let subscription = self.subscriptions.remove(key)?;
+        self.version += 1;
+        self.wildcard.retain(|other| *other != key);
+        if let Some(keys) = self.literal.get_mut(subscription.filter.as_str()) {
+            keys.retain(|other| *other != key);
+            if keys.is_empty() {
+                self.literal.remove(subscription.filter.as_str());
+            }
+        }
+        let unused: Vec<TopicKey> = match self.by_name.get(subscription.filter.as_str()) {
+            Some(topic) => vec![*topic],
+            None => self.idle.values().copied().collect(),
+        };
+        for topic in unused {
+            let matches = |topic: &Topic| subscription.filter.matches(topic.name.as_str());
+            if self.topics.get(topic).is_some_and(matches) {
+                self.remove_if_unused(topic);
+            }
+        }
+        Some(subscription)
+    }
+
+    fn ensure(&mut self, name: TopicName, limits: &Limits) -> Result<TopicKey, Error> {
+        if let Some(key) = self.by_name.get(&name) {
+            return Ok(*key);
+        }
+        if self.topics.len() >= limits.topics_max as usize {
+            match self.idle.first_key_value().map(|(_, key)| *key) {
+                Some(oldest) => self.remove(oldest),
+                None => return Err(Error::quota("topics_max", limits.topics_max.into())),
+            }
+        }
+        let topic = Topic {
+            name: name.clone(),
+            sequence: 0,
+            publishers: 0,
+            idle_since: None,
+            matches: Vec::new(),
+            version: 0,
+        };
+        let key = self.topics.insert(topic);
+        self.by_name.insert(name, key);
+        Ok(key)
+    }
+
+    fn remove_if_unused(&mut self, key: TopicKey) {
+        let Some(topic) = self.topics.get(key) else { return };
+        if topic.publishers == 0 && !self.is_subscribed(&topic.name) {
+            self.remove(key);
+        } else {
+            self.settle_idle(key);
+        }
+    }
+
+    /// Puts a topic into the order of idle ones, or takes it out.
+    fn settle_idle(&mut self, key: TopicKey) {
+        let Some(topic) = self.topics.get_mut(key) else { return };
+        let is_idle = topic.publishers == 0 && !self.literal.contains_key(topic.name.as_str());
+        match (is_idle, topic.idle_since) {
+            (true, None) => {
+                self.idle_clock += 1;
+                topic.idle_since = Some(self.idle_clock);
+                self.idle.insert(self.idle_clock, key);
+            }
+            (false, Some(since)) => {
+                topic.idle_since = None;
+                self.idle.remove(&since);
+            }
+            (true, Some(_)) | (false, None) => {}
+        }
+    }
+
+    fn remove(&mut self, key: TopicKey) {
+        let Some(topic) = self.topics.remove(key) else { return };
+        self.by_name.remove(&topic.name);
+        self.kept_matches -= topic.matches.len();
+        if let Some(since) = topic.idle_since {
+            self.idle.remove(&since);
+        }
+    }
+
+    /// Every topic with its key and the number of its subscriptions, in order of its name.
+    pub(super) fn all(&self) -> impl Iterator<Item = (TopicKey, &Topic, usize)> {
+        let topics = self.by_name.values().filter_map(|key| Some((*key, self.topics.get(*key)?)));
+        topics.map(|(key, topic)| (key, topic, self.matching(&topic.name).len()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn topic(text: &str) -> TopicName {
+        TopicName::parse(text).unwrap()
+    }
+
+    fn subscription(filter: &str) -> Subscription {
+        let filter = Filter::parse(filter).unwrap();
+        Subscription { peer: PeerKey::default(), id: 1, filter, events_max: 1, bytes_max: 1 }
+    }
+
+    #[test]
+    fn a_counter_lives_while_somebody_publishes_or_subscribes() {
+        let (mut topics, limits) = (Topics::default(), Limits::default());
+        let first = topics.open(topic("a.b"), &limits).unwrap();
+        assert_eq!(topics.publish(first).unwrap().0, 1);
+        let (sub, sequence) = topics.subscribe(subscription("a.b"), &limits).unwrap();
+        assert_eq!(sequence, 1);
+        topics.release(first);
+        let again = topics.open(topic("a.b"), &limits).unwrap();
+        let (sequence, matches) = topics.publish(again).unwrap();
+        assert_eq!((again, sequence, matches.len()), (first, 2, 1));
+        topics.release(again);
+        topics.unsubscribe(sub);
+        assert_eq!(topics.all().count(), 0);
+        let later = topics.open(topic("a.b"), &limits).unwrap();
+        assert_ne!(later.handle(), first.handle());
+        assert_eq!(topics.publish(later).unwrap().0, 1);
+    }
+
+    #[test]
+    fn wildcards_match_topics_that_come_before_and_after_them() {
+        let (mut topics, limits) = (Topics::default(), Limits::default());
+        let before = topics.open(topic("a.b"), &limits).unwrap();
+        let (star, _) = topics.subscribe(subscription("a.*"), &limits).unwrap();
+        let (all, _) = topics.subscribe(subscription(">"), &limits).unwrap();
+        let after = topics.open(topic("a.c"), &limits).unwrap();
+        let deep = topics.open(topic("a.c.d"), &limits).unwrap();
+        for (key, count) in [(before, 2), (after, 2), (deep, 1)] {
+            assert_eq!(topics.publish(key).unwrap().1.len(), count);
+        }
+        topics.publish(after).unwrap().1[0].is_announced = true;
+        topics.unsubscribe(all);
+        assert!(topics.publish(after).unwrap().1[0].is_announced);
+        topics.unsubscribe(star);
+        assert_eq!(topics.publish(before).unwrap().1.len(), 0);
+        for key in [before, after, deep] {
+            topics.release(key);
+        }
+        assert_eq!((topics.all().count(), topics.idle.len(), topics.kept_matches), (0, 0, 0));
+    }
+
+    #[test]
+    fn idle_topics_make_room_and_others_are_kept() {
+        let mut topics = Topics::default();
+        let limits = Limits { topics_max: 3, ..Limits::default() };
+        topics.subscribe(subscription(">"), &limits).unwrap();
+        topics.subscribe(subscription("kept"), &limits).unwrap();
+        for name in ["a", "b", "c"] {
+            let key = topics.open(topic(name), &limits).unwrap();
+            topics.release(key);
+        }
+        let names: Vec<_> = topics.all().map(|(_, topic, _)| topic.name.to_string()).collect();
+        assert_eq!(names, ["b", "c", "kept"]);
+        topics.open(topic("d"), &limits).unwrap();
+        topics.open(topic("e"), &limits).unwrap();
+        let error = topics.open(topic("f"), &limits).unwrap_err();
+        assert_eq!(error.detail.unwrap().resource.as_deref(), Some("topics_max"));
+    }
+}
