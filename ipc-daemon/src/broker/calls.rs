@@ -3,8 +3,7 @@
 use ipc_core::limits::Limits;
 use slotmap::{SecondaryMap, SlotMap};
 
-use super::deadlines::DeadlineKey;
-use super::keys::{CallKey, PeerKey, ServiceKey};
+use super::keys::{CallKey, DeadlineKey, PeerKey, ServiceKey};
 
 /// An open call.
 #[derive(Clone, Copy, Debug)]

@@ -2,12 +2,7 @@
 
 use ipc_core::time::Instant;
 
-/// Names an entry until it is removed or taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct DeadlineKey {
-    slot: u32,
-    generation: u32,
-}
+use super::keys::DeadlineKey;
 
 #[derive(Debug)]
 struct Slot<T> {

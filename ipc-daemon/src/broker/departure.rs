@@ -5,10 +5,9 @@ use ipc_core::wire::{Header, Kind};
 use ipc_core::{Error, ErrorCode};
 
 use super::Broker;
-use super::backlog::GAP_BYTES;
 use super::keys::PeerKey;
 use super::names::Change;
-use super::peer::{Phase, Target};
+use super::peer::{GAP_BYTES, Phase, Target};
 
 impl Broker {
     /// Releases everything a connection holds. Doing it again does nothing.

@@ -50,3 +50,10 @@ impl CallKey {
         KeyData::from_ffi(correlation).into()
     }
 }
+
+/// A deadline, until it is taken or removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct DeadlineKey {
+    pub(super) slot: u32,
+    pub(super) generation: u32,
+}

@@ -9,10 +9,9 @@
 //!    [`Broker::transmit`] says what to write and [`Broker::transmitted`] takes what the kernel took.
 //! 3. **Time** [`Broker::poll_timeout`]: when `handle_timeout` is due.
 //!
-//! The registries ([`names`], [`topics`], [`calls`], [`quota`], [`deadlines`]) do not know one another; what concerns
-//! several of them is composed in [`dispatch`] and [`departure`] alone.
+//! The registries (names, topics, calls, quota, deadlines) do not know one another; what concerns
+//! several of them is composed in `dispatch` and `departure` alone.
 
-mod backlog;
 mod calls;
 mod deadlines;
 mod departure;
@@ -20,7 +19,6 @@ mod dispatch;
 mod event;
 mod keys;
 mod names;
-mod outbound;
 mod peer;
 mod policy;
 mod quota;
@@ -47,8 +45,7 @@ pub use self::event::{Access, Config, Output, Transport};
 use self::keys::CallKey;
 pub use self::keys::PeerKey;
 use self::names::Names;
-use self::outbound::BufferPool;
-use self::peer::{Peer, Phase};
+use self::peer::{BufferPool, Peer, Phase};
 pub use self::quota::Charges;
 use self::quota::{Payer, Quota};
 pub use self::snapshot::{MethodRow, PeerRow, ServiceRow, Status, TopicRow, Usage};

@@ -7,9 +7,8 @@ use ipc_core::{Error, ErrorCode};
 
 use super::{Outcome, unusable};
 use crate::broker::Broker;
-use crate::broker::backlog::{EventRule, GAP_BYTES};
 use crate::broker::keys::{PeerKey, TopicKey};
-use crate::broker::peer::Target;
+use crate::broker::peer::{EventRule, GAP_BYTES, Target};
 use crate::broker::policy::{self, Action};
 use crate::broker::topics::{Match, Subscription};
 

@@ -22,7 +22,7 @@ const POOL_MAX: usize = 64;
 
 /// Buffers that are not in use; shared by all peers, so that idle ones own none.
 #[derive(Debug, Default)]
-pub(super) struct BufferPool(Vec<Vec<u8>>);
+pub(in crate::broker) struct BufferPool(Vec<Vec<u8>>);
 
 impl BufferPool {
     fn take(&mut self) -> Vec<u8> {
@@ -46,7 +46,7 @@ struct Splice {
 
 /// What is on its way to one peer.
 #[derive(Debug, Default)]
-pub(super) struct Outbound {
+pub(in crate::broker) struct Outbound {
     wire: Vec<u8>,
     /// Bytes of `wire` that the kernel has taken.
     written: usize,
@@ -66,25 +66,25 @@ pub(super) struct Outbound {
 
 impl Outbound {
     /// Bytes that the kernel has not taken yet.
-    pub(super) fn queued_bytes(&self) -> usize {
+    pub(in crate::broker) fn queued_bytes(&self) -> usize {
         self.wire_bytes + self.backlog.as_ref().map_or(0, |backlog| backlog.bytes())
     }
 
     /// Whether `length` more bytes stay within `max`. An empty queue takes anything.
-    pub(super) fn fits(&self, length: usize, max: usize) -> bool {
+    pub(in crate::broker) fn fits(&self, length: usize, max: usize) -> bool {
         let queued = self.queued_bytes();
         queued == 0 || queued + self.reserved + length <= max
     }
 
-    pub(super) fn is_blocked(&self) -> bool {
+    pub(in crate::broker) fn is_blocked(&self) -> bool {
         self.blocked
     }
 
-    pub(super) fn reserve(&mut self, bytes: usize) {
+    pub(in crate::broker) fn reserve(&mut self, bytes: usize) {
         self.reserved += bytes;
     }
 
-    pub(super) fn release(&mut self, bytes: usize) {
+    pub(in crate::broker) fn release(&mut self, bytes: usize) {
         debug_assert!(self.reserved >= bytes, "released more than was reserved");
         self.reserved = self.reserved.saturating_sub(bytes);
     }
@@ -94,7 +94,7 @@ impl Outbound {
     }
 
     /// Adds a frame behind everything else. `deadline` is stamped into it as the remaining time when it is written.
-    pub(super) fn push(
+    pub(in crate::broker) fn push(
         &mut self,
         pool: &mut BufferPool,
         header: &Header,
@@ -113,7 +113,7 @@ impl Outbound {
     /// Adds an event under the rule of its subscription; past its bounds the oldest event of that subscription goes.
     ///
     /// `shared` keeps the copy that the backlogs of several subscribers share.
-    pub(super) fn push_event(
+    pub(in crate::broker) fn push_event(
         &mut self,
         pool: &mut BufferPool,
         rule: &EventRule,
@@ -162,7 +162,7 @@ impl Outbound {
     }
 
     /// What to write, in order.
-    pub(super) fn slices(&self) -> impl Iterator<Item = &[u8]> {
+    pub(in crate::broker) fn slices(&self) -> impl Iterator<Item = &[u8]> {
         let mut from = self.written;
         let mut skip = self.body_written;
         let last_at = self.splices.back().map_or(self.written, |splice| splice.at);
@@ -177,7 +177,7 @@ impl Outbound {
     }
 
     /// The kernel took `count` bytes. What it did not take blocks the wire; when it took all, the backlog follows.
-    pub(super) fn advance(&mut self, pool: &mut BufferPool, now: Instant, count: usize) {
+    pub(in crate::broker) fn advance(&mut self, pool: &mut BufferPool, now: Instant, count: usize) {
         let mut left = count.min(self.wire_bytes);
         self.wire_bytes -= left;
         while let Some(splice) = self.splices.front() {
@@ -208,7 +208,7 @@ impl Outbound {
     }
 
     /// The kernel takes bytes again: remaining deadlines are stamped anew before they are written.
-    pub(super) fn restamp(&mut self, now: Instant) {
+    pub(in crate::broker) fn restamp(&mut self, now: Instant) {
         for (at, deadline) in &self.stamps {
             if *at >= self.written {
                 let field = at + 28..at + 32;
@@ -241,7 +241,7 @@ impl Outbound {
     }
 
     /// Forgets what is queued for a subscription that ended.
-    pub(super) fn drop_subscription(&mut self, subscription: u64) {
+    pub(in crate::broker) fn drop_subscription(&mut self, subscription: u64) {
         if let Some(backlog) = &mut self.backlog {
             backlog.drop_subscription(subscription);
             if backlog.is_empty() {
@@ -251,7 +251,7 @@ impl Outbound {
     }
 
     /// Forgets everything.
-    pub(super) fn clear(&mut self, pool: &mut BufferPool) {
+    pub(in crate::broker) fn clear(&mut self, pool: &mut BufferPool) {
         pool.give(core::mem::take(&mut self.wire));
         *self = Outbound::default();
     }

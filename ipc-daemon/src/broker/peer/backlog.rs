@@ -15,16 +15,21 @@ use ipc_core::wire::{Body, HEADER_BYTES, Header, Kind};
 
 /// A frame that waits.
 #[derive(Clone, Debug)]
-pub(super) struct Queued {
-    pub(super) header: Header,
-    pub(super) envelope: Bytes,
-    pub(super) body: Bytes,
+pub(in crate::broker) struct Queued {
+    pub(in crate::broker) header: Header,
+    pub(in crate::broker) envelope: Bytes,
+    pub(in crate::broker) body: Bytes,
     /// Stamped into the header as remaining time when the frame leaves.
-    pub(super) deadline: Option<Instant>,
+    pub(in crate::broker) deadline: Option<Instant>,
 }
 
 impl Queued {
-    pub(super) fn new(header: &Header, envelope: &[u8], body: Body<'_>, deadline: Option<Instant>) -> Self {
+    pub(in crate::broker) fn new(
+        header: &Header,
+        envelope: &[u8],
+        body: Body<'_>,
+        deadline: Option<Instant>,
+    ) -> Self {
         Self {
             header: *header,
             envelope: Bytes::copy_from_slice(envelope),
@@ -40,16 +45,16 @@ impl Queued {
 
 /// The bounds of one subscription's events in a queue.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct EventRule {
-    pub(super) subscription: u64,
-    pub(super) events_max: usize,
-    pub(super) bytes_max: usize,
+pub(in crate::broker) struct EventRule {
+    pub(in crate::broker) subscription: u64,
+    pub(in crate::broker) events_max: usize,
+    pub(in crate::broker) bytes_max: usize,
     /// The bound of the whole queue toward the peer.
-    pub(super) queue_max_bytes: usize,
+    pub(in crate::broker) queue_max_bytes: usize,
 }
 
 /// What a gap record is charged with: a header and three integers in their longest form.
-pub(super) const GAP_BYTES: usize = HEADER_BYTES + 27;
+pub(in crate::broker) const GAP_BYTES: usize = HEADER_BYTES + 27;
 
 #[derive(Debug)]
 enum Item {
@@ -77,7 +82,7 @@ struct Stream {
 
 /// The frames that wait for one peer.
 #[derive(Debug)]
-pub(super) struct Backlog {
+pub(in crate::broker) struct Backlog {
     nodes: Vec<Option<Node>>,
     free: Vec<u32>,
     head: u32,
@@ -100,21 +105,21 @@ impl Default for Backlog {
 }
 
 impl Backlog {
-    pub(super) fn bytes(&self) -> usize {
+    pub(in crate::broker) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::broker) fn is_empty(&self) -> bool {
         self.head == NONE
     }
 
     /// Adds a frame that is never dropped.
-    pub(super) fn push(&mut self, frame: Queued) {
+    pub(in crate::broker) fn push(&mut self, frame: Queued) {
         self.link(Item::Frame(frame));
     }
 
     /// Adds an event; `mark` is what this backlog may hold in bytes.
-    pub(super) fn push_event(&mut self, rule: &EventRule, mark: usize, frame: Queued) {
+    pub(in crate::broker) fn push_event(&mut self, rule: &EventRule, mark: usize, frame: Queued) {
         let length = frame.bytes();
         let topic = frame.header.handle;
         loop {
@@ -211,7 +216,7 @@ impl Backlog {
     }
 
     /// Takes the first frame.
-    pub(super) fn pop(&mut self) -> Option<Queued> {
+    pub(in crate::broker) fn pop(&mut self) -> Option<Queued> {
         if self.head == NONE {
             return None;
         }
@@ -245,7 +250,7 @@ impl Backlog {
     }
 
     /// Removes all that waits of a subscription.
-    pub(super) fn drop_subscription(&mut self, subscription: u64) {
+    pub(in crate::broker) fn drop_subscription(&mut self, subscription: u64) {
         let Some(stream) = self.streams.remove(&subscription) else { return };
         for index in stream.live.into_iter().chain(stream.gaps.into_values()) {
             self.unlink(index);

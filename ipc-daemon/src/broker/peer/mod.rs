@@ -1,16 +1,22 @@
-//! One connection, as the broker sees it.
+//! PURE. One connection, as the broker sees it: what it may, what it holds, what is on its way to it.
 
-use std::collections::{BTreeMap, VecDeque};
+mod backlog;
+mod known;
+mod outbound;
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use ipc_core::ErrorCode;
 use ipc_core::id::Handle;
 use ipc_core::identity::Peer as PeerIdentity;
 use ipc_core::name::ServiceName;
 
-use super::deadlines::DeadlineKey;
 use super::event::{Access, Transport};
-use super::keys::{AccountKey, PeerKey, ServiceKey, SubscriptionKey, TopicKey};
-use super::outbound::Outbound;
+use super::keys::{AccountKey, DeadlineKey, ServiceKey, SubscriptionKey, TopicKey};
+
+pub(super) use self::backlog::{EventRule, GAP_BYTES};
+pub(super) use self::known::{Announce, Known};
+pub(super) use self::outbound::{BufferPool, Outbound};
 
 /// Where a connection stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,7 +73,7 @@ pub(super) struct Peer {
     /// Subscriptions by the correlation of their subscribe.
     pub(super) subscriptions: BTreeMap<u64, SubscriptionKey>,
     /// Correlations of its name watches.
-    pub(super) watches: std::collections::BTreeSet<u64>,
+    pub(super) watches: BTreeSet<u64>,
 }
 
 impl Peer {
@@ -93,7 +99,7 @@ impl Peer {
             registrations: BTreeMap::new(),
             next_registration: 1,
             subscriptions: BTreeMap::new(),
-            watches: std::collections::BTreeSet::new(),
+            watches: BTreeSet::new(),
         }
     }
 
@@ -123,67 +129,5 @@ impl Peer {
 
     pub(super) fn is_departed(&self) -> bool {
         self.phase == Phase::Closing
-    }
-}
-
-/// Peers that were announced to one connection.
-#[derive(Debug, Default)]
-pub(super) struct Known {
-    /// Generation by slot.
-    announced: BTreeMap<u32, u32>,
-    order: VecDeque<u32>,
-    /// The one asked about last: traffic comes in runs.
-    last: Option<PeerKey>,
-}
-
-/// What has to be sent before a sender handle is used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Announce {
-    /// Nothing: it is known.
-    No,
-    /// Its announcement, after this other handle was taken back, if any.
-    Yes { forget: Option<u32> },
-}
-
-impl Known {
-    /// Notes that `sender` is about to be used as a sender.
-    pub(super) fn note(&mut self, sender: PeerKey, max: usize) -> Announce {
-        if self.last == Some(sender) {
-            return Announce::No;
-        }
-        self.last = Some(sender);
-        match self.announced.insert(sender.slot(), sender.generation()) {
-            Some(generation) if generation == sender.generation() => Announce::No,
-            Some(_) => Announce::Yes { forget: None },
-            None => {
-                self.order.push_back(sender.slot());
-                let oldest = if self.order.len() > max { self.order.pop_front() } else { None };
-                if let Some(oldest) = oldest {
-                    self.announced.remove(&oldest);
-                }
-                Announce::Yes { forget: oldest }
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn announcements_are_made_once_and_bounded() {
-        let mut keys = slotmap::SlotMap::<PeerKey, ()>::with_key();
-        let peers: Vec<_> = (0..4).map(|_| keys.insert(())).collect();
-        let mut known = Known::default();
-        for (at, forget) in [(0, None), (1, None), (2, None), (3, Some(peers[0].slot()))] {
-            assert_eq!(known.note(peers[at], 3), Announce::Yes { forget }, "{at}");
-            assert_eq!(known.note(peers[at], 3), Announce::No);
-        }
-        assert_eq!(known.note(peers[0], 3), Announce::Yes { forget: Some(peers[1].slot()) });
-        keys.remove(peers[0]);
-        let again = keys.insert(());
-        assert_eq!(again.slot(), peers[0].slot());
-        assert_eq!(known.note(again, 3), Announce::Yes { forget: None });
     }
 }
