@@ -22,7 +22,6 @@ mod names;
 mod peer;
 mod policy;
 mod quota;
-mod send;
 mod snapshot;
 mod stats;
 mod topics;

@@ -50,13 +50,13 @@ const FORBIDDEN: [(&str, &[&str]); 12] = [
 const PAVED: [&str; 8] = ["client", "service", "blocking", "name", "error", "payload", "identity", "limits"];
 
 /// The parts of the broker that put registries together.
-const COMPOSERS: [&str; 3] = ["mod", "dispatch", "departure"];
+const COMPOSERS: [&str; 4] = ["mod", "dispatch", "departure", "snapshot"];
 /// Records and events that are made of several parts, and that every registry may use.
 const SHARED: [&str; 2] = ["event", "peer"];
 /// Words that every registry may use and that are made of nothing.
 const VOCABULARY: &str = "keys";
 
-const COMPOSING: &str = "mod, dispatch and departure";
+const COMPOSING: &str = "mod, dispatch, departure and snapshot";
 const BROKER: &str = "ipc-daemon/src/broker/";
 const CODEC: &str = "ipc-core/src/wire/codec.rs";
 

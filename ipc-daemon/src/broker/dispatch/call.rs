@@ -10,12 +10,12 @@ use ipc_core::wire::message::Resolve;
 use ipc_core::wire::{Flags, Frame, Header, Kind};
 use ipc_core::{Error, ErrorCode};
 
+use super::send::forwarded_bytes;
 use super::{Outcome, unusable};
 use crate::broker::calls::Call;
 use crate::broker::keys::{CallKey, PeerKey, ServiceKey};
 use crate::broker::peer::Target;
 use crate::broker::policy::{self, Action};
-use crate::broker::send::forwarded_bytes;
 use crate::broker::{Broker, Due};
 
 /// Where a call goes.

@@ -6,6 +6,7 @@ mod call;
 mod event;
 mod hello;
 mod name;
+mod send;
 
 use ipc_core::time::Instant;
 use ipc_core::wire::{Flags, Frame, Kind, WireError};

@@ -6,17 +6,23 @@ use ipc_core::wire::message::{Close, ErrorBody, Forget, ForgetWhat, PeerInfo, To
 use ipc_core::wire::{Body, Flags, Frame, HEADER_BYTES, Header, Kind};
 use ipc_core::{Error, ErrorCode};
 
-use super::event::Output;
-use super::keys::{PeerKey, TopicKey};
-use super::peer::{Announce, Phase};
-use super::{Broker, shutting_down};
+use crate::broker::event::Output;
+use crate::broker::keys::{PeerKey, TopicKey};
+use crate::broker::peer::{Announce, Phase};
+use crate::broker::{Broker, Stage, shutting_down};
 
 /// How far the answers to a connection's own requests may go past its mark before it is closed, in bytes.
 const ANSWERS_SLACK_BYTES: usize = 1 << 20;
 
 impl Broker {
     /// Queues a frame without asking whether there is room. For answers and announcements.
-    pub(super) fn send<T: Wire>(&mut self, to: PeerKey, header: Header, envelope: &T, body: &[u8]) {
+    pub(in crate::broker) fn send<T: Wire>(
+        &mut self,
+        to: PeerKey,
+        header: Header,
+        envelope: &T,
+        body: &[u8],
+    ) {
         let mut encoded = Vec::new();
         if codec::encode_into(envelope, &mut encoded).is_err() {
             encoded.clear();
@@ -25,7 +31,7 @@ impl Broker {
     }
 
     /// The same with an envelope that is encoded already; `deadline` is stamped in when the frame leaves.
-    pub(super) fn send_encoded(
+    pub(in crate::broker) fn send_encoded(
         &mut self,
         to: PeerKey,
         mut header: Header,
@@ -46,7 +52,7 @@ impl Broker {
     }
 
     /// Sees to it that the peer is flushed after this batch. One that is blocked is flushed when it is writable.
-    pub(super) fn touch(&mut self, peer: PeerKey) {
+    pub(in crate::broker) fn touch(&mut self, peer: PeerKey) {
         if let Some(state) = self.peers.get_mut(peer)
             && !state.is_touched
             && !state.outbound.is_blocked()
@@ -57,7 +63,13 @@ impl Broker {
     }
 
     /// Answers a request. A connection that does not read its answers is closed.
-    pub(super) fn answer<T: Wire>(&mut self, to: PeerKey, header: Header, envelope: &T, body: &[u8]) {
+    pub(in crate::broker) fn answer<T: Wire>(
+        &mut self,
+        to: PeerKey,
+        header: Header,
+        envelope: &T,
+        body: &[u8],
+    ) {
         self.send(to, header, envelope, body);
         let max = self.config.limits.queue_per_connection_max_bytes as usize + ANSWERS_SLACK_BYTES;
         if self.peers.get(to).is_some_and(|peer| !peer.is_departed() && peer.outbound.queued_bytes() > max) {
@@ -67,7 +79,7 @@ impl Broker {
     }
 
     /// Closes the connections that did not read their answers. Each departure may condemn others.
-    pub(super) fn end_turn(&mut self) {
+    pub(in crate::broker) fn end_turn(&mut self) {
         while let Some(peer) = self.condemned.pop() {
             if self.peers.get(peer).is_some_and(|peer| !peer.is_departed()) {
                 self.counters.slow_connections_closed += 1;
@@ -78,12 +90,12 @@ impl Broker {
     }
 
     /// Answers a request with success.
-    pub(super) fn done<T: Wire>(&mut self, to: PeerKey, correlation: u64, result: &T) {
+    pub(in crate::broker) fn done<T: Wire>(&mut self, to: PeerKey, correlation: u64, result: &T) {
         self.answer(to, Header::new(Kind::DONE).with_correlation(correlation), result, &[]);
     }
 
     /// Answers a request with an error of that kind of frame.
-    pub(super) fn refuse(&mut self, to: PeerKey, kind: Kind, correlation: u64, error: &Error) {
+    pub(in crate::broker) fn refuse(&mut self, to: PeerKey, kind: Kind, correlation: u64, error: &Error) {
         match error.code {
             ErrorCode::QuotaExceeded => self.counters.quota_refusals += 1,
             ErrorCode::PermissionDenied => self.counters.permission_refusals += 1,
@@ -97,7 +109,7 @@ impl Broker {
     ///
     /// # Errors
     /// `quota_exceeded` naming the limit and the peer.
-    pub(super) fn check_room(&self, to: PeerKey, bytes: usize) -> Result<(), Error> {
+    pub(in crate::broker) fn check_room(&self, to: PeerKey, bytes: usize) -> Result<(), Error> {
         let Some(peer) = self.peers.get(to) else { return Ok(()) };
         let limits = &self.config.limits;
         let per_connection = limits.queue_per_connection_max_bytes as usize;
@@ -117,7 +129,7 @@ impl Broker {
     }
 
     /// Makes `sender` known to `to` before its number is used there, and gives that number.
-    pub(super) fn announce_peer(&mut self, to: PeerKey, sender: PeerKey) -> u32 {
+    pub(in crate::broker) fn announce_peer(&mut self, to: PeerKey, sender: PeerKey) -> u32 {
         let max = self.config.limits.announced_peers_per_connection_max as usize;
         let announce = match self.peers.get_mut(to) {
             Some(peer) => peer.known.note(sender, max),
@@ -137,7 +149,7 @@ impl Broker {
     }
 
     /// Makes a topic known to `to`.
-    pub(super) fn announce_topic(&mut self, to: PeerKey, topic: TopicKey) {
+    pub(in crate::broker) fn announce_topic(&mut self, to: PeerKey, topic: TopicKey) {
         if let Some(name) = self.topics.get(topic).map(|topic| topic.name.as_str().into()) {
             let header = Header::new(Kind::TOPIC_ANNOUNCED).with_handle(topic.handle());
             self.send(to, header, &TopicInfo { name }, &[]);
@@ -145,7 +157,7 @@ impl Broker {
     }
 
     /// Ends a connection from this side: it departs, is told why, and is closed when that is written.
-    pub(super) fn close(&mut self, peer: PeerKey, error: &Error) {
+    pub(in crate::broker) fn close(&mut self, peer: PeerKey, error: &Error) {
         let Some(state) = self.peers.get(peer) else { return };
         if state.is_departed() {
             return;
@@ -158,7 +170,7 @@ impl Broker {
     }
 
     /// Closes a connection that will send nothing more once nothing is due to it.
-    pub(super) fn close_if_finished(&mut self, peer: PeerKey) {
+    pub(in crate::broker) fn close_if_finished(&mut self, peer: PeerKey) {
         let Some(state) = self.peers.get(peer) else { return };
         let is_listening = !state.subscriptions.is_empty() || !state.watches.is_empty();
         if state.phase == Phase::InputEnded && !is_listening && self.calls.outgoing(peer) == 0 {
@@ -168,15 +180,15 @@ impl Broker {
     }
 
     /// Refuses new work while the daemon stops.
-    pub(super) fn check_running(&self) -> Result<(), Error> {
+    pub(in crate::broker) fn check_running(&self) -> Result<(), Error> {
         match self.stage {
-            super::Stage::Running => Ok(()),
-            super::Stage::Draining => Err(shutting_down()),
+            Stage::Running => Ok(()),
+            Stage::Draining => Err(shutting_down()),
         }
     }
 }
 
 /// Length of a frame when it is passed on.
-pub(super) fn forwarded_bytes(frame: &Frame<'_>) -> usize {
+pub(in crate::broker) fn forwarded_bytes(frame: &Frame<'_>) -> usize {
     HEADER_BYTES + frame.envelope.len() + frame.body.as_slice().len()
 }
