@@ -6,6 +6,7 @@
 //! |---|---|---|
 //! | [`name`], [`id`], [`limits`], [`time`], [`identity`], [`payload`], [`error`] | PURE | the vocabulary: parsed once, valid after |
 //! | [`wire`] | PURE | bytes to frames and back |
+//! | [`session`] | PURE | one end of one conversation, without sockets and without a clock |
 //! | [`transport`] | SHELL | kernel sockets, and where they are |
 //! | [`ConnectOptions`], [`CallOptions`], [`Backoff`] | SHELL | what both clients can be told |
 
@@ -17,6 +18,7 @@ pub mod name;
 #[cfg(feature = "transport")]
 mod options;
 pub mod payload;
+pub mod session;
 pub mod time;
 #[cfg(feature = "transport")]
 pub mod transport;

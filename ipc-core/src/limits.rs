@@ -32,6 +32,23 @@ pub const DEADLINE_MAX: Duration = Duration::from_secs(3600);
 /// Room a call reserves in its caller's queue for an error reply, in bytes.
 pub const ERROR_REPLY_RESERVE_BYTES: usize = 512;
 
+/// How much longer than a call's deadline a client waits for the daemon to say so.
+pub const DEADLINE_GRACE: Duration = Duration::from_millis(250);
+/// Most peers, and most topics, that a client remembers as announced.
+pub const ANNOUNCED_MAX: usize = 1_000_000;
+/// Most calls that one client serves or keeps waiting to be served.
+pub const INBOUND_CALLS_MAX: usize = 65_536;
+/// Most bytes of payload in the calls that one client serves or keeps waiting to be served.
+pub const INBOUND_MAX_BYTES: usize = 256 << 20;
+/// Bytes on their way to the daemon past which a client's one-way requests wait.
+pub const OUTPUT_MARK_BYTES: u64 = 1 << 20;
+/// Most changes of names that one watch keeps for its user.
+pub const NAME_EVENTS_QUEUED_MAX: usize = 4096;
+/// Largest payload that a client sends before it knows the daemon's limit, in bytes.
+pub const PAYLOAD_BEFORE_WELCOME_MAX_BYTES: u32 = 1024;
+/// Handles that a client uses before it knows how many the daemon allows.
+pub const HANDLES_BEFORE_WELCOME_MAX: u32 = 32;
+
 macro_rules! limits {
     ($($(#[$doc:meta])* $name:ident: $type:ty = $default:expr, $low:expr, $high:expr;)*) => {
         /// What one daemon allows. Each field is a key of `[limits]` in the configuration.
@@ -129,6 +146,7 @@ limits! {
 // A frame that carries nothing but a name must fit before the hello, and an error reply into its reserve.
 const _: () = assert!(NAME_MAX_BYTES + METHOD_NAME_MAX_BYTES + 64 < 4096);
 const _: () = assert!(METHODS_PER_SERVICE_MAX * (METHOD_NAME_MAX_BYTES + 8) < ENVELOPE_MAX_BYTES);
+const _: () = assert!(INBOUND_MAX_BYTES > PAYLOAD_MAX_CEILING_BYTES as usize);
 const _: () = assert!(DEADLINE_MAX.as_micros() <= u32::MAX as u128);
 
 #[cfg(test)]

@@ -35,6 +35,8 @@ pub enum WireError {
     TrailingBytes,
     /// A kind that this side never receives.
     UnexpectedKind(u8),
+    /// A peer or topic number that was not announced.
+    Unannounced(u32),
 }
 
 impl fmt::Display for WireError {
@@ -56,6 +58,9 @@ impl fmt::Display for WireError {
             WireError::Envelope(what) => write!(f, "the envelope is malformed: {what}"),
             WireError::TrailingBytes => f.write_str("the envelope has bytes behind its last field"),
             WireError::UnexpectedKind(kind) => write!(f, "frame kind {kind:#04x} does not belong here"),
+            WireError::Unannounced(handle) => {
+                write!(f, "number {handle} was used before it was said what it stands for")
+            }
         }
     }
 }

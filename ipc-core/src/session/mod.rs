@@ -1,0 +1,407 @@
+//! PURE. One end of one conversation with the daemon, as a state machine that is given bytes and time.
+//!
+//! [`Session`] is the heart of the async client, the blocking client, the daemon's own service and the plain TCP door;
+//! they differ only in how they move bytes.
+//!
+//! | file | noun |
+//! |---|---|
+//! | `state`, `handshake` | where the conversation stands, and how it begins |
+//! | `requests`, `dispatch` | what goes out, what comes in |
+//! | `inflight` | requests that wait for their one outcome |
+//! | `handles`, `announced` | our numbers for names, the daemon's numbers for peers and topics |
+//! | `registrations`, `inbound` | services we offer, calls we are serving |
+//! | `subscriptions`, `watches` | events and changes of names, with what was not taken yet |
+//! | `output` | bytes on their way to the daemon |
+//! | `slab` | slots with generations, under most of these |
+
+mod announced;
+mod dispatch;
+mod event;
+mod handles;
+mod handshake;
+mod inbound;
+mod inflight;
+mod output;
+mod registrations;
+mod requests;
+mod slab;
+mod state;
+mod subscriptions;
+#[cfg(test)]
+mod tests;
+mod watches;
+
+use core::time::Duration;
+use std::collections::VecDeque;
+
+pub use event::{
+    Answer, DaemonInfo, Delivery, Event, InboundKey, Incoming, Lost, Missed, NameChange, NameEvent, Outcome,
+    Published, Received, RegistrationKey, Reply, SubscriptionKey, Ticket, WatchKey,
+};
+pub use handles::HandleKey;
+pub use registrations::{Offer, OfferedMethod};
+pub use requests::CallOptions;
+pub use state::{State, Trigger};
+pub use subscriptions::{Deliveries, SubscribeOptions};
+
+use crate::error::{Error, ErrorCode};
+use crate::id::Epoch;
+use crate::limits::OUTPUT_MARK_BYTES;
+use crate::time::Instant;
+use crate::wire::codec::Wire;
+use crate::wire::message::Close;
+use crate::wire::{Decoder, Header, Kind, PREAMBLE, WireError};
+
+use announced::Announced;
+use handles::Handles;
+use inbound::Inbound;
+use inflight::{Inflight, Purpose};
+use output::Output;
+use registrations::Registrations;
+use slab::Slab;
+use subscriptions::Subscription;
+use watches::Watch;
+
+/// How a session presents itself and how long it waits.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// What the client calls itself, for people who look at the daemon; cut after 64 bytes.
+    pub name: String,
+    /// Whether the stream begins with the preamble: yes over a socket, no on a link inside the daemon.
+    pub preamble: bool,
+    /// How long to wait for the answer to the hello.
+    pub hello_timeout: Duration,
+    /// How long to wait for the answer to what is not a call: subscribe, register, publish, ping. Never above the
+    /// daemon's patience with itself, so there is no need to make it short.
+    pub operation_timeout: Duration,
+    /// Whether [`Session::poll_completed`] lists finished requests. Without it the user looks at its own tickets.
+    pub reports_completions: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            preamble: true,
+            hello_timeout: Duration::from_secs(5),
+            operation_timeout: Duration::from_secs(5),
+            reports_completions: true,
+        }
+    }
+}
+
+/// One end of one conversation.
+///
+/// The classes of methods, and the order to call them in:
+///
+/// 1. [`connect`](Session::connect) makes a session whose hello waits to be written. Requests may follow at once,
+///    without waiting for the daemon.
+/// 2. Requests ([`call`](Session::call), [`publish`](Session::publish), [`subscribe`](Session::subscribe),
+///    [`register`](Session::register), ...) queue bytes and mostly give a [`Ticket`].
+/// 3. Output: write the pieces of [`transmit`](Session::transmit) and say with
+///    [`transmitted`](Session::transmitted) how many bytes the kernel took, until nothing is left.
+/// 4. Input: [`handle_input`](Session::handle_input) with what was read, [`handle_eof`](Session::handle_eof) when
+///    the stream has ended or failed, [`handle_timeout`](Session::handle_timeout) when the time of
+///    [`poll_timeout`](Session::poll_timeout) has come.
+/// 5. After each input, until all say `None`: [`poll_call`](Session::poll_call),
+///    [`poll_completed`](Session::poll_completed) and [`poll_event`](Session::poll_event). Whoever waits for one
+///    request alone asks [`take`](Session::take) directly. Input may have produced output: go to 3.
+/// 6. Once [`state`](Session::state) is [`State::Closed`], write what is left and drop the connection.
+///    [`restart`](Session::restart) goes on over a new one, with the same subscriptions and registrations.
+///
+/// Every request has exactly one outcome. A request whose future is gone is [`abandon`](Session::abandon)ed.
+#[derive(Debug)]
+pub struct Session {
+    config: Config,
+    state: State,
+    decoder: Decoder,
+    output: Output,
+    inflight: Inflight,
+    handles: Handles,
+    registrations: Registrations,
+    inbound: Inbound,
+    subscriptions: Slab<Subscription>,
+    watches: Slab<Watch>,
+    announced: Announced,
+    calls: VecDeque<Incoming>,
+    events: VecDeque<Event>,
+    daemon: Option<DaemonInfo>,
+    /// The life of the daemon that the connection before this one was to, after a restart.
+    epoch_before: Option<Epoch>,
+    hello_deadline: Instant,
+    /// Why the conversation is over.
+    ended: Option<Error>,
+}
+
+impl Session {
+    /// A session at the beginning of a conversation: its hello waits to be written.
+    pub fn connect(config: Config, now: Instant) -> Self {
+        let mut session = Self {
+            state: State::Greeting,
+            decoder: Decoder::new(handshake::LIMITS_BEFORE_WELCOME),
+            output: Output::default(),
+            inflight: Inflight::new(config.reports_completions),
+            handles: Handles::new(),
+            registrations: Registrations::new(),
+            inbound: Inbound::new(),
+            subscriptions: Slab::new(),
+            watches: Slab::new(),
+            announced: Announced::default(),
+            calls: VecDeque::new(),
+            events: VecDeque::new(),
+            daemon: None,
+            epoch_before: None,
+            hello_deadline: now + config.hello_timeout,
+            ended: None,
+            config,
+        };
+        session.greet();
+        session
+    }
+
+    /// Goes on over a new connection: says hello, subscribes, watches and registers again, all in one go.
+    /// Does nothing unless the session is closed.
+    pub fn restart(&mut self, now: Instant) {
+        let Some(state) = self.state.next(Trigger::Restart) else { return };
+        self.state = state;
+        self.decoder = Decoder::new(handshake::LIMITS_BEFORE_WELCOME);
+        self.output.clear();
+        self.handles.restart();
+        self.announced.clear();
+        self.calls.clear();
+        self.epoch_before = self.daemon.as_ref().map(|daemon| daemon.epoch).or(self.epoch_before);
+        self.hello_deadline = now + self.config.hello_timeout;
+        self.ended = None;
+        self.greet();
+        self.ask_again();
+    }
+
+    fn greet(&mut self) {
+        if self.config.preamble {
+            self.output.raw(&PREAMBLE);
+        }
+        let hello = handshake::hello(&self.config.name);
+        self.send_control(Header::new(Kind::HELLO), &hello);
+    }
+
+    /// Takes in what was read; all of it is consumed.
+    pub fn handle_input(&mut self, now: Instant, input: &mut &[u8]) {
+        // Frames borrow from the decoder, so it stands beside the session while they are handled.
+        let mut decoder =
+            core::mem::replace(&mut self.decoder, Decoder::new(handshake::LIMITS_BEFORE_WELCOME));
+        loop {
+            if !self.state.takes_requests() {
+                // Over, or about to be: what still arrives does not count.
+                *input = &[];
+                break;
+            }
+            let was_greeting = self.state == State::Greeting;
+            let handled = match decoder.next(input) {
+                Ok(Some(frame)) => self.handle_frame(now, frame),
+                Ok(None) => break,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = handled {
+                self.violated(error);
+            }
+            if was_greeting && self.state == State::Open {
+                decoder.set_limits(handshake::LIMITS_AFTER_WELCOME);
+            }
+        }
+        self.decoder = decoder;
+    }
+
+    /// While a large frame is unfinished: the buffer to read into and how many bytes at most, so that they need not be
+    /// copied. Call [`handle_input`](Session::handle_input) with an empty input afterwards.
+    pub fn direct(&mut self) -> Option<(&mut Vec<u8>, usize)> {
+        self.decoder.direct()
+    }
+
+    /// The stream has ended, or failed as `failure` says.
+    pub fn handle_eof(&mut self, failure: Option<&str>) {
+        let what = failure.unwrap_or("the daemon closed the connection");
+        let error = match self.state {
+            State::Greeting => {
+                let message = format!("{what} before it answered the hello");
+                Error::new(ErrorCode::Unreachable, message)
+                    .with_hint("see whether the socket belongs to an ipc daemon, and what its log says")
+            }
+            State::Open | State::Closing | State::Closed => Error::new(ErrorCode::Unreachable, what),
+        };
+        self.end(error);
+    }
+
+    /// Does what is due at `now`; calling it early does nothing.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        let expired = self.inflight.expire(now);
+        self.drop_unmade(expired);
+        if self.state == State::Greeting && now >= self.hello_deadline {
+            let message =
+                format!("the daemon did not answer the hello within {:?}", self.config.hello_timeout);
+            self.end(Error::new(ErrorCode::Unreachable, message).with_hint(
+                "it accepted the connection but does not run: see whether it is stopped or overloaded",
+            ));
+        }
+    }
+
+    /// When to call [`handle_timeout`](Session::handle_timeout) next. It may be early, never late.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let hello = (self.state == State::Greeting).then_some(self.hello_deadline);
+        match (hello, self.inflight.earliest()) {
+            (Some(hello), Some(request)) => Some(hello.min(request)),
+            (hello, request) => hello.or(request),
+        }
+    }
+
+    /// The next call to be served.
+    pub fn poll_call(&mut self) -> Option<Incoming> {
+        self.calls.pop_front()
+    }
+
+    /// The next request that has got its outcome, if the configuration asks for reports.
+    pub fn poll_completed(&mut self) -> Option<Ticket> {
+        self.inflight.poll_completed()
+    }
+
+    /// The next event.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// The outcome of a request, once it is there; it is given once.
+    pub fn take(&mut self, ticket: Ticket) -> Option<Outcome> {
+        self.inflight.take(ticket)
+    }
+
+    /// The pieces to write, in order.
+    pub fn transmit(&self) -> impl Iterator<Item = &[u8]> {
+        self.output.slices()
+    }
+
+    /// The kernel has taken the first `bytes` of what [`transmit`](Session::transmit) gave.
+    pub fn transmitted(&mut self, bytes: usize) {
+        self.output.advance(bytes);
+    }
+
+    /// Bytes that wait to be written.
+    pub fn pending_bytes(&self) -> u64 {
+        self.output.pending_bytes()
+    }
+
+    /// Whether so much waits to be written that requests which wait for no answer should wait.
+    pub fn is_backed_up(&self) -> bool {
+        self.output.pending_bytes() >= OUTPUT_MARK_BYTES
+    }
+
+    /// Where the conversation stands.
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// Why the conversation is over.
+    pub fn ended(&self) -> Option<&Error> {
+        self.ended.as_ref()
+    }
+
+    /// What the daemon said about itself, after a restart what it said last.
+    pub fn daemon(&self) -> Option<&DaemonInfo> {
+        self.daemon.as_ref()
+    }
+
+    /// Whether the daemon may send something that nobody asked for just then: events, changes of names, calls.
+    pub fn is_listening(&self) -> bool {
+        self.subscriptions.len() + self.watches.len() + self.registrations.entries.len() > 0
+    }
+
+    /// Requests that are open or have an outcome that nobody took.
+    pub fn open_requests(&self) -> usize {
+        self.inflight.len()
+    }
+
+    /// Calls that are being served.
+    pub fn open_inbound(&self) -> usize {
+        self.inbound.len()
+    }
+
+    /// The user is done: says so to the daemon and ends every open request.
+    pub fn close(&mut self) {
+        let Some(state) = self.state.next(Trigger::CloseRequested) else { return };
+        self.state = state;
+        let error = Error::new(ErrorCode::Cancelled, "this side closed the connection");
+        self.end_requests(&error);
+        let close = Close { code: ErrorCode::Cancelled.number(), message: "done".into() };
+        self.send_control(Header::new(Kind::CLOSE), &close);
+        self.ended = Some(error);
+    }
+
+    /// The daemon broke a rule of the protocol.
+    fn violated(&mut self, error: WireError) {
+        let error =
+            Error::new(ErrorCode::ProtocolViolation, format!("the daemon broke the protocol: {error}"))
+                .with_hint("is the daemon of the same release? its log may say more");
+        let close = Close { code: error.code.number(), message: error.message.as_str().into() };
+        self.end(error);
+        self.send_control(Header::new(Kind::CLOSE), &close);
+    }
+
+    /// The conversation is over, for the reason given.
+    fn end(&mut self, error: Error) {
+        let was_asked_for = self.state == State::Closing;
+        let Some(state) = self.state.next(Trigger::Ended) else { return };
+        self.state = state;
+        if was_asked_for {
+            let reason = self.ended.clone().unwrap_or(error);
+            self.events.push_back(Event::Closed(reason));
+            return;
+        }
+        self.end_requests(&error);
+        self.ended = Some(error.clone());
+        self.events.push_back(Event::Closed(error));
+    }
+
+    /// Gives every open request its outcome, and tells those who serve that nobody waits any more.
+    fn end_requests(&mut self, reason: &Error) {
+        let was_refused =
+            self.state == State::Closed && self.daemon.is_none() && reason.code != ErrorCode::Unreachable;
+        let unsent = match reason.code {
+            ErrorCode::Cancelled => reason.clone(),
+            _ if was_refused => reason.clone(),
+            _ => Error::new(ErrorCode::Unreachable, format!("the request was not sent: {}", reason.message)),
+        };
+        let unknown = if was_refused {
+            reason.clone()
+        } else {
+            let message = format!("the request was sent and may have run: {}", reason.message);
+            Error::new(ErrorCode::OutcomeUnknown, message)
+        };
+        let failed = self.inflight.fail_all(self.output.sent(), &unsent, &unknown);
+        self.drop_unmade(failed);
+        self.calls.clear();
+        for key in self.inbound.drain() {
+            self.events.push_back(Event::CallCancelled(key));
+        }
+    }
+
+    /// Forgets subscriptions, watches and registrations whose making failed: their user has been told.
+    fn drop_unmade(&mut self, purposes: Vec<Purpose>) {
+        for purpose in purposes {
+            match purpose {
+                Purpose::Register(key) => self.forget_registration(key),
+                Purpose::Subscribe(key) => self.forget_subscription(key),
+                Purpose::Watch(key) => self.forget_watch(key),
+                Purpose::Call(_)
+                | Purpose::Publish(_)
+                | Purpose::Ping
+                | Purpose::Bind { .. }
+                | Purpose::Unregister
+                | Purpose::Forget => {}
+            }
+        }
+    }
+
+    /// Queues a frame whose envelope is known to fit.
+    fn send_control<T: Wire>(&mut self, header: Header, envelope: &T) {
+        let sent = self.output.frame(header, envelope, &crate::payload::Payload::default());
+        debug_assert!(sent.is_ok(), "a control frame did not fit: {sent:?}");
+    }
+}
