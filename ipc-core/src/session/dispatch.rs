@@ -160,7 +160,7 @@ impl Session {
         let (handle, wire) = (sent.handle, sent.wire);
         let release = self.handles.went_stale(handle, wire);
         self.release(release);
-        let Ok(wire) = self.wire_handle(handle) else { return false };
+        let Ok(wire) = self.wire_handle(now, handle) else { return false };
         let Some(open) = self.inflight.get_mut(key) else { return false };
         let (kind, sent) = match &mut open.purpose {
             Purpose::Call(sent) => (Kind::CALL, sent),

@@ -1,11 +1,13 @@
 //! The numbers we have chosen for methods and topics: found by name once, used by position after.
 
+use core::time::Duration;
 use std::collections::BTreeMap;
 
 use crate::error::Error;
 use crate::id::Handle;
 use crate::limits::HANDLES_BEFORE_WELCOME_MAX;
 use crate::name::{MethodName, ServiceName, TopicName};
+use crate::time::Instant;
 
 use super::slab::{Key, Slab};
 
@@ -39,6 +41,8 @@ struct Entry {
     target: Target,
     /// The generation under which the daemon was asked to bind it, while that holds.
     bound: Option<u16>,
+    /// When that was.
+    bound_at: Instant,
     used: u64,
 }
 
@@ -128,7 +132,12 @@ impl Handles {
             release = oldest.and_then(|key| self.remove(HandleKey(key)));
         }
         self.clock += 1;
-        let key = HandleKey(self.entries.insert(Entry { target, bound: None, used: self.clock }));
+        let key = HandleKey(self.entries.insert(Entry {
+            target,
+            bound: None,
+            bound_at: Instant::default(),
+            used: self.clock,
+        }));
         (key, release)
     }
 
@@ -159,8 +168,17 @@ impl Handles {
         entry.bound.map(|generation| Handle { index: key.0.slot() as u32, generation })
     }
 
+    /// Forgets a binding that is older than `age`. The daemon needs no word: the next one takes its place.
+    pub(super) fn distrust(&mut self, now: Instant, key: HandleKey, age: Duration) {
+        if let Some(entry) = self.entries.get_mut(key.0)
+            && now.since(entry.bound_at) > age
+        {
+            entry.bound = None;
+        }
+    }
+
     /// Binds a handle under a generation that was not on this connection before; the daemon must be told.
-    pub(super) fn bind(&mut self, key: HandleKey) -> Option<(Handle, &Target)> {
+    pub(super) fn bind(&mut self, now: Instant, key: HandleKey) -> Option<(Handle, &Target)> {
         let entry = self.entries.get_mut(key.0)?;
         let slot = key.0.slot();
         if self.generations.len() <= slot {
@@ -169,6 +187,7 @@ impl Handles {
         let last = self.generations.get_mut(slot)?;
         *last = if *last == u16::MAX { 1 } else { *last + 1 };
         entry.bound = Some(*last);
+        entry.bound_at = now;
         Some((Handle { index: slot as u32, generation: *last }, &entry.target))
     }
 
@@ -189,6 +208,8 @@ impl Handles {
 mod tests {
     use super::*;
 
+    const NOW: Instant = Instant::from_nanos(0);
+
     #[test]
     fn names_are_looked_up_once() {
         let mut handles = Handles::new();
@@ -196,7 +217,7 @@ mod tests {
         let (key, release) = handles.insert_method("a.b", "m").unwrap();
         assert_eq!((handles.find_method("a.b", "m"), release), (Some(key), None));
         assert_eq!(handles.bound(key), None);
-        let (wire, target) = handles.bind(key).unwrap();
+        let (wire, target) = handles.bind(NOW, key).unwrap();
         assert_eq!(
             *target,
             Target::Method(ServiceName::parse("a.b").unwrap(), MethodName::parse("m").unwrap())
@@ -212,14 +233,14 @@ mod tests {
         handles.set_max(2);
         let (first, _) = handles.insert_topic("a").unwrap();
         let (second, _) = handles.insert_topic("b").unwrap();
-        let (wire, _) = handles.bind(second).unwrap();
+        let (wire, _) = handles.bind(NOW, second).unwrap();
         handles.bound(second);
         handles.bound(first);
         let (third, release) = handles.insert_method("s", "m").unwrap();
         assert_eq!(release, Some(Release(wire)));
         assert!(!handles.knows(second) && handles.knows(first));
         assert_eq!(handles.find_topic("b"), None);
-        let (reused, _) = handles.bind(third).unwrap();
+        let (reused, _) = handles.bind(NOW, third).unwrap();
         assert_eq!(reused, Handle { index: wire.index, generation: wire.generation + 1 });
     }
 
@@ -227,10 +248,10 @@ mod tests {
     fn only_the_current_binding_becomes_stale() {
         let mut handles = Handles::new();
         let (key, _) = handles.insert_topic("a").unwrap();
-        let (first, _) = handles.bind(key).unwrap();
+        let (first, _) = handles.bind(NOW, key).unwrap();
         assert_eq!(handles.went_stale(key, first), Some(Release(first)));
         assert_eq!(handles.bound(key), None);
-        let (second, _) = handles.bind(key).unwrap();
+        let (second, _) = handles.bind(NOW, key).unwrap();
         assert_ne!(first, second);
         assert_eq!(handles.went_stale(key, first), None);
         assert_eq!(handles.bound(key), Some(second));
@@ -240,19 +261,19 @@ mod tests {
     fn a_restart_keeps_names_and_begins_generations_anew() {
         let mut handles = Handles::new();
         let (key, _) = handles.insert_topic("a").unwrap();
-        handles.bind(key);
+        handles.bind(NOW, key);
         handles.restart();
         assert_eq!(handles.bound(key), None);
         assert!(handles.knows(key));
-        assert_eq!(handles.bind(key).unwrap().0.generation, 1);
+        assert_eq!(handles.bind(NOW, key).unwrap().0.generation, 1);
     }
 
     #[test]
     fn generations_wrap_past_zero() {
         let mut handles = Handles::new();
         let (key, _) = handles.insert_topic("a").unwrap();
-        handles.bind(key);
+        handles.bind(NOW, key);
         handles.generations[0] = u16::MAX;
-        assert_eq!(handles.bind(key).unwrap().0.generation, 1);
+        assert_eq!(handles.bind(NOW, key).unwrap().0.generation, 1);
     }
 }

@@ -24,6 +24,9 @@ use super::subscriptions::{Deliveries, SubscribeOptions, Subscription};
 use super::watches::Watch;
 use super::{Delivery, Event, Session};
 
+/// How long one-way calls rely on a method that was looked up. After a service was replaced, they miss it for no longer.
+const ONEWAY_BINDING_MAX_AGE: Duration = Duration::from_secs(1);
+
 /// What may be said about one call.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CallOptions {
@@ -87,7 +90,7 @@ impl Session {
             return Err(Error::quota("pending_calls_per_connection_max", limit)
                 .with_hint("wait for answers before calling again"));
         }
-        let wire = self.wire_handle(method)?;
+        let wire = self.wire_handle(now, method)?;
         let CallOptions { deadline, traceparent } = options;
         let call = Addressed { handle: method, wire, payload, deadline, traceparent, retried: false };
         let correlation = self.inflight.next_key().bits();
@@ -110,7 +113,9 @@ impl Session {
     ) -> Result<(), Error> {
         self.check(&payload, options.traceparent.as_deref())?;
         check_deadline(now, options.deadline)?;
-        let wire = self.wire_handle(method)?;
+        // Nobody would hear that the handle has become stale, so it does not get old.
+        self.handles.distrust(now, method, ONEWAY_BINDING_MAX_AGE);
+        let wire = self.wire_handle(now, method)?;
         let CallOptions { deadline, traceparent } = options;
         let call = Addressed { handle: method, wire, payload, deadline, traceparent, retried: false };
         let header = Header { flags: Flags::ONEWAY, ..Header::new(Kind::CALL) };
@@ -145,7 +150,7 @@ impl Session {
         traceparent: Option<Box<str>>,
     ) -> Result<Ticket, Error> {
         self.check(&payload, traceparent.as_deref())?;
-        let wire = self.wire_handle(topic)?;
+        let wire = self.wire_handle(now, topic)?;
         let event = Addressed { handle: topic, wire, payload, deadline: None, traceparent, retried: false };
         let correlation = self.inflight.next_key().bits();
         let header = Header::new(Kind::PUBLISH).with_correlation(correlation);
@@ -165,7 +170,7 @@ impl Session {
         traceparent: Option<Box<str>>,
     ) -> Result<(), Error> {
         self.check(&payload, traceparent.as_deref())?;
-        let wire = self.wire_handle(topic)?;
+        let wire = self.wire_handle(now, topic)?;
         let event = Addressed { handle: topic, wire, payload, deadline: None, traceparent, retried: false };
         let header = Header { flags: Flags::ONEWAY, ..Header::new(Kind::PUBLISH) };
         send_addressed(&mut self.output, now, header, &event);
@@ -369,11 +374,11 @@ impl Session {
     }
 
     /// The handle to put on the wire; binds it first, in the same write, if need be.
-    pub(super) fn wire_handle(&mut self, key: HandleKey) -> Result<Handle, Error> {
+    pub(super) fn wire_handle(&mut self, now: Instant, key: HandleKey) -> Result<Handle, Error> {
         if let Some(wire) = self.handles.bound(key) {
             return Ok(wire);
         }
-        let Some((wire, target)) = self.handles.bind(key) else {
+        let Some((wire, target)) = self.handles.bind(now, key) else {
             return Err(Error::new(ErrorCode::StaleHandle, "the handle had to make room for another")
                 .with_hint("look the name up again"));
         };
