@@ -3,5 +3,78 @@
 //! | module | colour | what it holds |
 //! |---|---|---|
 //! | [`broker`] | PURE | the whole bus as one state machine |
+//! | `bus` | SHELL | the broker with its connections: what a batch of input leads to |
+//! | `shell` | SHELL | the process around it: sockets, signals, readiness, the event loop |
+//! | `admin` | SHELL | the service `ipc.daemon`, which answers for the daemon itself |
+//! | `args`, `config`, `logging`, `failure` | SHELL | what the daemon is told, and what it tells |
+//!
+//! `main` is a few lines over [`run`].
 
 pub mod broker;
+
+#[cfg(feature = "shell")]
+mod args;
+#[cfg(feature = "shell")]
+mod bus;
+#[cfg(feature = "shell")]
+mod config;
+#[cfg(feature = "shell")]
+mod failure;
+#[cfg(feature = "shell")]
+mod logging;
+#[cfg(feature = "shell")]
+mod shell;
+
+/// Runs the daemon as its command line says, and returns what the process is to exit with.
+///
+/// To be called once, from `main`: it takes over signals, the log and what happens on a panic.
+#[cfg(feature = "shell")]
+pub fn run() -> std::process::ExitCode {
+    use clap::Parser;
+    use std::process::ExitCode;
+
+    let args = match args::Args::try_parse() {
+        Ok(args) => args,
+        Err(answer) => {
+            // Help on a closed standard output, or a complaint on a closed standard error: nobody is left to tell.
+            let _ = answer.print();
+            return u8::try_from(answer.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from);
+        }
+    };
+    match start(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            logging::report(&failure);
+            ExitCode::from(failure.exit.status())
+        }
+    }
+}
+
+#[cfg(feature = "shell")]
+fn start(args: args::Args) -> Result<(), failure::Failure> {
+    let (ready_fd, check_only, print_only) = (args.ready_fd, args.check_config, args.print_config);
+    let source = config::Source::new(args);
+    let config = source.load()?;
+    if print_only {
+        return print(&config.to_toml()?);
+    }
+    if check_only {
+        return Ok(());
+    }
+    logging::start(config.log);
+    logging::abort_on_panic();
+    shell::run(config, &source, shell::Readiness::take(ready_fd)?)
+}
+
+#[cfg(feature = "shell")]
+fn print(text: &str) -> Result<(), failure::Failure> {
+    use std::io::{ErrorKind, Write};
+
+    match std::io::stdout().write_all(text.as_bytes()) {
+        // Whoever closed the pipe has read enough.
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(failure::Failure::io("write to the standard output", error))
+        }
+        _ => Ok(()),
+    }
+}

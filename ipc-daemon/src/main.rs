@@ -1,3 +1,5 @@
 //! The ipc message bus daemon.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    ipc_daemon::run()
+}

@@ -1,6 +1,8 @@
 //! Harness of the ipc message bus tests: what several of the test binaries share.
 
 pub mod allocations;
+pub mod daemon;
 pub mod fuzz_targets;
 pub mod golden;
+pub mod programs;
 pub mod rng;

@@ -1,0 +1,129 @@
+//! SHELL. The command line of the daemon.
+
+use std::path::PathBuf;
+
+use clap::{Parser, ValueEnum};
+
+/// The message bus: a socket in a runtime directory, over which local processes call each other.
+///
+/// Flags override the environment, and the environment overrides the configuration file.
+#[derive(Clone, Debug, Default, Parser)]
+#[command(name = "ipc-daemon", version = VERSION, after_help = AFTER_HELP)]
+pub(crate) struct Args {
+    /// Directory for the sockets [default: $IPC_RUNTIME_DIR, $XDG_RUNTIME_DIR/ipc, /run/ipc (root), TMPDIR/ipc-UID]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) runtime_dir: Option<PathBuf>,
+
+    /// Directory for what outlives the daemon [default: $IPC_STATE_DIR, $XDG_STATE_HOME/ipc, ~/.local/state/ipc,
+    /// /var/lib/ipc (root)]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state_dir: Option<PathBuf>,
+
+    /// Configuration file [default: $IPC_CONFIG, $XDG_CONFIG_HOME/ipc/daemon.toml, /etc/ipc/daemon.toml]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+
+    /// Plain TCP port whose bytes go to one method of a service:
+    /// tcp:ADDR:PORT=SERVICE/METHOD[,framing=chunk|line][,idle=DUR]; can be given several times
+    #[arg(long, value_name = "SPEC")]
+    pub(crate) expose: Vec<String>,
+
+    /// How log lines are written; auto is text on a terminal and JSON elsewhere
+    #[arg(long, value_name = "FORMAT", value_enum)]
+    pub(crate) log_format: Option<LogFormat>,
+
+    /// Which log lines are written [default: $IPC_LOG, else info]
+    #[arg(long, value_name = "LEVEL", value_enum)]
+    pub(crate) log_level: Option<LogLevel>,
+
+    /// Open file descriptor that gets the line READY=1 once clients can connect, and is closed then
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..))]
+    pub(crate) ready_fd: Option<i32>,
+
+    /// Check the configuration and exit: 0 when it is good, 78 when it is not
+    #[arg(long)]
+    pub(crate) check_config: bool,
+
+    /// Print the effective configuration as TOML and exit
+    #[arg(long)]
+    pub(crate) print_config: bool,
+}
+
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (protocol 1)");
+const AFTER_HELP: &str = "\
+Exit status: 0 clean; 2 usage; 74 I/O; 75 another daemon holds the directory; 77 permission; 78 configuration.
+Signals: SIGTERM and SIGINT drain and stop, a second one stops at once; SIGHUP reads the configuration again.";
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LogFormat {
+    /// Text on a terminal, JSON elsewhere.
+    #[default]
+    Auto,
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Which log lines are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LogLevel {
+    /// None.
+    Off,
+    /// What the daemon cannot go on with.
+    Error,
+    /// What somebody should look at.
+    Warn,
+    /// Start, ready, stop.
+    #[default]
+    Info,
+    /// What peers do that is not allowed, and what becomes of it.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_of_features_that_do_not_exist_are_refused() {
+        for flag in ["--tcp=127.0.0.1:0", "--udp=127.0.0.1:0", "--forward=a=tcp:localhost:1", "--check-store"]
+        {
+            let error = Args::try_parse_from(["ipc-daemon", flag]).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{flag}");
+        }
+    }
+
+    #[test]
+    fn every_flag_is_taken() {
+        let args = Args::try_parse_from([
+            "ipc-daemon",
+            "--runtime-dir=/r",
+            "--state-dir=/s",
+            "--config=/c",
+            "--expose=tcp:127.0.0.1:0=a/b",
+            "--expose=tcp:127.0.0.1:0=c/d",
+            "--log-format=json",
+            "--log-level=debug",
+            "--ready-fd=3",
+            "--check-config",
+            "--print-config",
+        ])
+        .unwrap();
+        assert_eq!(args.expose.len(), 2);
+        assert_eq!((args.log_format, args.log_level), (Some(LogFormat::Json), Some(LogLevel::Debug)));
+        assert_eq!(args.ready_fd, Some(3));
+        assert!(Args::try_parse_from(["ipc-daemon", "--ready-fd=-1"]).is_err());
+    }
+}

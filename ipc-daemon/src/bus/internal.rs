@@ -1,0 +1,110 @@
+//! A connection without a socket, whose other end is in this process.
+//!
+//! The owner of an [`InternalPeer`] moves bytes between it and a session of its own, as a client moves them between a
+//! session and a socket. It is woken when something is due to it; like any peer that does not read, it is bounded by its
+//! queue in the broker.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use ipc_core::Error;
+use ipc_core::identity::Identity;
+use ipc_core::wire::Decoder;
+
+use super::{Bus, Endpoint};
+use crate::broker::{Access, PeerKey, Transport};
+
+/// Most bytes taken at a time.
+const RECEIVE_MAX_BYTES: usize = 256 * 1024;
+
+/// Tells the owner of an internal peer that something is due to it.
+#[derive(Debug, Default)]
+pub(super) struct Mailbox {
+    is_closed: Cell<bool>,
+    owner: RefCell<Option<Waker>>,
+}
+
+impl Mailbox {
+    /// Something is due; with `is_last` nothing will be after it.
+    pub(super) fn notify(&self, is_last: bool) {
+        if is_last {
+            self.is_closed.set(true);
+        }
+        if let Some(owner) = self.owner.borrow_mut().take() {
+            owner.wake();
+        }
+    }
+}
+
+/// A peer in this process. Dropping it ends the connection.
+pub(crate) struct InternalPeer {
+    bus: Bus,
+    key: PeerKey,
+    mailbox: Rc<Mailbox>,
+    decoder: Decoder,
+}
+
+impl InternalPeer {
+    /// Connects a peer.
+    ///
+    /// # Errors
+    /// The broker's refusal, as for any connection.
+    pub(crate) fn connect(
+        bus: &Bus,
+        identity: Identity,
+        transport: Transport,
+        access: Access,
+    ) -> Result<Self, Error> {
+        let mailbox = Rc::new(Mailbox::default());
+        let key = bus.connect(identity, transport, access, Endpoint::Internal(Rc::clone(&mailbox)))?;
+        let decoder = Decoder::after_preamble(bus.look(|broker| broker.frame_limits(key)));
+        Ok(Self { bus: bus.clone(), key, mailbox, decoder })
+    }
+
+    /// Hands bytes, which begin with the preamble, to the bus. What they break is answered like any peer's violation:
+    /// the connection ends.
+    pub(crate) fn send(&mut self, mut bytes: &[u8]) {
+        let Self { bus, key, decoder, .. } = self;
+        bus.turn(|broker, now| {
+            loop {
+                decoder.set_limits(broker.frame_limits(*key));
+                match decoder.next(&mut bytes) {
+                    Ok(Some(frame)) => broker.handle_frame(now, *key, frame),
+                    Ok(None) => return,
+                    Err(error) => return broker.handle_violation(*key, error),
+                }
+            }
+        });
+    }
+
+    /// Appends what is due to `into`. `Ready(false)` when nothing is and nothing will be any more. Cancel safe.
+    pub(crate) fn poll_receive(&mut self, context: &mut Context<'_>, into: &mut Vec<u8>) -> Poll<bool> {
+        let start = into.len();
+        self.bus.look(|broker| {
+            for part in broker.transmit(self.key) {
+                let room = RECEIVE_MAX_BYTES - (into.len() - start);
+                into.extend_from_slice(&part[..part.len().min(room)]);
+                if part.len() >= room {
+                    break;
+                }
+            }
+        });
+        let taken = into.len() - start;
+        if taken > 0 {
+            self.bus.turn(|broker, now| broker.transmitted(now, self.key, taken));
+            return Poll::Ready(true);
+        }
+        if self.mailbox.is_closed.get() {
+            return Poll::Ready(false);
+        }
+        *self.mailbox.owner.borrow_mut() = Some(context.waker().clone());
+        Poll::Pending
+    }
+}
+
+impl Drop for InternalPeer {
+    fn drop(&mut self) {
+        self.bus.disconnect(self.key);
+    }
+}

@@ -1,0 +1,257 @@
+//! SHELL. The broker with its connections: what a batch of input leads to.
+//!
+//! - [`Bus`]: the broker, the table of its connections, and the turn: input goes in with [`Bus::turn`], and when the batch
+//!   is done every connection that was touched is written to, here and at once, with one non-blocking system call;
+//! - [`link`]: a connection over a kernel socket, seen from the outside: where to write, and whom to wake;
+//! - [`internal`]: a connection without a socket, whose other end is in this process;
+//! - [`timer`]: when the broker wants to be asked about its deadlines;
+//! - [`activity`]: whether anything happened, for whoever decides to sleep.
+//!
+//! Nothing here is borrowed over an await: a turn is one synchronous call.
+
+pub(crate) mod activity;
+// Used by what answers inside the daemon.
+#[allow(dead_code)]
+pub(crate) mod internal;
+pub(crate) mod link;
+pub(crate) mod timer;
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::{Poll, Waker};
+
+use ipc_core::identity::Identity;
+use ipc_core::time::Instant;
+use ipc_core::transport::clock;
+use ipc_core::{Error, ErrorCode};
+use slotmap::SecondaryMap;
+
+use crate::broker::{Access, Broker, Output, PeerKey, Transport};
+use activity::Activity;
+use internal::Mailbox;
+use link::{Link, Sent};
+use timer::Timer;
+
+/// Size of the one buffer that all connections read into, in bytes.
+const SCRATCH_BYTES: usize = 256 * 1024;
+
+/// The bus of this process; clones are handles to the same one.
+#[derive(Clone)]
+pub(crate) struct Bus(Rc<Inner>);
+
+struct Inner {
+    state: RefCell<State>,
+    scratch: RefCell<Box<[u8]>>,
+    timer: Rc<Timer>,
+    activity: Activity,
+    /// Who waits for the last call or the last connection to end while the daemon stops.
+    leaving: RefCell<Option<Waker>>,
+    tally: Tally,
+}
+
+struct State {
+    broker: Broker,
+    endpoints: SecondaryMap<PeerKey, Endpoint>,
+}
+
+/// Where the frames for a peer go.
+enum Endpoint {
+    Socket(Rc<Link>),
+    // Connected by what answers inside the daemon.
+    #[allow(dead_code)]
+    Internal(Rc<Mailbox>),
+}
+
+/// What the shell counts beside the broker's own numbers.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    /// Connections refused because of who asked.
+    pub(crate) refused_access: Cell<u64>,
+    /// Connections that spoke something else.
+    pub(crate) refused_protocol: Cell<u64>,
+    /// Times that accepting had to pause because a resource of the system had run out.
+    pub(crate) accept_pauses: Cell<u64>,
+}
+
+impl Tally {
+    /// Adds one.
+    pub(crate) fn add(counter: &Cell<u64>) {
+        counter.set(counter.get() + 1);
+    }
+
+    /// Every number by name.
+    // Shown by the status.
+    #[allow(dead_code)]
+    pub(crate) fn by_name(&self) -> [(&'static str, u64); 3] {
+        [
+            ("refused_access", self.refused_access.get()),
+            ("refused_protocol", self.refused_protocol.get()),
+            ("accept_pauses", self.accept_pauses.get()),
+        ]
+    }
+}
+
+impl Bus {
+    /// A bus without connections.
+    pub(crate) fn new(broker: Broker, timer: Rc<Timer>) -> Self {
+        Self(Rc::new(Inner {
+            state: RefCell::new(State { broker, endpoints: SecondaryMap::new() }),
+            scratch: RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice()),
+            timer,
+            activity: Activity::default(),
+            leaving: RefCell::new(None),
+            tally: Tally::default(),
+        }))
+    }
+
+    /// One batch of input: `input` hands it to the broker, then everything that became due is written.
+    pub(crate) fn turn<R>(&self, input: impl FnOnce(&mut Broker, Instant) -> R) -> R {
+        let now = clock::now();
+        let mut state = self.0.state.borrow_mut();
+        let result = input(&mut state.broker, now);
+        state.deliver(now);
+        let timeout = state.broker.poll_timeout();
+        drop(state);
+        self.0.timer.arm(timeout);
+        self.0.activity.note();
+        self.wake_leaving();
+        result
+    }
+
+    /// Looks at the broker without giving it anything.
+    pub(crate) fn look<R>(&self, at: impl FnOnce(&Broker) -> R) -> R {
+        at(&self.0.state.borrow().broker)
+    }
+
+    /// Connects a peer over a socket.
+    ///
+    /// # Errors
+    /// The broker's refusal; the peer is to be told and closed.
+    pub(crate) fn connect_socket(&self, identity: Identity, link: Rc<Link>) -> Result<PeerKey, Error> {
+        self.connect(identity, Transport::UnixStream, Access::Full, Endpoint::Socket(link))
+    }
+
+    fn connect(
+        &self,
+        identity: Identity,
+        transport: Transport,
+        access: Access,
+        endpoint: Endpoint,
+    ) -> Result<PeerKey, Error> {
+        let mut state = self.0.state.borrow_mut();
+        let key = state.broker.connect(clock::now(), identity, transport, access)?;
+        state.endpoints.insert(key, endpoint);
+        let timeout = state.broker.poll_timeout();
+        drop(state);
+        self.0.timer.arm(timeout);
+        Ok(key)
+    }
+
+    /// Ends a connection: the peer's socket is gone, or all that was due to it is written.
+    pub(crate) fn disconnect(&self, key: PeerKey) {
+        self.0.state.borrow_mut().endpoints.remove(key);
+        self.turn(|broker, _| broker.disconnect(key));
+    }
+
+    /// Writes what is due to one peer, as far as the kernel takes it, after it had taken no more.
+    pub(crate) fn resume(&self, key: PeerKey) {
+        let now = clock::now();
+        let state = &mut *self.0.state.borrow_mut();
+        if let Some(Endpoint::Socket(link)) = state.endpoints.get(key) {
+            state.broker.writable(now, key);
+            flush(&mut state.broker, key, link, now);
+        }
+    }
+
+    /// Whether something is due to the peer that is not written yet.
+    pub(crate) fn has_pending(&self, key: PeerKey) -> bool {
+        self.0.state.borrow().broker.has_pending(key)
+    }
+
+    /// The buffer that all connections read into.
+    pub(crate) fn scratch(&self) -> &RefCell<Box<[u8]>> {
+        &self.0.scratch
+    }
+
+    /// Whether anything happened.
+    pub(crate) fn activity(&self) -> &Activity {
+        &self.0.activity
+    }
+
+    /// What the shell counts.
+    pub(crate) fn tally(&self) -> &Tally {
+        &self.0.tally
+    }
+
+    /// Completes when no call is open any more; to be used after the drain began. Cancel safe.
+    pub(crate) async fn drained(&self) {
+        self.leaving_until(|state| state.broker.is_drained()).await;
+    }
+
+    /// Completes when no peer is connected over a socket any more. Cancel safe.
+    pub(crate) async fn deserted(&self) {
+        let is_internal = |endpoint: &Endpoint| matches!(endpoint, Endpoint::Internal(_));
+        self.leaving_until(|state| state.endpoints.values().all(is_internal)).await;
+    }
+
+    /// One waiter at a time: the daemon that is stopping.
+    async fn leaving_until(&self, is_done: impl Fn(&State) -> bool) {
+        poll_fn(|context| {
+            if is_done(&self.0.state.borrow()) {
+                return Poll::Ready(());
+            }
+            *self.0.leaving.borrow_mut() = Some(context.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+
+    fn wake_leaving(&self) {
+        if let Some(waker) = self.0.leaving.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+}
+
+impl State {
+    /// Writes to every connection that the batch has touched.
+    fn deliver(&mut self, now: Instant) {
+        while let Some(output) = self.broker.poll_output() {
+            let (key, is_last) = match output {
+                Output::Flush(key) => (key, false),
+                Output::Close(key) => (key, true),
+            };
+            match self.endpoints.get(key) {
+                Some(Endpoint::Socket(link)) => {
+                    flush(&mut self.broker, key, link, now);
+                    if is_last {
+                        link.close();
+                    }
+                }
+                Some(Endpoint::Internal(mailbox)) => mailbox.notify(is_last),
+                // Its socket went away in this very batch: nobody is left to write to.
+                None => {}
+            }
+        }
+    }
+}
+
+/// Writes what is due to `key` until the kernel takes no more.
+fn flush(broker: &mut Broker, key: PeerKey, link: &Link, now: Instant) {
+    while link.is_writable() {
+        let sent = link.send(broker.transmit(key));
+        match sent {
+            Sent::Nothing => return,
+            Sent::Some(bytes) => broker.transmitted(now, key, bytes),
+            // The link's task has been woken and disconnects the peer.
+            Sent::Broken => return,
+        }
+    }
+}
+
+/// The refusal of a connection whose owner is not allowed on this bus.
+pub(crate) fn access_denied(identity: &Identity) -> Error {
+    Error::new(ErrorCode::PermissionDenied, format!("this bus is not open to {identity}"))
+        .with_hint("the daemon serves its own user and root only")
+}

@@ -1,0 +1,309 @@
+//! One connection over a kernel socket: from bytes to the broker's turns, until it ends.
+//!
+//! Reading goes into one buffer that all connections share, except for the rest of a large frame, which is read to
+//! where it will stay. A read that returns less than was asked for has emptied the socket, so the call that would say so
+//! is saved. What becomes due to this peer is written by whoever caused it; this task writes only after the kernel
+//! had no more room.
+
+use core::task::{Context, Poll, ready};
+use core::time::Duration;
+use std::future::poll_fn;
+use std::io;
+use std::rc::Rc;
+
+use ipc_core::wire::{Decoder, WireError};
+use rustix::buffer::spare_capacity;
+use rustix::event::{PollFd, PollFlags};
+use rustix::io::Errno;
+use rustix::net::SendFlags;
+use rustix::time::Timespec;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use super::greeting::Stranger;
+use super::readable::watch;
+use crate::broker::PeerKey;
+use crate::bus::link::Link;
+use crate::bus::{Bus, Tally};
+
+/// Bytes one connection may bring in before others have their turn.
+const READ_BUDGET_BYTES: usize = 256 * 1024;
+/// Time for a peer to take its last frames.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Why a connection ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// The broker has said its last to this peer.
+    Closed,
+    /// The peer has gone, or its socket has failed.
+    Gone,
+    /// The peer spoke something else and was told so.
+    Stranger,
+}
+
+/// What one read has brought.
+enum Read {
+    /// Bytes, which have been dealt with.
+    Bytes(usize),
+    /// None for the time being.
+    Nothing,
+    /// The peer will send nothing more.
+    EndOfInput,
+    /// The end.
+    End(End),
+}
+
+/// A connection. It owns no buffer between frames.
+pub(crate) struct Connection {
+    bus: Bus,
+    key: PeerKey,
+    link: Rc<Link>,
+    /// The link, watched for what this connection waits for.
+    watched: Option<AsyncFd<Rc<Link>>>,
+    watched_for: Interest,
+    /// Whether the peer may still send.
+    has_input: bool,
+    /// Whether a read makes sense before the runtime has said so.
+    is_fresh: bool,
+    /// Whether the decoder has the limits of a peer that has said hello.
+    is_greeted: bool,
+    decoder: Decoder,
+}
+
+impl Connection {
+    /// The task of peer `key` over `link`.
+    pub(crate) fn new(bus: Bus, key: PeerKey, link: Rc<Link>) -> Self {
+        let decoder = Decoder::after_preamble(bus.look(|broker| broker.frame_limits(key)));
+        Self {
+            bus,
+            key,
+            link,
+            watched: None,
+            watched_for: Interest::READABLE,
+            has_input: true,
+            // The hello is often there before the connection is accepted.
+            is_fresh: true,
+            is_greeted: false,
+            decoder,
+        }
+    }
+
+    /// Serves the connection until it ends.
+    pub(crate) async fn run(mut self) {
+        let end = poll_fn(|context| self.poll(context)).await;
+        if end == End::Closed && self.bus.has_pending(self.key) {
+            // Rare, and not worth its size in the future of every connection.
+            Box::pin(self.write_rest()).await;
+        }
+        self.bus.disconnect(self.key);
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<End> {
+        self.link.attend(context.waker());
+        let mut budget = READ_BUDGET_BYTES;
+        loop {
+            if self.link.is_closing() {
+                return Poll::Ready(End::Closed);
+            }
+            if self.link.is_broken() {
+                return Poll::Ready(End::Gone);
+            }
+            if self.link.is_blocked() || self.watched_for.is_writable() {
+                match self.poll_unblock(context) {
+                    // The peer may send while it does not read.
+                    Poll::Ready(Ok(())) | Poll::Pending => {}
+                    Poll::Ready(Err(_)) => return Poll::Ready(End::Gone),
+                }
+            }
+            match ready!(self.poll_read(context)) {
+                Read::End(end) => return Poll::Ready(end),
+                Read::Nothing => {}
+                Read::EndOfInput if self.has_hung_up() => return Poll::Ready(End::Gone),
+                Read::EndOfInput => {
+                    self.has_input = false;
+                    self.bus.turn(|broker, _| broker.handle_eof(self.key));
+                }
+                Read::Bytes(count) => {
+                    budget = budget.saturating_sub(count);
+                    if budget == 0 {
+                        context.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits until the kernel takes more, and writes until all that is due is written.
+    fn poll_unblock(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.link.is_blocked() {
+            self.rewatch(true)?;
+            let Some(watched) = &self.watched else { return Poll::Ready(Ok(())) };
+            let mut guard = ready!(watched.poll_write_ready(context))?;
+            self.link.unblock();
+            self.bus.resume(self.key);
+            if self.link.is_blocked() {
+                guard.clear_ready();
+            }
+        }
+        self.rewatch(false)?;
+        Poll::Ready(Ok(()))
+    }
+
+    /// Has the runtime watch the socket for input, and for room to write if that is waited for.
+    fn rewatch(&mut self, for_writing: bool) -> io::Result<()> {
+        // After the input has ended only the hang-up is of interest, which the kernel reports with any interest; the
+        // end of the input would be reported again and again.
+        let reading = if self.has_input { Interest::READABLE } else { Interest::PRIORITY };
+        let interest = if for_writing { reading.add(Interest::WRITABLE) } else { reading };
+        if self.watched.is_some() && self.watched_for == interest {
+            return Ok(());
+        }
+        // First out, then in again: the kernel reports anew what is there, so nothing is missed.
+        self.watched = None;
+        self.watched = Some(watch(Rc::clone(&self.link), interest)?);
+        self.watched_for = interest;
+        Ok(())
+    }
+
+    /// Whether the peer has closed both directions: nobody will read what is written.
+    fn has_hung_up(&self) -> bool {
+        let mut poll = [PollFd::new(self.link.socket(), PollFlags::empty())];
+        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+        match rustix::event::poll(&mut poll, Some(&at_once)) {
+            Ok(_) => poll[0].revents().contains(PollFlags::HUP),
+            Err(_) => false,
+        }
+    }
+
+    fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<Read> {
+        if core::mem::take(&mut self.is_fresh) {
+            let (read, _) = self.read();
+            if !matches!(read, Read::Nothing) {
+                return Poll::Ready(read);
+            }
+        }
+        if self.rewatch(self.link.is_blocked()).is_err() {
+            return Poll::Ready(Read::End(End::Gone));
+        }
+        // Taken out, because the guard borrows it while the rest of the connection reads.
+        let Some(watched) = self.watched.take() else { return Poll::Ready(Read::End(End::Gone)) };
+        let read = match watched.poll_read_ready(context) {
+            Poll::Pending => None,
+            Poll::Ready(Err(_)) => Some(Read::End(End::Gone)),
+            Poll::Ready(Ok(_)) if !self.has_input => Some(Read::End(End::Gone)),
+            Poll::Ready(Ok(mut guard)) => {
+                let (read, is_empty) = self.read();
+                if is_empty {
+                    guard.clear_ready();
+                }
+                Some(read)
+            }
+        };
+        self.watched = Some(watched);
+        read.map_or(Poll::Pending, Poll::Ready)
+    }
+
+    /// Reads once and deals with it. Says also whether the socket is known to be empty.
+    fn read(&mut self) -> (Read, bool) {
+        let direct = match self.decoder.direct() {
+            Some((buffer, room)) => Some((read_into(&self.link, buffer, room), room)),
+            None => None,
+        };
+        let (result, asked, end) = match direct {
+            Some((result, room)) => {
+                let end = result.map_or(Ok(()), |_| self.receive(&[]));
+                (result, room, end)
+            }
+            None => {
+                let bus = self.bus.clone();
+                let mut scratch = bus.scratch().borrow_mut();
+                let result =
+                    rustix::io::retry_on_intr(|| rustix::io::read(self.link.socket(), &mut scratch[..]));
+                let end = match result {
+                    Ok(count) if count > 0 => self.receive(&scratch[..count]),
+                    _ => Ok(()),
+                };
+                (result, scratch.len(), end)
+            }
+        };
+        let read = match (result, end) {
+            (Ok(0), _) => Read::EndOfInput,
+            (Ok(_), Err(end)) => Read::End(end),
+            (Ok(count), Ok(())) => Read::Bytes(count),
+            (Err(Errno::AGAIN), _) => Read::Nothing,
+            (Err(_), _) => Read::End(End::Gone),
+        };
+        let is_empty = !matches!(result, Ok(count) if count == asked);
+        (read, is_empty)
+    }
+
+    /// Hands what was read to the broker, frame by frame, as one turn of the bus.
+    fn receive(&mut self, input: &[u8]) -> Result<(), End> {
+        let Self { bus, key, decoder, is_greeted, .. } = self;
+        let mut rest = input;
+        let stranger = bus.turn(|broker, now| {
+            loop {
+                let before = rest;
+                match decoder.next(&mut rest) {
+                    Ok(Some(frame)) => broker.handle_frame(now, *key, frame),
+                    Ok(None) => return None,
+                    Err(WireError::Preamble) => {
+                        let stranger = Stranger::recognise(before);
+                        if stranger == Stranger::Binary {
+                            broker.handle_violation(*key, WireError::Preamble);
+                        }
+                        return Some(stranger);
+                    }
+                    Err(error) => {
+                        broker.handle_violation(*key, error);
+                        return None;
+                    }
+                }
+                if !*is_greeted {
+                    let limits = broker.frame_limits(*key);
+                    decoder.set_limits(limits);
+                    *is_greeted = limits.frame_max_bytes.is_none();
+                }
+            }
+        });
+        match stranger {
+            None => Ok(()),
+            Some(stranger) => self.answer(stranger),
+        }
+    }
+
+    fn answer(&self, stranger: Stranger) -> Result<(), End> {
+        Tally::add(&self.bus.tally().refused_protocol);
+        let Some(answer) = stranger.answer() else { return Ok(()) };
+        // A courtesy: whoever does not take it gets none.
+        let _ = rustix::net::send(self.link.socket(), answer.as_bytes(), SendFlags::NOSIGNAL);
+        Err(End::Stranger)
+    }
+
+    /// Writes what is still due to the peer, as long as it takes it in time.
+    async fn write_rest(&mut self) {
+        let rest = poll_fn(|context| {
+            if self.link.is_broken() || !self.bus.has_pending(self.key) {
+                return Poll::Ready(());
+            }
+            self.poll_unblock(context).map(|_| ())
+        });
+        // When the time is up the rest is lost with the connection: the peer had its chance.
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, rest).await;
+    }
+}
+
+/// Reads at most `room` bytes to the end of `buffer`, which has room for them.
+fn read_into(link: &Link, buffer: &mut Vec<u8>, room: usize) -> Result<usize, Errno> {
+    let start = buffer.len();
+    if buffer.capacity() - start <= room {
+        return rustix::io::retry_on_intr(|| rustix::io::read(link.socket(), spare_capacity(buffer)));
+    }
+    // The buffer has more room than the frame needs, and the next frame must not end up in it.
+    buffer.resize(start + room, 0);
+    let result = rustix::io::retry_on_intr(|| rustix::io::read(link.socket(), &mut buffer[start..]));
+    buffer.truncate(start + result.unwrap_or(0));
+    result
+}

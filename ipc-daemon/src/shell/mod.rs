@@ -1,0 +1,21 @@
+//! SHELL. The process around the bus: it moves bytes and time, and decides nothing.
+//!
+//! - [`event_loop`]: the daemon's life, from start to stop;
+//! - [`startup`], [`readiness`], [`signals`]: what an operator or a service manager sees of it;
+//! - [`listener`], [`connection`]: sockets, from accept to close; [`greeting`]: strangers among them;
+//! - [`idle`]: looking for work for a moment before sleeping;
+//! - [`readable`]: registration of descriptors with the runtime; [`rate`]: bounds for log lines that peers cause.
+
+mod connection;
+mod event_loop;
+mod greeting;
+mod idle;
+mod listener;
+mod rate;
+mod readable;
+mod readiness;
+mod signals;
+mod startup;
+
+pub(crate) use event_loop::run;
+pub(crate) use readiness::Readiness;

@@ -1,0 +1,3 @@
+//! End to end: real processes, real sockets.
+
+mod lifecycle;
