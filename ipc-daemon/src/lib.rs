@@ -13,6 +13,8 @@
 pub mod broker;
 
 #[cfg(feature = "shell")]
+mod admin;
+#[cfg(feature = "shell")]
 mod args;
 #[cfg(feature = "shell")]
 mod bus;

@@ -58,12 +58,12 @@ impl InternalPeer {
     ) -> Result<Self, Error> {
         let mailbox = Rc::new(Mailbox::default());
         let key = bus.connect(identity, transport, access, Endpoint::Internal(Rc::clone(&mailbox)))?;
-        let decoder = Decoder::after_preamble(bus.look(|broker| broker.frame_limits(key)));
+        let decoder = Decoder::new(bus.look(|broker| broker.frame_limits(key)));
         Ok(Self { bus: bus.clone(), key, mailbox, decoder })
     }
 
-    /// Hands bytes, which begin with the preamble, to the bus. What they break is answered like any peer's violation:
-    /// the connection ends.
+    /// Hands the bytes of a session without preamble to the bus. What they break is answered like any peer's violation: the
+    /// connection ends.
     pub(crate) fn send(&mut self, mut bytes: &[u8]) {
         let Self { bus, key, decoder, .. } = self;
         bus.turn(|broker, now| {

@@ -10,8 +10,6 @@
 //! Nothing here is borrowed over an await: a turn is one synchronous call.
 
 pub(crate) mod activity;
-// Used by what answers inside the daemon.
-#[allow(dead_code)]
 pub(crate) mod internal;
 pub(crate) mod link;
 pub(crate) mod timer;
@@ -58,8 +56,6 @@ struct State {
 /// Where the frames for a peer go.
 enum Endpoint {
     Socket(Rc<Link>),
-    // Connected by what answers inside the daemon.
-    #[allow(dead_code)]
     Internal(Rc<Mailbox>),
 }
 
@@ -81,8 +77,6 @@ impl Tally {
     }
 
     /// Every number by name.
-    // Shown by the status.
-    #[allow(dead_code)]
     pub(crate) fn by_name(&self) -> [(&'static str, u64); 3] {
         [
             ("refused_access", self.refused_access.get()),

@@ -4,6 +4,7 @@ use core::time::Duration;
 use std::os::unix::net::UnixListener;
 use std::rc::Rc;
 
+use ipc_core::transport::clock;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::runtime::{Builder, LocalOptions};
@@ -15,6 +16,7 @@ use super::readable::watch;
 use super::readiness::{Readiness, announce_stopping};
 use super::signals::{Request, Signals};
 use super::startup::{Holdings, fit_to_system};
+use crate::admin::{self, Facts};
 use crate::broker::{self, Broker};
 use crate::bus::Bus;
 use crate::bus::timer::Timer;
@@ -55,6 +57,9 @@ async fn serve(
 ) -> Result<(), Failure> {
     let mut signals = Signals::install()?;
     let bus = start_bus(config, holdings)?;
+    let facts =
+        Facts { epoch: holdings.epoch, started: clock::now(), addresses: holdings.listen_addresses() };
+    admin::start(&bus, facts, None)?;
     let listeners = std::mem::take(&mut holdings.listeners);
     let doors: Vec<Door> =
         listeners.into_iter().map(|socket| open_door(&bus, socket)).collect::<Result<_, _>>()?;

@@ -12,6 +12,7 @@ use ipc_core::transport::{
     Environment, RUNTIME_LOCK_NAME, STATE_LOCK_NAME, STREAM_SOCKET_NAME, process, runtime_dir,
 };
 
+use crate::admin::ListenAddress;
 use crate::config::Config;
 use crate::failure::Failure;
 
@@ -25,7 +26,7 @@ pub(crate) struct Holdings {
     /// The name of the socket that was bound here.
     socket_file: Option<SocketFile>,
     /// Where clients connect, for people and for `status`.
-    pub(crate) addresses: Vec<PathBuf>,
+    addresses: Vec<PathBuf>,
     /// This life of the daemon.
     pub(crate) epoch: Epoch,
     /// Held until the process ends.
@@ -70,6 +71,12 @@ impl Holdings {
             }
             None => false,
         }
+    }
+
+    /// Where clients connect, for `status`.
+    pub(crate) fn listen_addresses(&self) -> Vec<ListenAddress> {
+        let shown = self.addresses.iter().map(|path| path.display().to_string());
+        shown.map(|address| ListenAddress { kind: "unix_stream", address }).collect()
     }
 
     /// Where clients connect, for people.

@@ -1,0 +1,93 @@
+//! Which methods `ipc.daemon` has, and who may call them.
+
+use ipc_core::identity::{Identity, Peer};
+use ipc_core::{Error, ErrorCode};
+
+/// A method of `ipc.daemon`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Method {
+    Status,
+    List,
+    Describe,
+    BridgeList,
+    BridgeExpose,
+    BridgeRemove,
+}
+
+impl Method {
+    /// Those there are always.
+    pub(super) const ALWAYS: [Method; 3] = [Method::Status, Method::List, Method::Describe];
+    /// Those there are when the daemon has a network side.
+    pub(super) const WITH_BRIDGE: [Method; 3] =
+        [Method::BridgeList, Method::BridgeExpose, Method::BridgeRemove];
+
+    /// Its name.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Method::Status => "status",
+            Method::List => "list",
+            Method::Describe => "describe",
+            Method::BridgeList => "bridge-list",
+            Method::BridgeExpose => "bridge-expose",
+            Method::BridgeRemove => "bridge-remove",
+        }
+    }
+
+    /// What it does, for people.
+    pub(super) const fn description(self) -> &'static str {
+        match self {
+            Method::Status => "the daemon: version, addresses, counters, limits, usage; no payload",
+            Method::List => "what is on the bus; payload: services, peers, topics or all",
+            Method::Describe => "one service with its methods and instances; payload: its name",
+            Method::BridgeList => "the exposed ports; no payload",
+            Method::BridgeExpose => "exposes a method at a port; payload: tcp:ADDR:PORT=SERVICE/METHOD[,...]",
+            Method::BridgeRemove => "closes an exposed port; payload: its number",
+        }
+    }
+
+    /// Whether the method changes what the daemon does.
+    const fn is_administrative(self) -> bool {
+        match self {
+            Method::Status | Method::List | Method::Describe | Method::BridgeList => false,
+            Method::BridgeExpose | Method::BridgeRemove => true,
+        }
+    }
+
+    /// Whether `caller` may call the method. The daemon shows itself to the users of this machine that it lets in, and
+    /// obeys its own user, `owner`, and root. It does neither to the network.
+    ///
+    /// # Errors
+    /// `permission_denied`.
+    pub(super) fn check(self, caller: &Peer, owner: u32) -> Result<(), Error> {
+        match &caller.identity {
+            Identity::Local { uid, .. } if !self.is_administrative() || *uid == owner || *uid == 0 => Ok(()),
+            Identity::Local { .. } | Identity::Remote { .. } => {
+                let message = format!("{} of ipc.daemon is not open to {caller}", self.name());
+                Err(Error::new(ErrorCode::PermissionDenied, message))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ipc_core::id::PeerId;
+
+    fn caller(identity: Identity) -> Peer {
+        Peer { id: PeerId(1), identity }
+    }
+
+    #[test]
+    fn the_network_sees_nothing_and_strangers_change_nothing() {
+        let local = |uid| caller(Identity::Local { uid, gid: 0, pid: 1 });
+        let remote = caller(Identity::Remote { principal: "1000".to_owned(), address: "0".to_owned() });
+        for method in Method::ALWAYS.into_iter().chain(Method::WITH_BRIDGE) {
+            assert_eq!(method.check(&remote, 1000).unwrap_err().code, ErrorCode::PermissionDenied);
+            assert!(method.check(&local(1000), 1000).is_ok());
+            assert!(method.check(&local(0), 1000).is_ok());
+            let is_looking = !matches!(method, Method::BridgeExpose | Method::BridgeRemove);
+            assert_eq!(method.check(&local(1001), 1000).is_ok(), is_looking, "{method:?}");
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! SHELL. The service `ipc.daemon`, which answers for the daemon itself, in JSON.
+//!
+//! - [`service`]: an internal peer that offers the methods, over the same session as any service;
+//! - [`method`]: which methods there are, and who may call them;
+//! - [`report`]: the answers, as the specification of `ipc-cli --json` has them;
+//! - [`process`]: names of processes, read away from the bus.
+
+mod method;
+mod process;
+mod report;
+mod service;
+
+pub(crate) use report::Facts;
+pub(crate) use service::start;
+
+use ipc_core::Error;
+use serde_json::Value;
+
+/// Where something of the daemon listens.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub(crate) struct ListenAddress {
+    /// `unix_stream` or `expose_tcp`.
+    pub(crate) kind: &'static str,
+    /// A path, or address and port as they were bound.
+    pub(crate) address: String,
+}
+
+/// The plain network side, as it can be asked for while the daemon runs.
+pub(crate) trait Bridge {
+    /// A row for each.
+    fn list(&self) -> Vec<Value>;
+
+    /// Adds one, as `--expose` has it, and answers with its row.
+    ///
+    /// # Errors
+    /// `invalid_argument` for what is no such specification; `io` when it cannot be bound; `quota_exceeded`.
+    fn expose(&self, specification: &str) -> Result<Value, Error>;
+
+    /// Ends one, by the number in its row, and answers with that row.
+    ///
+    /// # Errors
+    /// `invalid_argument` when there is none of that number.
+    fn remove(&self, id: &str) -> Result<Value, Error>;
+
+    /// Where it listens.
+    fn addresses(&self) -> Vec<ListenAddress>;
+}

@@ -1,0 +1,199 @@
+//! The internal peer that offers `ipc.daemon`.
+//!
+//! It is a client like any other, with the same session, except that its bytes go from memory to memory. Its requests run
+//! as tasks, so that one that has to wait holds up neither the bus nor the others.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::rc::Rc;
+
+use ipc_core::identity::Identity;
+use ipc_core::name::{MethodName, ServiceName};
+use ipc_core::payload::Payload;
+use ipc_core::session::{self, Event, Incoming, Offer, OfferedMethod, Session};
+use ipc_core::transport::clock;
+use ipc_core::wire::message::RegisterMode;
+use ipc_core::{Error, ErrorCode};
+use serde_json::Value;
+use tokio::task::spawn_local;
+
+use super::method::Method;
+use super::report::{Inventory, Kinds, status};
+use super::{Bridge, Facts, process};
+use crate::broker::{Access, Transport};
+use crate::bus::Bus;
+use crate::bus::internal::InternalPeer;
+
+const SERVICE: &str = "ipc.daemon";
+/// Requests worked on at a time.
+const REQUESTS_MAX: u32 = 64;
+
+/// Registers `ipc.daemon` and serves it for as long as the bus runs. With a bridge it has the methods for that too.
+///
+/// # Errors
+/// What kept it from connecting or from being registered; nothing that a peer can cause.
+pub(crate) fn start(bus: &Bus, facts: Facts, bridge: Option<Rc<dyn Bridge>>) -> Result<(), Error> {
+    let owner = rustix::process::geteuid().as_raw();
+    let gid = rustix::process::getegid().as_raw();
+    let identity = Identity::Local { uid: owner, gid, pid: std::process::id() };
+    let peer = InternalPeer::connect(bus, identity, Transport::Internal, Access::Full)?;
+    let mut methods = Method::ALWAYS.to_vec();
+    if bridge.is_some() {
+        methods.extend(Method::WITH_BRIDGE);
+    }
+    let config = session::Config { name: SERVICE.to_owned(), preamble: false, ..session::Config::default() };
+    let now = clock::now();
+    let mut session = Session::connect(config, now);
+    session.register(now, offer(&methods)?)?;
+    let service = Rc::new(Service {
+        bus: bus.clone(),
+        peer: RefCell::new(peer),
+        session: RefCell::new(session),
+        methods,
+        facts,
+        bridge,
+        owner,
+        open: Cell::new(0),
+    });
+    service.transmit();
+    drop(spawn_local(service.run()));
+    Ok(())
+}
+
+fn offer(methods: &[Method]) -> Result<Offer, Error> {
+    let offered = methods.iter().map(|method| {
+        let name = MethodName::parse(method.name())?;
+        Ok(OfferedMethod { name, description: method.description().to_owned() })
+    });
+    Ok(Offer {
+        service: ServiceName::parse(SERVICE)?,
+        mode: RegisterMode::Exclusive,
+        queue: false,
+        methods: offered.collect::<Result<_, Error>>()?,
+    })
+}
+
+/// The service, shared by its tasks. Nothing of it is borrowed over an await.
+struct Service {
+    bus: Bus,
+    peer: RefCell<InternalPeer>,
+    session: RefCell<Session>,
+    /// In the order of the registration.
+    methods: Vec<Method>,
+    facts: Facts,
+    bridge: Option<Rc<dyn Bridge>>,
+    /// The user whose word counts beside root's.
+    owner: u32,
+    /// Requests that are worked on.
+    open: Cell<u32>,
+}
+
+impl Service {
+    /// Moves bytes and starts requests until the bus closes the connection.
+    async fn run(self: Rc<Self>) {
+        let mut input = Vec::new();
+        loop {
+            let is_open = poll_fn(|context| self.peer.borrow_mut().poll_receive(context, &mut input)).await;
+            if !is_open {
+                return;
+            }
+            self.session.borrow_mut().handle_input(clock::now(), &mut &input[..]);
+            input = Vec::new();
+            if !self.handle_session() {
+                return;
+            }
+            self.transmit();
+        }
+    }
+
+    /// Deals with what the session has to say. False when it is over.
+    fn handle_session(self: &Rc<Self>) -> bool {
+        loop {
+            let call = self.session.borrow_mut().poll_call();
+            let Some(call) = call else { break };
+            drop(spawn_local(Rc::clone(self).serve(call)));
+        }
+        loop {
+            let event = self.session.borrow_mut().poll_event();
+            match event {
+                Some(Event::Closed(reason)) => {
+                    tracing::debug!("{SERVICE} has ended: {reason}");
+                    return false;
+                }
+                // A request whose caller has gone is answered to nobody; nothing else concerns a service.
+                Some(_) => {}
+                None => return true,
+            }
+        }
+    }
+
+    async fn serve(self: Rc<Self>, call: Incoming) {
+        let outcome = if self.open.get() < REQUESTS_MAX {
+            self.open.set(self.open.get() + 1);
+            let outcome = self.answer(&call).await;
+            self.open.set(self.open.get() - 1);
+            outcome
+        } else {
+            Err(Error::quota("requests of ipc.daemon", REQUESTS_MAX.into()))
+        };
+        let reply = outcome.map(|answer| Payload::json(answer.to_string()));
+        self.session.borrow_mut().reply(call.key, reply);
+        self.transmit();
+    }
+
+    async fn answer(&self, call: &Incoming) -> Result<Value, Error> {
+        let method = self.methods.get(call.method).copied().ok_or_else(|| {
+            Error::new(ErrorCode::NoSuchMethod, format!("{SERVICE} has no method number {}", call.method))
+        })?;
+        method.check(&call.sender, self.owner)?;
+        let argument = call.payload.as_text().map_err(|error| {
+            Error::new(
+                ErrorCode::InvalidArgument,
+                format!("{} of {SERVICE}: {}", method.name(), error.message),
+            )
+        })?;
+        let argument = argument.trim();
+        match method {
+            Method::Status => Ok(self.status()),
+            Method::List => {
+                let kinds = Kinds::parse(argument)?;
+                let inventory = self.bus.look(|broker| Inventory::take(broker, kinds));
+                Ok(inventory.rows(&process::names(inventory.pids()).await))
+            }
+            Method::Describe => {
+                let inventory = self.bus.look(|broker| Inventory::of_service(broker, argument))?;
+                Ok(inventory.description(&process::names(inventory.pids()).await))
+            }
+            Method::BridgeList => Ok(self.bridge()?.list().into()),
+            Method::BridgeExpose => self.bridge()?.expose(argument),
+            Method::BridgeRemove => self.bridge()?.remove(argument),
+        }
+    }
+
+    fn status(&self) -> Value {
+        let bridged = self.bridge.as_ref().map(|bridge| bridge.addresses()).unwrap_or_default();
+        let broker = self.bus.look(crate::broker::Broker::status);
+        status(&self.facts, bridged, &broker, &self.bus.tally().by_name(), clock::now())
+    }
+
+    fn bridge(&self) -> Result<&Rc<dyn Bridge>, Error> {
+        self.bridge
+            .as_ref()
+            .ok_or_else(|| Error::new(ErrorCode::Unsupported, "this daemon has no network side"))
+    }
+
+    /// Hands what the session has written to the bus.
+    fn transmit(&self) {
+        let mut session = self.session.borrow_mut();
+        loop {
+            let sent = match session.transmit().next() {
+                Some(piece) => {
+                    self.peer.borrow_mut().send(piece);
+                    piece.len()
+                }
+                None => return,
+            };
+            session.transmitted(sent);
+        }
+    }
+}
