@@ -43,13 +43,15 @@ pub fn run() -> std::process::ExitCode {
             return u8::try_from(answer.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from);
         }
     };
-    match start(args) {
+    let exit = match start(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             logging::report(&failure);
             ExitCode::from(failure.exit.status())
         }
-    }
+    };
+    logging::finish();
+    exit
 }
 
 #[cfg(feature = "shell")]
@@ -63,7 +65,7 @@ fn start(args: args::Args) -> Result<(), failure::Failure> {
     if check_only {
         return Ok(());
     }
-    logging::start(config.log);
+    logging::start(config.log)?;
     logging::abort_on_panic();
     shell::run(config, &source, shell::Readiness::take(ready_fd)?)
 }

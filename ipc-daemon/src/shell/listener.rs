@@ -17,12 +17,12 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::connection::Connection;
-use super::rate::RateLimit;
 use super::readable::watch;
 use crate::broker::refusal_frame;
 use crate::bus::link::Link;
 use crate::bus::{Bus, Tally, access_denied};
 use crate::failure::Failure;
+use crate::logging::rate::RateLimit;
 
 /// Pause after the system had no resource for another connection.
 const PAUSE: Duration = Duration::from_millis(100);

@@ -1,4 +1,7 @@
-//! SHELL. Log lines, to the standard error.
+//! SHELL. Log lines, to the standard error: [`sink`] writes them, [`rate`] bounds those that peers can cause.
+
+pub(crate) mod rate;
+mod sink;
 
 use std::io::IsTerminal;
 
@@ -9,6 +12,7 @@ use tracing_subscriber::prelude::*;
 use crate::args::{LogFormat, LogLevel};
 use crate::config::Log;
 use crate::failure::Failure;
+use sink::Sink;
 
 /// How log lines are written, once it has been decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,14 +22,25 @@ enum Style {
 }
 
 /// Starts logging. To be called once.
-pub(crate) fn start(log: Log) {
+///
+/// # Errors
+/// 74 when the thread that writes cannot be started.
+pub(crate) fn start(log: Log) -> Result<(), Failure> {
+    let sink = Sink::to_standard_error()
+        .map_err(|error| Failure::io("start the thread that writes the log", error))?;
     let level = level_filter(log.level);
-    let lines = fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let lines = fmt::layer().with_writer(sink).with_target(false);
     let registry = tracing_subscriber::registry();
     match style(log.format, std::io::stderr().is_terminal(), std::env::var_os("NO_COLOR").is_some()) {
         Style::Text { is_coloured } => registry.with(lines.with_ansi(is_coloured).with_filter(level)).init(),
         Style::Json => registry.with(lines.json().flatten_event(true).with_filter(level)).init(),
     }
+    Ok(())
+}
+
+/// Sees to it that what was logged is written before the process ends.
+pub(crate) fn finish() {
+    sink::flush();
 }
 
 fn style(format: LogFormat, is_terminal: bool, no_colour: bool) -> Style {
@@ -61,6 +76,7 @@ pub(crate) fn report(failure: &Failure) {
 pub(crate) fn abort_on_panic() {
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
+        sink::flush();
         report(panic);
         eprintln!(
             "ipc-daemon: this is a defect of the daemon; it ends here, because its state is not to be trusted"
