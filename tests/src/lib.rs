@@ -4,5 +4,6 @@ pub mod allocations;
 pub mod daemon;
 pub mod fuzz_targets;
 pub mod golden;
+pub mod memory_bus;
 pub mod programs;
 pub mod rng;

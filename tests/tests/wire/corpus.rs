@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use ipc_core::wire::HEADER_BYTES;
-use ipc_tests::fuzz_targets::TARGETS;
+use ipc_tests::fuzz_targets::{TARGETS, sensible_client, truthful_daemon};
 use ipc_tests::golden::vectors;
 use ipc_tests::rng::for_each_seed;
 
@@ -36,6 +36,8 @@ fn derived(target: &str) -> Vec<(String, Vec<u8>)> {
                 (vector.name.to_owned(), [&vector.bytes[..1], envelope].concat())
             })
             .collect(),
+        "session" => vec![("a truthful daemon".to_owned(), truthful_daemon())],
+        "broker" => (0..4).map(|how| (format!("a sensible client, {how}"), sensible_client(how))).collect(),
         _ => Vec::new(),
     }
 }
@@ -70,6 +72,16 @@ fn codec_holds() {
 #[test]
 fn names_holds() {
     holds("names");
+}
+
+#[test]
+fn session_holds() {
+    holds("session");
+}
+
+#[test]
+fn broker_holds() {
+    holds("broker");
 }
 
 #[test]

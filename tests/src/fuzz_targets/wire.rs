@@ -1,5 +1,4 @@
-//! What is true of every input: functions that the fuzzer calls with bytes of its own, and the ordinary tests with those
-//! of `tests/corpus/` and seeded changes of them. Each panics when something that must hold does not.
+//! The decoders of bytes and of names.
 
 use ipc_core::name::{Filter, MethodName, ServiceName, TopicName};
 use ipc_core::wire::codec::{self, Wire};
@@ -10,13 +9,6 @@ use ipc_core::wire::message::{
 use ipc_core::wire::{Decoder, FrameLimits, HEADER_BYTES, Header, Kind, WireError};
 
 use crate::rng::Rng;
-
-/// A function that holds for every input.
-pub type Target = fn(&[u8]);
-
-/// Every target, by the name of its folder in `tests/corpus/`.
-pub const TARGETS: [(&str, Target); 3] =
-    [("decode_stream", decode_stream), ("codec", codec), ("names", names)];
 
 /// The limits of a connection that has said hello, small enough that inputs reach them.
 pub const LIMITS: FrameLimits = FrameLimits { payload_max_bytes: 1 << 20, frame_max_bytes: None };
