@@ -9,7 +9,10 @@
 //! | [`session`] | PURE | one end of one conversation, without sockets and without a clock |
 //! | [`transport`] | SHELL | kernel sockets, and where they are |
 //! | [`ConnectOptions`], [`CallOptions`], [`Backoff`] | SHELL | what both clients can be told |
+//! | [`blocking`] | SHELL | the client for programs without a runtime |
 
+#[cfg(feature = "blocking")]
+pub mod blocking;
 pub mod error;
 pub mod id;
 pub mod identity;

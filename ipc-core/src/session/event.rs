@@ -4,7 +4,7 @@ use crate::error::Error;
 use crate::id::{Epoch, PeerId};
 use crate::identity::Peer;
 use crate::name::{ServiceName, TopicName};
-use crate::payload::Payload;
+use crate::payload::{Payload, PayloadKind};
 use crate::time::Instant;
 pub use crate::wire::message::NameChange;
 
@@ -154,6 +154,57 @@ pub enum Delivery {
     Lost(Lost),
 }
 
+/// An event as it lies in what was read: nothing was copied for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EventRef<'a> {
+    /// The topic it was published to.
+    pub topic: &'a TopicName,
+    /// Its number in that topic.
+    pub sequence: u64,
+    /// Who published it, verified by the daemon.
+    pub sender: &'a Peer,
+    /// How to read the payload.
+    pub kind: PayloadKind,
+    /// What was published.
+    pub payload: &'a [u8],
+    /// W3C Trace Context, if the publisher gave one.
+    pub traceparent: Option<&'a str>,
+}
+
+impl<'a> From<&'a Received> for EventRef<'a> {
+    fn from(event: &'a Received) -> Self {
+        Self {
+            topic: &event.topic,
+            sequence: event.sequence,
+            sender: &event.sender,
+            kind: event.payload.kind,
+            payload: &event.payload.body,
+            traceparent: event.traceparent.as_deref(),
+        }
+    }
+}
+
+/// What a subscription gives, without owning it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeliveryRef<'a> {
+    /// See [`Delivery::Event`].
+    Event(EventRef<'a>),
+    /// See [`Delivery::Gap`].
+    Gap(&'a Missed),
+    /// See [`Delivery::Lost`].
+    Lost(&'a Lost),
+}
+
+impl<'a> From<&'a Delivery> for DeliveryRef<'a> {
+    fn from(delivery: &'a Delivery) -> Self {
+        match delivery {
+            Delivery::Event(event) => DeliveryRef::Event(EventRef::from(event)),
+            Delivery::Gap(missed) => DeliveryRef::Gap(missed),
+            Delivery::Lost(lost) => DeliveryRef::Lost(lost),
+        }
+    }
+}
+
 /// A change of a service name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NameEvent {
@@ -205,8 +256,6 @@ pub enum Event {
     Delivered(SubscriptionKey),
     /// A watch that was empty has something to take.
     NamesChanged(WatchKey),
-    /// A call to be served.
-    Call(Box<Incoming>),
     /// A call that is being served is not wanted any more; a reply would be thrown away.
     CallCancelled(InboundKey),
     /// A registration that waited its turn owns the name.

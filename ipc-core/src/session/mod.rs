@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `state`, `handshake` | where the conversation stands, and how it begins |
 //! | `requests`, `dispatch` | what goes out, what comes in |
+//! | `drain` | events handed on without being kept |
 //! | `inflight` | requests that wait for their one outcome |
 //! | `handles`, `announced` | our numbers for names, the daemon's numbers for peers and topics |
 //! | `registrations`, `inbound` | services we offer, calls we are serving |
@@ -16,6 +17,7 @@
 
 mod announced;
 mod dispatch;
+mod drain;
 mod event;
 mod handles;
 mod handshake;
@@ -34,9 +36,11 @@ mod watches;
 use core::time::Duration;
 use std::collections::VecDeque;
 
+pub use drain::Drain;
 pub use event::{
-    Answer, DaemonInfo, Delivery, Event, InboundKey, Incoming, Lost, Missed, NameChange, NameEvent, Outcome,
-    Published, Received, RegistrationKey, Reply, SubscriptionKey, Ticket, WatchKey,
+    Answer, DaemonInfo, Delivery, DeliveryRef, Event, EventRef, InboundKey, Incoming, Lost, Missed,
+    NameChange, NameEvent, Outcome, Published, Received, RegistrationKey, Reply, SubscriptionKey, Ticket,
+    WatchKey,
 };
 pub use handles::HandleKey;
 pub use registrations::{Offer, OfferedMethod};
@@ -186,6 +190,11 @@ impl Session {
 
     /// Takes in what was read; all of it is consumed.
     pub fn handle_input(&mut self, now: Instant, input: &mut &[u8]) {
+        self.handle_input_with(now, input, None);
+    }
+
+    /// As [`handle_input`](Session::handle_input), and hands the events of one subscription on at once.
+    pub fn handle_input_with(&mut self, now: Instant, input: &mut &[u8], mut drain: Option<Drain<'_>>) {
         // Frames borrow from the decoder, so it stands beside the session while they are handled.
         let mut decoder =
             core::mem::replace(&mut self.decoder, Decoder::new(handshake::LIMITS_BEFORE_WELCOME));
@@ -197,7 +206,10 @@ impl Session {
             }
             let was_greeting = self.state == State::Greeting;
             let handled = match decoder.next(input) {
-                Ok(Some(frame)) => self.handle_frame(now, frame),
+                Ok(Some(frame)) => match &mut drain {
+                    Some(drain) if self.can_drain(&frame, drain) => self.drain_event(&frame, drain),
+                    Some(_) | None => self.handle_frame(now, frame),
+                },
                 Ok(None) => break,
                 Err(error) => Err(error),
             };

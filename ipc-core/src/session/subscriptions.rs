@@ -88,6 +88,13 @@ impl Subscription {
         self.push(Err(error), 0)
     }
 
+    /// An event was handed on without being kept.
+    pub(super) fn passed(&mut self, sequence: u64) {
+        if self.is_literal {
+            self.last = Some(sequence);
+        }
+    }
+
     /// An event has come; says whether there is something to take where there was nothing.
     pub(super) fn event(&mut self, event: Received) -> bool {
         if self.is_literal {
@@ -154,6 +161,14 @@ impl Subscription {
             self.queued_bytes -= event.payload.len();
         }
         item
+    }
+
+    /// The oldest of what waits, unless it is the error that ended the subscription.
+    pub(super) fn pop_delivery(&mut self) -> Option<Delivery> {
+        if self.dropped.is_none() && matches!(self.queue.front(), Some(Err(_))) {
+            return None;
+        }
+        self.pop()?.ok()
     }
 
     /// Exchanges all that waits for `empty`, whose memory is used from here on.

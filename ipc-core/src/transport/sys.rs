@@ -1,4 +1,4 @@
-//! The only unsafe code of this library: two things the safe wrappers do not offer.
+//! The only unsafe code of this library: three things the safe wrappers do not offer.
 //!
 //! Each function here is safe to call with any argument; what makes it so is written at its unsafe block.
 
@@ -10,6 +10,8 @@ use std::sync::{Mutex, PoisonError};
 
 use nix::libc;
 use rustix::io::{Errno, FdFlags};
+#[cfg(feature = "blocking")]
+use rustix::net::{RecvFlags, recv};
 
 /// `SO_PASSRIGHTS` of Linux 6.16, which no wrapper knows yet (include/uapi/asm-generic/socket.h).
 const SO_PASSRIGHTS: libc::c_int = 83;
@@ -67,6 +69,30 @@ pub(super) fn take_inherited(number: RawFd) -> Result<OwnedFd, Errno> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
+/// Reads once from a socket, behind the end of `buffer` and at most `room` bytes, which it makes room for. Says how many.
+///
+/// The safe wrappers fill a vector to its capacity or want zeros written first, which for large payloads costs as much as
+/// reading them.
+///
+/// # Errors
+/// Those of recv(2).
+#[cfg(feature = "blocking")]
+pub(super) fn receive_onto(
+    socket: impl AsFd,
+    buffer: &mut Vec<u8>,
+    room: usize,
+    flags: RecvFlags,
+) -> Result<usize, Errno> {
+    buffer.reserve(room);
+    let length = buffer.len();
+    let Some(spare) = buffer.spare_capacity_mut().get_mut(..room) else { return Err(Errno::INVAL) };
+    let ((filled, _), _) = recv(socket, spare, flags)?;
+    let count = filled.len();
+    // SAFETY: `filled` is the front of the spare capacity, and all of its bytes were written by the kernel.
+    unsafe { buffer.set_len(length + count) };
+    Ok(count)
+}
+
 fn last_errno() -> Errno {
     std::io::Error::last_os_error().raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error)
 }
@@ -74,6 +100,7 @@ fn last_errno() -> Errno {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Write;
     use std::os::unix::net::UnixStream;
 
     #[test]
@@ -100,6 +127,22 @@ mod tests {
     fn standard_streams_are_duplicated() {
         let taken = take_inherited(2).unwrap();
         assert!(taken.as_raw_fd() > 2);
+    }
+
+    #[cfg(feature = "blocking")]
+    #[test]
+    fn no_more_is_received_than_asked_for() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        theirs.write_all(b"abcdef").unwrap();
+        let mut buffer = Vec::with_capacity(100);
+        buffer.push(b'>');
+        assert_eq!(receive_onto(&ours, &mut buffer, 4, RecvFlags::empty()), Ok(4));
+        assert_eq!(receive_onto(&ours, &mut buffer, 200, RecvFlags::empty()), Ok(2));
+        assert_eq!(buffer, b">abcdef");
+        assert_eq!(receive_onto(&ours, &mut buffer, 4, RecvFlags::DONTWAIT), Err(Errno::AGAIN));
+        drop(theirs);
+        assert_eq!(receive_onto(&ours, &mut buffer, 4, RecvFlags::empty()), Ok(0));
+        assert_eq!(buffer, b">abcdef");
     }
 
     #[test]

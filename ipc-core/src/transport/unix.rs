@@ -130,6 +130,20 @@ pub fn refuse_descriptors(socket: impl AsFd) -> Result<bool, Error> {
     }
 }
 
+/// Reads once from a socket, behind the end of `buffer` and at most `room` bytes; 0 is the end.
+///
+/// # Errors
+/// Those of recv(2).
+#[cfg(feature = "blocking")]
+pub(crate) fn receive_onto(
+    socket: impl AsFd,
+    buffer: &mut Vec<u8>,
+    room: usize,
+    flags: rustix::net::RecvFlags,
+) -> Result<usize, Errno> {
+    sys::receive_onto(socket, buffer, room, flags)
+}
+
 /// Where to connect to, and what must stay open until then.
 struct Target {
     address: SocketAddrUnix,

@@ -1,0 +1,137 @@
+//! Connecting, closing, and what the daemon said about itself.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::call::Started;
+use super::link::Link;
+use super::serve::Services;
+use crate::error::{Error, ErrorCode};
+use crate::limits::DEADLINE_MAX;
+use crate::options::ConnectOptions;
+use crate::session::{Config, DaemonInfo, Session, State};
+use crate::transport::{clock, unix};
+
+/// Size of the buffer that is read into, in bytes: a few hundred small frames for one system call.
+const READ_BUFFER_BYTES: usize = 64 * 1024;
+/// The next client's number.
+static NEXT_ID: AtomicU64 = AtomicU64::new(0);
+/// How long closing waits for the daemon to take the last bytes.
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(200);
+
+/// A connection to the daemon, for one thread at a time.
+///
+/// It can be sent to another thread and not shared: threads that call at the same time each open their own, which costs the
+/// daemon little. Dropping it closes the connection at once; open calls are then cancelled and services taken back.
+#[derive(Debug)]
+pub struct Client {
+    pub(super) link: Link,
+    pub(super) session: Session,
+    pub(super) read_buffer: Box<[u8]>,
+    pub(super) options: ConnectOptions,
+    pub(super) services: Services,
+    /// How often something was read.
+    pub(super) reads: u64,
+    pub(super) started: Started,
+    /// Whether the daemon was another one after the last reconnect.
+    pub(super) epoch_changed: bool,
+    /// Tells what was made by this client from what was made by another.
+    pub(super) id: u64,
+}
+
+impl Client {
+    /// Connects to the daemon and exchanges the first messages with it.
+    ///
+    /// # Errors
+    /// - `unreachable`: no daemon there, or it does not answer within [`ConnectOptions::connect_timeout`];
+    /// - `unauthenticated`, `unsafe_path`: it is not one's own daemon or the system's; nothing was sent;
+    /// - `permission_denied`: it does not let this user in;
+    /// - `unsupported_version`, `protocol_violation`: it speaks another language.
+    pub fn connect(options: ConnectOptions) -> Result<Self, Error> {
+        let deadline = clock::now() + options.connect_timeout;
+        let link = open_link(&options)?;
+        let now = clock::now();
+        let config = Config {
+            name: options.name.clone(),
+            preamble: true,
+            hello_timeout: deadline.since(now),
+            operation_timeout: options.call_timeout,
+            reports_completions: true,
+        };
+        let mut client = Self {
+            link,
+            session: Session::connect(config, now),
+            read_buffer: vec![0; READ_BUFFER_BYTES].into_boxed_slice(),
+            options,
+            services: Services::default(),
+            reads: 0,
+            started: Started::default(),
+            epoch_changed: false,
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+        };
+        client.greet()?;
+        Ok(client)
+    }
+
+    /// Waits until the daemon has answered the hello.
+    pub(super) fn greet(&mut self) -> Result<(), Error> {
+        while self.session.state() == State::Greeting {
+            self.step(None)?;
+        }
+        self.check_connected()
+    }
+
+    /// What the daemon said about itself.
+    pub fn daemon(&self) -> Option<&DaemonInfo> {
+        self.session.daemon()
+    }
+
+    /// The options it was connected with.
+    pub fn options(&self) -> &ConnectOptions {
+        &self.options
+    }
+
+    /// Whether the connection stands, as far as was read. When it does not, requests fail with `unreachable` until
+    /// [`reconnect`](Client::reconnect).
+    pub fn is_connected(&self) -> bool {
+        self.session.state() == State::Open
+    }
+
+    /// Deadline of calls that do not have their own.
+    pub fn timeout(&self) -> Duration {
+        self.options.call_timeout
+    }
+
+    /// Another deadline for calls that do not have their own; at most an hour counts. Other answers of the daemon are waited
+    /// for as long as [`ConnectOptions::call_timeout`] said when it was connected.
+    pub fn set_timeout(&mut self, timeout: Duration) {
+        self.options.call_timeout = timeout.min(DEADLINE_MAX);
+    }
+
+    /// Tells the daemon that this is the end, and closes. Open calls are cancelled, services taken back.
+    ///
+    /// # Errors
+    /// `unreachable` when the connection was lost before.
+    pub fn close(mut self) -> Result<(), Error> {
+        if let Some(error) = self.session.ended() {
+            return Err(Error::new(ErrorCode::Unreachable, error.message.clone()));
+        }
+        self.session.close();
+        // What the daemon does not take in that time it learns from the end of the connection.
+        self.flush_until(clock::now() + CLOSE_TIMEOUT)?;
+        Ok(())
+    }
+}
+
+impl AsFd for Client {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.link.as_fd()
+    }
+}
+
+/// A connection to the daemon that the options lead to, on which nothing was said yet.
+pub(super) fn open_link(options: &ConnectOptions) -> Result<Link, Error> {
+    let address = options.find_daemon()?;
+    unix::connect(&address, &options.trust(), options.connect_timeout).map(Link::new)
+}
