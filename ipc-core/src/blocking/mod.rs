@@ -45,6 +45,8 @@ mod pump;
 mod reconnect;
 mod serve;
 mod service;
+#[cfg(test)]
+mod tests;
 
 pub use call::{Method, PendingCall};
 pub use client::Client;
