@@ -5,6 +5,7 @@
 //! | [`broker`] | PURE | the whole bus as one state machine |
 //! | `bus` | SHELL | the broker with its connections: what a batch of input leads to |
 //! | `shell` | SHELL | the process around it: sockets, signals, readiness, the event loop |
+//! | `net` | SHELL | what all sockets share: accepting, readiness |
 //! | `admin` | SHELL | the service `ipc.daemon`, which answers for the daemon itself |
 //! | `args`, `config`, `logging`, `failure` | SHELL | what the daemon is told, and what it tells |
 //!
@@ -24,6 +25,8 @@ mod config;
 mod failure;
 #[cfg(feature = "shell")]
 mod logging;
+#[cfg(feature = "shell")]
+mod net;
 #[cfg(feature = "shell")]
 mod shell;
 

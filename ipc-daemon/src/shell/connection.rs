@@ -21,10 +21,10 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::greeting::Stranger;
-use super::readable::watch;
 use crate::broker::PeerKey;
 use crate::bus::link::Link;
 use crate::bus::{Bus, Tally};
+use crate::net::readable::watch;
 
 /// Bytes one connection may bring in before others have their turn.
 const READ_BUDGET_BYTES: usize = 256 * 1024;

@@ -12,7 +12,6 @@ use tokio::task::{JoinHandle, spawn_local};
 
 use super::idle::poll_before_park;
 use super::listener::Listener;
-use super::readable::watch;
 use super::readiness::{Readiness, announce_stopping};
 use super::signals::{Request, Signals};
 use super::startup::{Holdings, fit_to_system};
@@ -22,6 +21,7 @@ use crate::bus::Bus;
 use crate::bus::timer::Timer;
 use crate::config::{Config, Source};
 use crate::failure::Failure;
+use crate::net::readable::watch;
 
 /// Time for the peers to take their last frames before the process ends.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);

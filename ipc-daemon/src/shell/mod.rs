@@ -4,14 +4,12 @@
 //! - [`startup`], [`readiness`], [`signals`]: what an operator or a service manager sees of it;
 //! - [`listener`], [`connection`]: sockets, from accept to close; [`greeting`]: strangers among them;
 //! - [`idle`]: looking for work for a moment before sleeping;
-//! - [`readable`]: registration of descriptors with the runtime.
 
 mod connection;
 mod event_loop;
 mod greeting;
 mod idle;
 mod listener;
-mod readable;
 mod readiness;
 mod signals;
 mod startup;
