@@ -29,6 +29,14 @@ pub struct Vector {
     pub check: Box<dyn Fn(&Frame<'_>)>,
 }
 
+/// Set to `1`, has the tests write files of this folder that are not there yet; one that is there is never written.
+pub const WRITE_VARIABLE: &str = "IPC_GOLDEN_WRITE";
+
+/// True when missing files are to be written.
+pub fn is_writing() -> bool {
+    std::env::var(WRITE_VARIABLE).is_ok_and(|value| value == "1")
+}
+
 /// The folder of the vectors.
 pub fn folder() -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/golden"))

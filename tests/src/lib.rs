@@ -7,3 +7,4 @@ pub mod golden;
 pub mod memory_bus;
 pub mod programs;
 pub mod rng;
+pub mod transcript;

@@ -5,19 +5,15 @@ use std::process::{Command, Stdio};
 
 use ipc_core::wire::{Decoder, Kind};
 use ipc_tests::fuzz_targets::LIMITS;
-use ipc_tests::golden::{folder, parse, render, vectors};
+use ipc_tests::golden::{WRITE_VARIABLE, folder, is_writing, parse, render, vectors};
 
 use crate::with_frame;
 
-/// Set to `1`, writes the files of vectors that have none yet; a file that is there is never written.
-const WRITE_VARIABLE: &str = "IPC_GOLDEN_WRITE";
-
 #[test]
 fn every_vector_is_what_the_library_writes() {
-    let is_writing = std::env::var(WRITE_VARIABLE).is_ok_and(|value| value == "1");
     for vector in vectors() {
         let path = folder().join(format!("{}.hex", vector.name));
-        if is_writing && !path.exists() {
+        if is_writing() && !path.exists() {
             std::fs::write(&path, render(&vector)).unwrap();
         }
         let text = std::fs::read_to_string(&path).unwrap_or_else(|error| {

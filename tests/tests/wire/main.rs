@@ -4,6 +4,7 @@ mod corpus;
 mod golden;
 mod hostile;
 mod memory;
+mod replay;
 mod specification;
 
 use ipc_core::wire::{Decoder, Frame, PREAMBLE, WireError};

@@ -1,0 +1,223 @@
+//! The conversation that was recorded when the protocol first landed: every later broker and daemon says the same.
+
+use std::collections::BTreeMap;
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::net::UnixStream;
+
+use ipc_core::id::Handle;
+use ipc_core::limits::Limits;
+use ipc_core::wire::message::Resolve;
+use ipc_core::wire::{Decoder, FrameLimits, HEADER_BYTES, Header, Kind, PREAMBLE, encode_frame};
+use ipc_tests::daemon::{Daemon, PATIENCE};
+use ipc_tests::golden::{WRITE_VARIABLE, folder, is_writing, vectors};
+use ipc_tests::memory_bus::{MemoryBus, Received};
+use ipc_tests::transcript::{Bus, Step, parse, render, replay};
+
+/// A broker without sockets.
+struct InMemory {
+    bus: MemoryBus,
+    clients: BTreeMap<String, usize>,
+}
+
+impl InMemory {
+    fn new() -> Self {
+        Self { bus: MemoryBus::new(Limits::default()), clients: BTreeMap::new() }
+    }
+}
+
+impl Bus for InMemory {
+    fn connect(&mut self, client: &str) {
+        self.clients.insert(client.to_owned(), self.bus.connect(1000));
+    }
+
+    fn send(&mut self, client: &str, bytes: &[u8]) {
+        self.bus.send(self.clients[client], bytes);
+    }
+
+    fn receive(&mut self, client: &str) -> Option<Received> {
+        let inbox = &mut self.bus.client(self.clients[client]).inbox;
+        (!inbox.is_empty()).then(|| inbox.remove(0))
+    }
+}
+
+/// A daemon behind its socket.
+struct OverSocket {
+    daemon: Daemon,
+    clients: BTreeMap<String, UnixStream>,
+}
+
+impl Bus for OverSocket {
+    fn connect(&mut self, client: &str) {
+        let stream = UnixStream::connect(self.daemon.socket()).expect("the daemon is ready");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a bound on every wait");
+        stream.set_write_timeout(Some(PATIENCE)).expect("a bound on every wait");
+        self.clients.insert(client.to_owned(), stream);
+    }
+
+    fn send(&mut self, client: &str, bytes: &[u8]) {
+        (&self.clients[client]).write_all(bytes).expect("the daemon reads");
+    }
+
+    fn receive(&mut self, client: &str) -> Option<Received> {
+        let mut stream = &self.clients[client];
+        let mut bytes = vec![0; HEADER_BYTES];
+        match stream.read_exact(&mut bytes) {
+            Ok(()) => {}
+            Err(error) if matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::WouldBlock) => {
+                return None;
+            }
+            Err(error) => panic!("{client} reads: {error}"),
+        }
+        let header =
+            Header::parse(bytes.first_chunk().expect("a header")).expect("the daemon speaks the protocol");
+        let mut rest = vec![0; header.frame_bytes() - HEADER_BYTES];
+        stream.read_exact(&mut rest).expect("the frame is complete");
+        let payload = rest.split_off(header.envelope_len.into());
+        Some(Received { header, envelope: rest, payload })
+    }
+}
+
+#[test]
+fn the_first_conversation_replays_against_the_broker() {
+    replay(&recorded(), &mut InMemory::new());
+}
+
+#[test]
+fn the_first_conversation_replays_against_the_daemon() {
+    replay(&recorded(), &mut OverSocket { daemon: Daemon::start(), clients: BTreeMap::new() });
+}
+
+fn recorded() -> Vec<Step> {
+    let path = folder().join("first_conversation.txt");
+    if is_writing() && !path.exists() {
+        std::fs::write(&path, render(&record())).unwrap();
+    }
+    let text = std::fs::read_to_string(&path)
+        .unwrap_or_else(|error| panic!("{}: {error}; {WRITE_VARIABLE}=1 records it", path.display()));
+    parse(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// Has the conversation with the broker as it is, and writes down what it says.
+fn record() -> Vec<Step> {
+    let mut bus = InMemory::new();
+    let mut steps = Vec::new();
+    for (client, frames) in script() {
+        if !bus.clients.contains_key(client) {
+            bus.connect(client);
+            steps.push(Step::Connect(client.to_owned()));
+        }
+        for mut bytes in frames {
+            answer_the_latest_call(&steps, &mut bytes);
+            bus.send(client, &bytes);
+            steps.push(Step::Send(client.to_owned(), bytes));
+        }
+        for client in bus.clients.keys().cloned().collect::<Vec<_>>() {
+            while let Some(received) = bus.receive(&client) {
+                let bytes = [&received.header.to_bytes()[..], &received.envelope, &received.payload].concat();
+                steps.push(Step::Receive(client.clone(), bytes));
+            }
+        }
+    }
+    steps
+}
+
+/// A reply carries the number that the daemon gave the call.
+fn answer_the_latest_call(steps: &[Step], bytes: &mut [u8]) {
+    if bytes[0] != Kind::REPLY.0 {
+        return;
+    }
+    let call = steps.iter().rev().find_map(|step| match step {
+        Step::Receive(_, frame) if frame[0] == Kind::CALL.0 => Some(&frame[16..24]),
+        Step::Receive(..) | Step::Send(..) | Step::Connect(_) => None,
+    });
+    bytes[16..24].copy_from_slice(call.expect("there was a call"));
+}
+
+/// Who sends what, in order: golden frames and a few that break something.
+fn script() -> Vec<(&'static str, Vec<Vec<u8>>)> {
+    let vectors = vectors();
+    let golden = |name: &str| vectors.iter().find(|vector| vector.name == name).expect(name).bytes.clone();
+    let all = |names: &[&str]| names.iter().map(|name| golden(name)).collect::<Vec<_>>();
+    let hello = || vec![PREAMBLE.to_vec(), golden("hello")];
+    let numbered = |name: &str, correlation: u64| {
+        let mut bytes = golden(name);
+        bytes[16..24].copy_from_slice(&correlation.to_le_bytes());
+        bytes
+    };
+    let mut unknown = golden("ping");
+    unknown[0] = 0xee;
+    let mut bad_flags = golden("ping");
+    bad_flags[1] = 0x80;
+    vec![
+        ("service", [hello(), all(&["register"])].concat()),
+        ("caller", [hello(), all(&["watch_names"])].concat()),
+        ("caller", all(&["resolve", "call"])),
+        ("service", all(&["reply_to_daemon"])),
+        ("caller", vec![golden("call_traced")]),
+        ("service", vec![golden("reply_error")]),
+        ("caller", all(&["call_oneway"])),
+        ("caller", vec![numbered("call", 20)]),
+        ("caller", vec![numbered("cancel", 20)]),
+        ("caller", vec![numbered("call", 21), numbered("release", 0), numbered("call", 22)]),
+        ("service", all(&["reply_to_daemon"])),
+        ("caller", all(&["subscribe", "open_topic", "publish", "publish_oneway"])),
+        ("service", all(&["subscribe", "open_topic", "publish"])),
+        ("caller", all(&["unsubscribe", "ping"])),
+        ("caller", vec![nobody(30), unknown]),
+        ("second", [hello(), all(&["register"])].concat()),
+        ("service", vec![unregister_first()]),
+        ("caller", all(&["unwatch_names"])),
+        ("stranger", [hello(), vec![bad_flags]].concat()),
+        ("caller", all(&["close"])),
+    ]
+}
+
+/// Asks for a service that is not there.
+fn nobody(correlation: u64) -> Vec<u8> {
+    let handle = Handle { index: 9, generation: 1 };
+    let header = Header::new(Kind::RESOLVE).with_correlation(correlation).with_handle(handle);
+    let mut bytes = Vec::new();
+    let resolve = Resolve { service: "demo.nobody".into(), method: "title".into() };
+    encode_frame(&mut bytes, header, &resolve, b"").expect("a small frame");
+    bytes
+}
+
+/// Takes back the registration that the daemon in memory numbers first.
+fn unregister_first() -> Vec<u8> {
+    let handle = Handle { index: 1, generation: 0 };
+    Header::new(Kind::UNREGISTER).with_correlation(31).with_handle(handle).to_bytes().to_vec()
+}
+
+#[test]
+fn the_recorded_conversation_has_the_main_frames() {
+    let mut seen: Vec<Kind> = recorded()
+        .iter()
+        .filter_map(|step| match step {
+            Step::Receive(_, bytes) => Some(Kind(bytes[0])),
+            Step::Send(..) | Step::Connect(_) => None,
+        })
+        .collect();
+    seen.dedup();
+    for kind in [
+        Kind::WELCOME,
+        Kind::DONE,
+        Kind::PEER_ANNOUNCED,
+        Kind::NAME_CHANGED,
+        Kind::CALL,
+        Kind::REPLY,
+        Kind::CANCEL,
+        Kind::TOPIC_ANNOUNCED,
+        Kind::EVENT,
+        Kind::PONG,
+        Kind::ACQUIRED,
+        Kind::CLOSE,
+    ] {
+        assert!(seen.contains(&kind), "the conversation has no {kind:?}");
+    }
+    let limits = FrameLimits { payload_max_bytes: u32::MAX, frame_max_bytes: None };
+    for step in recorded() {
+        if let Step::Receive(_, bytes) = step {
+            assert!(Decoder::new(limits).next(&mut &bytes[..]).is_ok_and(|frame| frame.is_some()));
+        }
+    }
+}
