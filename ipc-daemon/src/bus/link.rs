@@ -11,6 +11,8 @@ use std::task::Waker;
 use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendFlags};
 
+use super::reaper::{Guard, Reaper, Received};
+
 /// Most pieces in one system call.
 const SLICES_MAX: usize = 16;
 
@@ -40,16 +42,19 @@ pub(crate) enum Sent {
 #[derive(Debug)]
 pub(crate) struct Link {
     socket: OwnedFd,
+    /// Where the kernel lets descriptors through. Dropped after the socket.
+    guard: Option<Guard>,
     writing: Cell<Writing>,
     is_closing: Cell<bool>,
     task: RefCell<Option<Waker>>,
 }
 
 impl Link {
-    /// A link over a connected, non-blocking socket.
-    pub(crate) fn new(socket: OwnedFd) -> Self {
+    /// A link over a connected, non-blocking socket; with a reaper if the kernel does not keep descriptors out.
+    pub(crate) fn new(socket: OwnedFd, reaper: Option<Reaper>) -> Self {
         Self {
             socket,
+            guard: reaper.map(Guard::new),
             writing: Cell::new(Writing::Open),
             is_closing: Cell::new(false),
             task: RefCell::new(None),
@@ -59,6 +64,25 @@ impl Link {
     /// The socket.
     pub(crate) fn socket(&self) -> &OwnedFd {
         &self.socket
+    }
+
+    /// Whether the peer could send descriptors, so that reading has to be done with [`Link::receive`].
+    pub(crate) fn is_guarded(&self) -> bool {
+        self.guard.is_some()
+    }
+
+    /// Reads once.
+    ///
+    /// # Errors
+    /// Those of recvmsg(2).
+    pub(crate) fn receive(&self, buffer: &mut [u8]) -> Result<Received, Errno> {
+        match &self.guard {
+            Some(guard) => guard.receive(&self.socket, buffer),
+            None => {
+                let bytes = rustix::io::retry_on_intr(|| rustix::io::read(&self.socket, &mut *buffer))?;
+                Ok(Received { bytes, descriptors: 0 })
+            }
+        }
     }
 
     /// Whether writing makes sense.
@@ -163,6 +187,14 @@ impl Link {
     }
 }
 
+impl Drop for Link {
+    fn drop(&mut self) {
+        if let Some(guard) = &self.guard {
+            guard.outlive(&self.socket);
+        }
+    }
+}
+
 impl AsRawFd for Link {
     fn as_raw_fd(&self) -> RawFd {
         self.socket.as_raw_fd()
@@ -178,7 +210,7 @@ mod tests {
     fn pair() -> (Link, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
-        (Link::new(ours.into()), theirs)
+        (Link::new(ours.into(), None), theirs)
     }
 
     #[test]

@@ -207,36 +207,44 @@ impl Connection {
 
     /// Reads once and deals with it. Says also whether the socket is known to be empty.
     fn read(&mut self) -> (Read, bool) {
-        let direct = match self.decoder.direct() {
-            Some((buffer, room)) => Some((read_into(&self.link, buffer, room), room)),
-            None => None,
-        };
-        let (result, asked, end) = match direct {
-            Some((result, room)) => {
-                let end = result.map_or(Ok(()), |_| self.receive(&[]));
-                (result, room, end)
+        match self.decoder.direct() {
+            Some((buffer, room)) if !self.link.is_guarded() => {
+                let result = read_into(&self.link, buffer, room);
+                let handled = result.map_or(Ok(()), |_| self.receive(&[]));
+                (Self::outcome(result, handled), result != Ok(room))
             }
-            None => {
+            _ => {
                 let bus = self.bus.clone();
                 let mut scratch = bus.scratch().borrow_mut();
-                let result =
-                    rustix::io::retry_on_intr(|| rustix::io::read(self.link.socket(), &mut scratch[..]));
-                let end = match result {
-                    Ok(count) if count > 0 => self.receive(&scratch[..count]),
-                    _ => Ok(()),
+                let result = self.link.receive(&mut scratch);
+                let handled = match result {
+                    Ok(received) if received.descriptors > 0 => self.refuse_descriptors(received.descriptors),
+                    Ok(received) if received.bytes > 0 => self.receive(&scratch[..received.bytes]),
+                    Ok(_) | Err(_) => Ok(()),
                 };
-                (result, scratch.len(), end)
+                let is_full = result.is_ok_and(|received| received.bytes == scratch.len());
+                // A read also ends behind bytes that came with descriptors.
+                let is_cut = result.is_ok_and(|received| received.descriptors > 0);
+                (Self::outcome(result.map(|received| received.bytes), handled), !is_full && !is_cut)
             }
-        };
-        let read = match (result, end) {
-            (Ok(0), _) => Read::EndOfInput,
+        }
+    }
+
+    fn outcome(result: Result<usize, Errno>, handled: Result<(), End>) -> Read {
+        match (result, handled) {
             (Ok(_), Err(end)) => Read::End(end),
+            (Ok(0), Ok(())) => Read::EndOfInput,
             (Ok(count), Ok(())) => Read::Bytes(count),
             (Err(Errno::AGAIN), _) => Read::Nothing,
             (Err(_), _) => Read::End(End::Gone),
-        };
-        let is_empty = !matches!(result, Ok(count) if count == asked);
-        (read, is_empty)
+        }
+    }
+
+    /// Nobody has agreed to take descriptors.
+    fn refuse_descriptors(&self, count: usize) -> Result<(), End> {
+        let error = WireError::UnexpectedDescriptors(u8::try_from(count).unwrap_or(u8::MAX));
+        self.bus.turn(|broker, _| broker.handle_violation(self.key, error));
+        Ok(())
     }
 
     /// Hands what was read to the broker, frame by frame, as one turn of the bus.

@@ -13,6 +13,7 @@ use rustix::net::SendFlags;
 use super::connection::Connection;
 use crate::broker::refusal_frame;
 use crate::bus::link::Link;
+use crate::bus::reaper::Reaper;
 use crate::bus::{Bus, Tally, access_denied};
 use crate::failure::Failure;
 use crate::logging::rate::RateLimit;
@@ -27,6 +28,8 @@ pub(crate) struct Listener {
     acceptor: Acceptor<UnixListener>,
     /// Who may connect beside root.
     owner: u32,
+    /// Where the kernel does not keep descriptors out.
+    reaper: Option<Reaper>,
     log: RateLimit,
 }
 
@@ -36,10 +39,15 @@ impl Listener {
     /// # Errors
     /// 74 when the runtime cannot watch it.
     pub(crate) fn new(bus: Bus, socket: UnixListener) -> Result<Self, Failure> {
+        let reaper = if unix::refuse_descriptors(&socket)? {
+            None
+        } else {
+            Some(Reaper::start().map_err(|error| Failure::io("start a thread", error))?)
+        };
         let acceptor =
             Acceptor::new(socket).map_err(|error| Failure::io("watch the listening socket", error))?;
         let owner = rustix::process::geteuid().as_raw();
-        Ok(Self { bus, acceptor, owner, log: RateLimit::new(clock::now()) })
+        Ok(Self { bus, acceptor, owner, reaper, log: RateLimit::new(clock::now()) })
     }
 
     /// Accepts for as long as the daemon runs. Cancel safe.
@@ -53,7 +61,7 @@ impl Listener {
 
     /// Lets a connection in, or tells it why not.
     fn welcome(&self, socket: OwnedFd) {
-        let link = Rc::new(Link::new(socket));
+        let link = Rc::new(Link::new(socket, self.reaper.clone()));
         let admitted = unix::peer_credentials(link.socket()).and_then(|identity| {
             self.check_access(&identity)?;
             self.bus.connect_socket(identity, Rc::clone(&link))
