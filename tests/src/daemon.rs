@@ -26,6 +26,8 @@ pub struct Options {
     pub arguments: Vec<OsString>,
     /// Variables beside those that every daemon of a test gets.
     pub environment: Vec<(OsString, OsString)>,
+    /// A program that starts the daemon, with its own arguments; the daemon's command line is put behind them.
+    pub launcher: Vec<OsString>,
     /// Text of a configuration file.
     pub config: Option<String>,
     /// Runtime directory; one of its own if there is none.
@@ -38,6 +40,12 @@ impl Options {
     /// With further arguments.
     pub fn with_arguments<T: Into<OsString>>(arguments: impl IntoIterator<Item = T>) -> Self {
         Self { arguments: arguments.into_iter().map(Into::into).collect(), ..Self::default() }
+    }
+
+    /// Started by a shell script, which is to end with `exec "$@"`.
+    pub fn with_script(script: &str) -> Self {
+        let launcher = ["sh", "-c", script, "sh"].map(OsString::from).to_vec();
+        Self { launcher, ..Self::default() }
     }
 
     /// With the text of a configuration file.
@@ -62,7 +70,7 @@ pub struct Daemon {
     process: OwnedFd,
     stderr: Option<JoinHandle<String>>,
     runtime_dir: PathBuf,
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 impl Daemon {
@@ -106,7 +114,14 @@ impl Daemon {
         let own = |name: &str| directory.path().join(name);
         let runtime_dir = options.runtime_dir.clone().unwrap_or_else(|| own("run"));
         let state_dir = options.state_dir.clone().unwrap_or_else(|| own("state"));
-        let mut command = Command::new(program("ipc-daemon"));
+        let mut command = match options.launcher.split_first() {
+            Some((launcher, arguments)) => {
+                let mut command = Command::new(launcher);
+                command.args(arguments).arg(program("ipc-daemon"));
+                command
+            }
+            None => Command::new(program("ipc-daemon")),
+        };
         command.arg("--runtime-dir").arg(&runtime_dir).arg("--state-dir").arg(state_dir);
         // The standard output becomes the descriptor for readiness: the one that std can hand over.
         command.args(["--ready-fd", "1", "--log-format", "text"]).args(&options.arguments);
@@ -130,7 +145,7 @@ impl Daemon {
             pipe.read_to_end(&mut bytes).expect("the standard error can be read");
             String::from_utf8_lossy(&bytes).into_owned()
         });
-        Self { child, process, stderr: Some(stderr), runtime_dir, _directory: directory }
+        Self { child, process, stderr: Some(stderr), runtime_dir, directory }
     }
 
     /// Its process id.
@@ -153,6 +168,12 @@ impl Daemon {
         let mut address = OsString::from("unix:");
         address.push(self.socket());
         address
+    }
+
+    /// Writes another configuration and has the daemon read it. The daemon must have been started with one.
+    pub fn reload(&self, config: &str) {
+        std::fs::write(self.directory.path().join("daemon.toml"), config).expect("the file is written");
+        self.signal(Signal::HUP);
     }
 
     /// Sends a signal.
@@ -201,6 +222,18 @@ impl Drop for Daemon {
             eprintln!("standard error of the daemon:\n{text}");
         }
     }
+}
+
+/// Tries until `condition` holds; false when it does not in time. For what nothing announces.
+pub fn eventually(mut condition: impl FnMut() -> bool) -> bool {
+    let end = Instant::now() + PATIENCE;
+    while Instant::now() < end {
+        if condition() {
+            return true;
+        }
+        std::thread::yield_now();
+    }
+    false
 }
 
 fn is_foreign(variable: &str) -> bool {

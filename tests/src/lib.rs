@@ -6,5 +6,6 @@ pub mod fuzz_targets;
 pub mod golden;
 pub mod memory_bus;
 pub mod programs;
+pub mod raw;
 pub mod rng;
 pub mod transcript;

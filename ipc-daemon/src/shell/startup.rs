@@ -102,7 +102,8 @@ fn draw_epoch() -> Result<Epoch, Failure> {
 /// Raises the limit of open files and cuts the number of connections to what that allows.
 pub(crate) fn fit_to_system(limits: &mut Limits) -> Result<(), Failure> {
     let open_files = process::raise_open_files_limit()?;
-    let possible = u32::try_from(open_files.saturating_mul(CONNECTIONS_SHARE_PERCENT) / 100).unwrap_or(u32::MAX).max(1);
+    let possible =
+        u32::try_from(open_files.saturating_mul(CONNECTIONS_SHARE_PERCENT) / 100).unwrap_or(u32::MAX).max(1);
     limits.connections_max = limits.connections_max.min(possible);
     limits.connections_per_uid_max = limits.connections_per_uid_max.min(possible);
     Ok(())

@@ -1,8 +1,13 @@
 //! A daemon from start to stop, as whoever starts it sees it.
 
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::Path;
+use std::process::Command;
 
-use ipc_tests::daemon::{Daemon, Options, Signal};
+use ipc_core::wire::Kind;
+use ipc_tests::daemon::{Daemon, Options, PATIENCE, Signal, eventually};
+use ipc_tests::programs::program;
+use ipc_tests::raw::{RawPeer, greeting};
 
 #[test]
 fn a_daemon_becomes_ready_stops_when_asked_and_leaves_no_socket() {
@@ -49,4 +54,139 @@ fn a_wrong_configuration_exits_78_with_line_and_column() {
     let ended = Daemon::try_start(&Options::with_config("\n[limits]\nno_such_limit = 1\n")).unwrap_err();
     assert_eq!(ended.status.code(), Some(78), "{ended:#?}");
     assert!(ended.stderr.contains("daemon.toml:3:"), "{}", ended.stderr);
+}
+
+#[test]
+fn of_many_daemons_started_at_once_one_serves_and_the_others_exit_75() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = Options { runtime_dir: Some(directory.path().to_owned()), ..Options::default() };
+    let started: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..8).map(|_| scope.spawn(|| Daemon::try_start(&options))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    let (serving, ended): (Vec<_>, Vec<_>) = started.into_iter().partition(Result::is_ok);
+    assert_eq!(serving.len(), 1);
+    for ended in ended {
+        let ended = ended.unwrap_err();
+        assert_eq!(ended.status.code(), Some(75), "{ended:#?}");
+    }
+    RawPeer::greeted(&serving[0].as_ref().unwrap().socket()).0.ping(1);
+}
+
+#[test]
+fn something_else_in_place_of_the_socket_is_not_touched() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("bus.sock");
+    std::fs::write(&socket, "precious").unwrap();
+    let options = Options { runtime_dir: Some(directory.path().to_owned()), ..Options::default() };
+    let ended = Daemon::try_start(&options).unwrap_err();
+    assert_eq!(ended.status.code(), Some(74), "{ended:#?}");
+    assert_eq!(std::fs::read_to_string(&socket).unwrap(), "precious");
+}
+
+#[test]
+fn a_directory_that_others_can_write_to_exits_77() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
+    let options = Options { runtime_dir: Some(directory.path().to_owned()), ..Options::default() };
+    let ended = Daemon::try_start(&options).unwrap_err();
+    assert_eq!(ended.status.code(), Some(77), "{ended:#?}");
+    assert!(ended.stderr.contains("chmod go-w"), "{}", ended.stderr);
+}
+
+#[test]
+fn a_path_that_fits_into_no_socket_address_works() {
+    let directory = tempfile::tempdir().unwrap();
+    let long = directory.path().join("d".repeat(120));
+    let daemon = Daemon::start_with(&Options { runtime_dir: Some(long.clone()), ..Options::default() });
+    assert!(daemon.socket().as_os_str().len() > 107);
+    // Reached from where its name is short.
+    let link = directory.path().join("short");
+    std::os::unix::fs::symlink(&long, &link).unwrap();
+    RawPeer::greeted(&link.join("bus.sock")).0.ping(1);
+    assert_eq!(daemon.stop().status.code(), Some(0));
+}
+
+#[test]
+fn the_socket_and_its_directory_are_private() {
+    let daemon = Daemon::start();
+    let mode = |path: &Path| std::fs::symlink_metadata(path).unwrap().permissions().mode() & 0o7777;
+    assert_eq!(mode(daemon.runtime_dir()), 0o700);
+    assert_eq!(mode(&daemon.socket()), 0o600);
+}
+
+#[test]
+fn the_effective_configuration_is_printed_and_checked() {
+    let daemon = program("ipc-daemon");
+    let run = |arguments: &[&str], level: &str| {
+        let mut command = Command::new(&daemon);
+        command.args(arguments).env("IPC_LOG", level).env("IPC_CONFIG", "").env("HOME", "/nonexistent");
+        command.env_remove("XDG_CONFIG_HOME").output().unwrap()
+    };
+    let printed = run(&["--print-config", "--log-format", "json"], "warn");
+    assert_eq!(printed.status.code(), Some(0), "{printed:?}");
+    let text = String::from_utf8(printed.stdout).unwrap();
+    for line in ["format = \"json\"", "level = \"warn\"", "connections_max = 16384"] {
+        assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
+    }
+    assert_eq!(run(&["--check-config"], "info").status.code(), Some(0));
+    assert_eq!(run(&["--check-config"], "loud").status.code(), Some(78));
+    assert_eq!(run(&["--check-config", "--config", "/nonexistent"], "info").status.code(), Some(78));
+    assert_eq!(run(&["--no-such-flag"], "info").status.code(), Some(2));
+}
+
+#[test]
+fn a_reload_applies_limits_and_a_wrong_file_changes_nothing() {
+    let daemon = Daemon::start_with(&Options::with_config("[limits]\nconnections_max = 2\n"));
+    let is_let_in = |daemon: &Daemon| {
+        let mut peer = RawPeer::connect(&daemon.socket());
+        peer.try_send(&greeting("reload"));
+        peer.receive().is_some_and(|frame| frame.header.kind == Kind::WELCOME)
+    };
+    let (_held, _) = RawPeer::greeted(&daemon.socket());
+    assert!(!is_let_in(&daemon), "one of the two is the daemon's own");
+    daemon.reload("[limits]\nconnections_max = 3\n");
+    assert!(eventually(|| is_let_in(&daemon)));
+    daemon.reload("[limits]\nconnections_max = nonsense\n");
+    let ended = daemon.stop();
+    assert_eq!(ended.status.code(), Some(0));
+}
+
+#[test]
+fn a_socket_that_was_handed_over_is_served_and_left_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("handed.sock");
+    // What a service manager does: the socket becomes descriptor 3, and the variables say so.
+    let script = "import os, socket, sys\n\
+        listener = socket.socket(socket.AF_UNIX)\n\
+        listener.bind(sys.argv[1])\n\
+        listener.listen(8)\n\
+        os.dup2(listener.fileno(), 3)\n\
+        os.set_inheritable(3, True)\n\
+        os.environ.update(LISTEN_FDS='1', LISTEN_PID=str(os.getpid()))\n\
+        os.execv(sys.argv[2], sys.argv[2:])\n";
+    let launcher = vec!["python3".into(), "-c".into(), script.into(), path.clone().into_os_string()];
+    let daemon = Daemon::start_with(&Options { launcher, ..Options::default() });
+    assert!(!daemon.socket().exists(), "nothing is bound beside what was handed over");
+    RawPeer::greeted(&path).0.ping(1);
+    assert_eq!(daemon.stop().status.code(), Some(0));
+    assert!(path.exists());
+}
+
+#[test]
+fn a_service_manager_is_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("notify.sock");
+    let manager = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    manager.set_read_timeout(Some(PATIENCE)).unwrap();
+    let environment = vec![("NOTIFY_SOCKET".into(), path.into_os_string())];
+    let daemon = Daemon::start_with(&Options { environment, ..Options::default() });
+    let told = || {
+        let mut buffer = [0; 256];
+        let count = manager.recv(&mut buffer).unwrap();
+        String::from_utf8_lossy(&buffer[..count]).into_owned()
+    };
+    assert_eq!(told(), "READY=1\n");
+    daemon.stop();
+    assert_eq!(told(), "STOPPING=1\n");
 }

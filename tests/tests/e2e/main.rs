@@ -1,3 +1,6 @@
 //! End to end: real processes, real sockets.
 
+mod exhaustion;
 mod lifecycle;
+mod shutdown;
+mod strangers;

@@ -1,0 +1,78 @@
+//! When something runs out: descriptors, room in a socket, patience.
+
+use std::io::Write;
+
+use ipc_core::ErrorCode;
+use ipc_core::wire::{Header, Kind};
+use ipc_tests::daemon::{Daemon, Options};
+use ipc_tests::raw::{RawPeer, frame, greeting};
+
+#[test]
+fn a_full_file_table_refuses_and_recovers() {
+    let options = Options {
+        config: Some("[limits]\nconnections_max = 1000\n".to_owned()),
+        ..Options::with_script("ulimit -n 40; exec \"$@\"")
+    };
+    let daemon = Daemon::start_with(&options);
+    let (mut first, _) = RawPeer::greeted(&daemon.socket());
+    let mut held = Vec::new();
+    let mut refused = None;
+    for _ in 0..64 {
+        let mut peer = RawPeer::connect(&daemon.socket());
+        peer.try_send(&greeting("many"));
+        let Some(answer) = peer.receive() else { continue };
+        if answer.header.kind == Kind::CLOSE {
+            refused = Some(answer.close_reason());
+            break;
+        }
+        held.push(peer);
+    }
+    let (code, message) = refused.expect("64 connections do not fit into 40 descriptors");
+    assert_eq!(code, ErrorCode::QuotaExceeded, "{message}");
+    assert!(!held.is_empty());
+    first.ping(1);
+    drop(held);
+    first.ping(2);
+    RawPeer::greeted(&daemon.socket()).0.ping(3);
+}
+
+#[test]
+fn one_connection_more_than_the_limit_is_refused_with_its_name() {
+    // One of them is the daemon's own.
+    let daemon = Daemon::start_with(&Options::with_config("[limits]\nconnections_max = 3\n"));
+    let mut held: Vec<RawPeer> = (0..2).map(|_| RawPeer::greeted(&daemon.socket()).0).collect();
+    let mut third = RawPeer::connect(&daemon.socket());
+    let (code, message) = third.receive().expect("a reason").close_reason();
+    assert_eq!(code, ErrorCode::QuotaExceeded);
+    assert!(message.contains("connections_max"), "{message}");
+    held[0].ping(1);
+    drop(held.pop());
+    // The place is free as soon as the daemon has seen the end, which comes before anything sent later.
+    held[0].ping(2);
+    RawPeer::greeted(&daemon.socket()).0.ping(3);
+}
+
+#[test]
+fn whoever_does_not_read_gets_everything_once_it_does() {
+    let daemon = Daemon::start();
+    let (mut peer, _) = RawPeer::greeted(&daemon.socket());
+    let (mut witness, _) = RawPeer::greeted(&daemon.socket());
+    // More than a socket holds, less than the daemon queues for one connection.
+    let count = 500u64;
+    let payload = vec![7; 4096];
+    let mut stream = peer.stream().try_clone().unwrap();
+    let sender = std::thread::spawn(move || {
+        for correlation in 0..count {
+            let ping = frame(Header::new(Kind::PING).with_correlation(correlation), &(), &payload);
+            stream.write_all(&ping).unwrap();
+        }
+    });
+    sender.join().unwrap();
+    witness.ping(1);
+    for correlation in 0..count {
+        let pong = peer.receive().expect("every ping has its pong");
+        assert_eq!((pong.header.kind, pong.header.correlation), (Kind::PONG, correlation));
+        assert_eq!(pong.body.len(), 4096);
+    }
+    peer.ping(count);
+}
