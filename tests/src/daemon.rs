@@ -48,6 +48,23 @@ impl Options {
         Self { launcher, ..Self::default() }
     }
 
+    /// Started the way a service manager does it: a listening socket at `path`, with the permissions `mode`, is
+    /// descriptor 3, and the variables say so.
+    pub fn with_handed_over(path: &Path, mode: u32) -> Self {
+        let script = "import os, socket, sys\n\
+            listener = socket.socket(socket.AF_UNIX)\n\
+            listener.bind(sys.argv[1])\n\
+            os.chmod(sys.argv[1], int(sys.argv[2], 8))\n\
+            listener.listen(8)\n\
+            os.dup2(listener.fileno(), 3)\n\
+            os.set_inheritable(3, True)\n\
+            os.environ.update(LISTEN_FDS='1', LISTEN_PID=str(os.getpid()))\n\
+            os.execv(sys.argv[3], sys.argv[3:])\n";
+        let mut launcher: Vec<OsString> = vec!["python3".into(), "-c".into(), script.into()];
+        launcher.extend([path.as_os_str().to_owned(), format!("{mode:o}").into()]);
+        Self { launcher, ..Self::default() }
+    }
+
     /// With the text of a configuration file.
     pub fn with_config(text: impl Into<String>) -> Self {
         Self { config: Some(text.into()), ..Self::default() }

@@ -4,9 +4,12 @@ use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
+use ipc_core::id::Handle;
 use ipc_core::limits::PAYLOAD_MAX_CEILING_BYTES;
-use ipc_core::wire::codec::Wire;
-use ipc_core::wire::message::{Close, ErrorBody, Hello, Welcome};
+use ipc_core::wire::codec::{List, Wire};
+use ipc_core::wire::message::{
+    Close, ErrorBody, Hello, MethodInfo, Register, RegisterMode, Resolve, Welcome,
+};
 use ipc_core::wire::{
     Decoder, FEATURES, Flags, FrameLimits, Header, Kind, PREAMBLE, VERSION_MAX, VERSION_MIN, encode_frame,
 };
@@ -158,4 +161,32 @@ impl RawPeer {
         assert_eq!((pong.header.kind, pong.header.correlation), (Kind::PONG, correlation), "{pong:?}");
         assert_eq!(pong.body, b"ping");
     }
+}
+
+/// A service that never answers, and a caller whose call waits there.
+///
+/// # Panics
+/// When the daemon does not bring them together.
+pub fn open_call(socket: &Path) -> (RawPeer, RawPeer) {
+    let (mut service, _) = RawPeer::greeted(socket);
+    let register = Register {
+        service: "test.silent".into(),
+        mode: RegisterMode::Exclusive,
+        queue: false,
+        methods: List(vec![MethodInfo { name: "wait".into(), description: "".into() }]),
+    };
+    service.send(&frame(Header::new(Kind::REGISTER).with_correlation(1), &register, &[]));
+    assert_eq!(service.receive().expect("a frame").header.kind, Kind::DONE);
+    let (mut caller, _) = RawPeer::greeted(socket);
+    let handle = Handle { index: 0, generation: 1 };
+    let resolve = Resolve { service: "test.silent".into(), method: "wait".into() };
+    let header = Header::new(Kind::RESOLVE).with_correlation(1).with_handle(handle);
+    caller.send(&frame(header, &resolve, &[]));
+    assert_eq!(caller.receive().expect("a frame").error(), None);
+    let header = Header::new(Kind::CALL).with_correlation(2).with_handle(handle);
+    caller.send(&frame(header, &(), b"?"));
+    let announced = service.receive().expect("a frame");
+    assert_eq!(announced.header.kind, Kind::PEER_ANNOUNCED);
+    assert_eq!(service.receive().expect("a frame").header.kind, Kind::CALL);
+    (service, caller)
 }

@@ -315,3 +315,40 @@ fn read_into(link: &Link, buffer: &mut Vec<u8>, room: usize) -> Result<usize, Er
     buffer.truncate(start + result.unwrap_or(0));
     result
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::{Broker, Config};
+    use crate::bus::timer::Timer;
+    use ipc_core::id::Epoch;
+    use ipc_core::identity::Identity;
+    use ipc_core::limits::Limits;
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn a_connection_costs_little_memory_while_it_is_idle() {
+        let config = Config { limits: Limits::default(), epoch: Epoch(1), server: String::new() };
+        let bus = Bus::new(Broker::new(config), Rc::new(Timer::new().unwrap()));
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let link = Rc::new(Link::new(ours.into(), None));
+        let identity = Identity::Local { uid: 0, gid: 0, pid: 1 };
+        let key = bus.connect_socket(identity, Rc::clone(&link)).unwrap();
+        let future = Connection::new(bus, key, link).run();
+        assert!(size_of_val(&future) <= 512, "{} bytes", size_of_val(&future));
+    }
+
+    #[test]
+    fn a_direct_read_never_goes_past_its_frame() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let link = Link::new(ours.into(), None);
+        rustix::io::write(&theirs, &[7; 100]).unwrap();
+        for (capacity, room) in [(10, 10), (64, 30), (60, 60)] {
+            let mut buffer = Vec::with_capacity(capacity);
+            assert_eq!(read_into(&link, &mut buffer, room), Ok(room));
+            assert_eq!(buffer, vec![7; room]);
+        }
+        assert_eq!(rustix::net::shutdown(&theirs, rustix::net::Shutdown::Write), Ok(()));
+        assert_eq!(read_into(&link, &mut Vec::with_capacity(64), 30), Ok(0));
+    }
+}

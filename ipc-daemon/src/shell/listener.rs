@@ -78,15 +78,12 @@ impl Listener {
         }
     }
 
-    /// Until a policy says otherwise the bus is open to the daemon's own user and to root.
     fn check_access(&self, identity: &Identity) -> Result<(), Error> {
-        match identity {
-            Identity::Local { uid, .. } if *uid == self.owner || *uid == 0 => Ok(()),
-            Identity::Local { .. } | Identity::Remote { .. } => {
-                Tally::add(&self.bus.tally().refused_access);
-                Err(access_denied(identity))
-            }
+        if is_admitted(identity, self.owner) {
+            return Ok(());
         }
+        Tally::add(&self.bus.tally().refused_access);
+        Err(access_denied(identity))
     }
 
     fn log_refusal(&self, error: &Error) {
@@ -119,8 +116,31 @@ impl Listener {
     }
 }
 
+/// Until a policy says otherwise the bus is open to the daemon's own user and to root.
+fn is_admitted(identity: &Identity, owner: u32) -> bool {
+    match identity {
+        Identity::Local { uid, .. } => *uid == owner || *uid == 0,
+        Identity::Remote { .. } => false,
+    }
+}
+
 /// A courtesy to a connection that is closed in the next moment: it may be gone already.
 fn refuse(socket: &OwnedFd, error: &Error) {
     // Whoever is gone needs no reason any more.
     let _ = rustix::net::send(socket, &refusal_frame(error), SendFlags::NOSIGNAL);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bus_is_open_to_its_own_user_and_to_root() {
+        let local = |uid| Identity::Local { uid, gid: 0, pid: 1 };
+        for (uid, expected) in [(999, false), (1000, true), (1001, false), (0, true), (65_534, false)] {
+            assert_eq!(is_admitted(&local(uid), 1000), expected, "{uid}");
+        }
+        let remote = Identity::Remote { principal: "root".to_owned(), address: String::new() };
+        assert!(!is_admitted(&remote, 0));
+    }
 }

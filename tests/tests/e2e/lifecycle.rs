@@ -156,17 +156,7 @@ fn a_reload_applies_limits_and_a_wrong_file_changes_nothing() {
 fn a_socket_that_was_handed_over_is_served_and_left_alone() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("handed.sock");
-    // What a service manager does: the socket becomes descriptor 3, and the variables say so.
-    let script = "import os, socket, sys\n\
-        listener = socket.socket(socket.AF_UNIX)\n\
-        listener.bind(sys.argv[1])\n\
-        listener.listen(8)\n\
-        os.dup2(listener.fileno(), 3)\n\
-        os.set_inheritable(3, True)\n\
-        os.environ.update(LISTEN_FDS='1', LISTEN_PID=str(os.getpid()))\n\
-        os.execv(sys.argv[2], sys.argv[2:])\n";
-    let launcher = vec!["python3".into(), "-c".into(), script.into(), path.clone().into_os_string()];
-    let daemon = Daemon::start_with(&Options { launcher, ..Options::default() });
+    let daemon = Daemon::start_with(&Options::with_handed_over(&path, 0o600));
     assert!(!daemon.socket().exists(), "nothing is bound beside what was handed over");
     RawPeer::greeted(&path).0.ping(1);
     assert_eq!(daemon.stop().status.code(), Some(0));

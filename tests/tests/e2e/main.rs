@@ -1,5 +1,6 @@
 //! End to end: real processes, real sockets.
 
+mod departure;
 mod exhaustion;
 mod lifecycle;
 mod shutdown;
