@@ -59,9 +59,14 @@ impl Listener {
         self.acceptor.run(handle).await;
     }
 
+    /// Even a connection that is refused may hold descriptors that must not be closed here.
+    fn link(&self, socket: OwnedFd) -> Link {
+        Link::new(socket, self.reaper.clone())
+    }
+
     /// Lets a connection in, or tells it why not.
     fn welcome(&self, socket: OwnedFd) {
-        let link = Rc::new(Link::new(socket, self.reaper.clone()));
+        let link = Rc::new(self.link(socket));
         let admitted = unix::peer_credentials(link.socket()).and_then(|identity| {
             self.check_access(&identity)?;
             self.bus.connect_socket(identity, Rc::clone(&link))
@@ -73,7 +78,7 @@ impl Listener {
             }
             Err(error) => {
                 self.log_refusal(&error);
-                refuse(link.socket(), &error);
+                refuse(&link, &error);
             }
         }
     }
@@ -99,7 +104,7 @@ impl Listener {
         error.detail_mut().resource = Some("open_files".to_owned());
         self.log_refusal(&error);
         if let Some(socket) = refused {
-            refuse(&socket, &error);
+            refuse(&self.link(socket), &error);
         }
     }
 
@@ -109,7 +114,7 @@ impl Listener {
             .with_hint("connect again when it has been started anew");
         for _ in 0..BACKLOG_MAX {
             match self.acceptor.next_waiting() {
-                Some(socket) => refuse(&socket, &error),
+                Some(socket) => refuse(&self.link(socket), &error),
                 None => return,
             }
         }
@@ -125,9 +130,9 @@ fn is_admitted(identity: &Identity, owner: u32) -> bool {
 }
 
 /// A courtesy to a connection that is closed in the next moment: it may be gone already.
-fn refuse(socket: &OwnedFd, error: &Error) {
+fn refuse(link: &Link, error: &Error) {
     // Whoever is gone needs no reason any more.
-    let _ = rustix::net::send(socket, &refusal_frame(error), SendFlags::NOSIGNAL);
+    let _ = rustix::net::send(link.socket(), &refusal_frame(error), SendFlags::NOSIGNAL);
 }
 
 #[cfg(test)]

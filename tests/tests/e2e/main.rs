@@ -3,5 +3,6 @@
 mod departure;
 mod exhaustion;
 mod lifecycle;
+mod payloads;
 mod shutdown;
 mod strangers;
