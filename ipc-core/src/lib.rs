@@ -8,11 +8,14 @@
 //! | [`wire`] | PURE | bytes to frames and back |
 //! | [`session`] | PURE | one end of one conversation, without sockets and without a clock |
 //! | [`transport`] | SHELL | kernel sockets, and where they are |
+//! | [`client`], [`service`] | SHELL | the async client, and how a process offers methods |
 //! | [`ConnectOptions`], [`CallOptions`], [`Backoff`] | SHELL | what both clients can be told |
 //! | [`blocking`] | SHELL | the client for programs without a runtime |
 
 #[cfg(feature = "blocking")]
 pub mod blocking;
+#[cfg(feature = "client")]
+pub mod client;
 pub mod error;
 pub mod id;
 pub mod identity;
@@ -21,16 +24,22 @@ pub mod name;
 #[cfg(feature = "transport")]
 mod options;
 pub mod payload;
+#[cfg(feature = "client")]
+pub mod service;
 pub mod session;
 pub mod time;
 #[cfg(feature = "transport")]
 pub mod transport;
 pub mod wire;
 
+#[cfg(feature = "client")]
+pub use client::Client;
 pub use error::{Error, ErrorCode, ServiceError};
 pub use identity::{Identity, Peer};
 #[cfg(feature = "transport")]
 pub use options::{Backoff, CallOptions, ConnectOptions};
 pub use payload::{Payload, PayloadKind};
+#[cfg(feature = "client")]
+pub use service::Service;
 #[cfg(feature = "transport")]
 pub use transport::Address;

@@ -30,6 +30,11 @@ impl Inbound {
         self.calls.len()
     }
 
+    /// Whether a call is being served.
+    pub(super) fn contains(&self, key: InboundKey) -> bool {
+        self.calls.get(key.0).is_some()
+    }
+
     /// Takes a call in.
     ///
     /// # Errors

@@ -328,6 +328,11 @@ impl Session {
         self.output.bare(Header::new(Kind::UNREGISTER).with_correlation(correlation).with_handle(handle));
     }
 
+    /// Whether somebody still waits for the answer to a call that is being served.
+    pub fn is_wanted(&self, key: InboundKey) -> bool {
+        self.inbound.contains(key)
+    }
+
     /// Answers a call that is being served, or just ends it if it wants no answer or is not wanted any more.
     /// A payload that is too large becomes the error `payload_too_large`.
     pub fn reply(&mut self, key: InboundKey, outcome: Result<Payload, Error>) {

@@ -1,0 +1,120 @@
+//! Connecting, and connecting again.
+
+use std::collections::hash_map::RandomState;
+use std::future::poll_fn;
+use std::hash::{BuildHasher, Hasher};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::net::UnixStream;
+use tokio::time::{Instant as Timer, sleep_until, timeout_at};
+
+use super::shared::{State, Wakes};
+use super::socket::Socket;
+use crate::error::{Error, ErrorCode};
+use crate::options::ConnectOptions;
+use crate::session::{Config, DaemonInfo, Session, State as Stage};
+use crate::transport::{clock, unix};
+
+/// Pauses while the daemon's queue of new connections is full.
+const FULL_PAUSE_FIRST: Duration = Duration::from_millis(1);
+const FULL_PAUSE_MAX: Duration = Duration::from_millis(50);
+
+/// One attempt; `None` when the daemon's queue is full just now.
+pub(super) fn try_socket(options: &ConnectOptions) -> Result<Option<Socket>, Error> {
+    let address = options.find_daemon()?;
+    let Some(stream) = unix::try_connect(&address, &options.trust())? else { return Ok(None) };
+    let stream = UnixStream::from_std(stream)
+        .map_err(|error| Error::new(ErrorCode::Io, format!("cannot wait for the connection: {error}")))?;
+    Ok(Some(Socket::new(stream)))
+}
+
+/// A connection whose hello was answered.
+pub(super) async fn connect(options: &ConnectOptions) -> Result<(State, DaemonInfo), Error> {
+    let end = Timer::now() + options.connect_timeout;
+    let socket = socket(options, end).await?;
+    let config = Config {
+        name: options.name.clone(),
+        preamble: true,
+        hello_timeout: options.connect_timeout,
+        operation_timeout: options.call_timeout,
+        reports_completions: true,
+    };
+    let session = Session::connect(config, clock::now());
+    let mut state = State::new(session, socket, options.poll_before_park);
+    let greeted = timeout_at(end, poll_fn(|cx| poll_greeting(&mut state, cx))).await;
+    if greeted.is_err() {
+        state.session.handle_timeout(clock::now() + options.connect_timeout);
+    }
+    match (state.session.daemon().cloned(), state.session.ended()) {
+        (_, Some(error)) => Err(error.clone()),
+        (Some(welcome), None) => Ok((state, welcome)),
+        (None, None) => Err(Error::new(ErrorCode::Unreachable, "the daemon did not answer the hello")),
+    }
+}
+
+async fn socket(options: &ConnectOptions, end: Timer) -> Result<Socket, Error> {
+    let mut pause = FULL_PAUSE_FIRST;
+    loop {
+        if let Some(socket) = try_socket(options)? {
+            return Ok(socket);
+        }
+        let next = Timer::now() + pause;
+        if next >= end {
+            return Err(unix::busy_error(&options.find_daemon()?, options.connect_timeout));
+        }
+        sleep_until(next).await;
+        pause = (pause * 2).min(FULL_PAUSE_MAX);
+    }
+}
+
+/// Moves bytes until the daemon has answered the hello, or it is clear that it will not.
+fn poll_greeting(state: &mut State, cx: &mut Context<'_>) -> Poll<()> {
+    // Nobody waits for anything yet but this future.
+    let mut wakes = Wakes::new();
+    while state.session.state() == Stage::Greeting {
+        state.flush(cx, &mut wakes);
+        if !state.read_once(cx, &mut wakes) {
+            return Poll::Pending;
+        }
+    }
+    Poll::Ready(())
+}
+
+/// A number that differs from client to client: their pauses should not be in step.
+pub(super) fn random() -> u32 {
+    // The keys of a fresh map are the one source of randomness that the standard library offers.
+    RandomState::new().build_hasher().finish() as u32
+}
+
+/// Where a lost connection stands.
+#[derive(Debug)]
+pub(super) enum Phase {
+    /// There is a connection.
+    Connected,
+    /// The next attempt comes at `until`; so many have failed.
+    Pausing { until: crate::time::Instant, failed: u32 },
+    /// There is a connection whose hello was not answered yet; so many attempts have failed before.
+    Greeting { failed: u32 },
+    /// It is over.
+    Over,
+}
+
+impl Phase {
+    /// How many attempts have failed since there was a connection.
+    pub(super) fn failed(&self) -> u32 {
+        match self {
+            Phase::Connected | Phase::Over => 0,
+            Phase::Pausing { failed, .. } | Phase::Greeting { failed } => *failed,
+        }
+    }
+
+    /// The next phase after one more failure, or `Over` when it is given up.
+    pub(super) fn after_failure(options: &ConnectOptions, failed: u32) -> Self {
+        let pause = options.reconnect.and_then(|backoff| backoff.pause(failed, random()));
+        match pause {
+            Some(pause) => Phase::Pausing { until: clock::now() + pause, failed },
+            None => Phase::Over,
+        }
+    }
+}
