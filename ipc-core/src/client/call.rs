@@ -9,7 +9,8 @@ use std::task::{Context, Poll, ready};
 use tokio::task::coop;
 
 use super::Handle;
-use super::shared::{Shared, State, Wakes};
+use super::shared::{Shared, State};
+use super::wakers::Wakes;
 use crate::error::{Error, ErrorCode};
 use crate::options::CallOptions;
 use crate::payload::Payload;

@@ -10,7 +10,8 @@ use tokio::time::{Instant as Timer, Sleep, sleep_until};
 
 use super::events::ConnectionEvent;
 use super::reconnect::{self, Phase};
-use super::shared::{LENT_MAX, Reader, Shared, State, Wakes};
+use super::shared::{LENT_MAX, Reader, Shared, State};
+use super::wakers::Wakes;
 use crate::error::{Error, ErrorCode};
 use crate::service::{Dispatcher, Job};
 use crate::session::Event;

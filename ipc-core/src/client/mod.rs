@@ -3,7 +3,7 @@
 //! [`Client`] is a cheap handle on one connection; all clones share it. One task, the driver, moves the bytes when there
 //! is company; a caller that is the only one waiting does so itself.
 //!
-//! - `shared`: what handles and driver share, and who reads the socket;
+//! - `shared`, `turns`, `wakers`: what handles and driver share, whose turn it is to read, who is to be woken;
 //! - `driver`, `reconnect`: the one task, and what it does when the connection is lost;
 //! - `socket`, `spin`: bytes in and out, and looking again before sleeping;
 //! - `call`, `subscription`, `names`, `serving`, `events`: what users hold.
@@ -18,6 +18,8 @@ mod shared;
 mod socket;
 mod spin;
 mod subscription;
+mod turns;
+mod wakers;
 
 use std::sync::Arc;
 use std::task::Poll;

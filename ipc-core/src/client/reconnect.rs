@@ -9,8 +9,9 @@ use std::time::Duration;
 use tokio::net::UnixStream;
 use tokio::time::{Instant as Timer, sleep_until, timeout_at};
 
-use super::shared::{State, Wakes};
+use super::shared::State;
 use super::socket::Socket;
+use super::wakers::Wakes;
 use crate::error::{Error, ErrorCode};
 use crate::options::ConnectOptions;
 use crate::session::{Config, DaemonInfo, Session, State as Stage};

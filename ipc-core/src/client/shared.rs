@@ -4,7 +4,6 @@
 //! no other task has to run for its answer. In company, or when the daemon may speak unasked, the driver does, and
 //! writes for all of them at once.
 
-use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -15,13 +14,12 @@ use tokio::task::JoinHandle;
 use super::events::ConnectionEvent;
 use super::socket::Socket;
 use super::spin::Spin;
+use super::wakers::{WakerLists, WakerTable, Wakes};
 use crate::error::{Error, ErrorCode};
 use crate::options::ConnectOptions;
 use crate::payload::Payload;
 use crate::service::{Offered, Replies, Wanted};
-use crate::session::{
-    DaemonInfo, Event, InboundKey, Outcome, RegistrationKey, Session, State as Stage, Ticket,
-};
+use crate::session::{DaemonInfo, Event, InboundKey, RegistrationKey, Session, Ticket};
 use crate::time::Instant;
 use crate::transport::clock;
 
@@ -29,9 +27,6 @@ use crate::transport::clock;
 pub(super) const LENT_MAX: Duration = Duration::from_millis(50);
 /// Connection events that a slow observer can fall behind.
 const EVENTS_KEPT: usize = 64;
-
-/// Wakers to be woken once the lock is released.
-pub(super) type Wakes = Vec<Waker>;
 
 /// What the handles of a client and its driver share.
 #[derive(Debug)]
@@ -112,55 +107,6 @@ pub(super) enum Reader {
     Nobody,
 }
 
-/// Wakers by slot.
-#[derive(Debug, Default)]
-pub(super) struct WakerTable(Vec<Option<Waker>>);
-
-impl WakerTable {
-    /// `waker` is the one to wake for `slot`.
-    pub(super) fn set(&mut self, slot: usize, waker: &Waker) {
-        if self.0.len() <= slot {
-            self.0.resize(slot + 1, None);
-        }
-        if let Some(entry) = self.0.get_mut(slot) {
-            match entry {
-                Some(known) if known.will_wake(waker) => {}
-                _ => *entry = Some(waker.clone()),
-            }
-        }
-    }
-
-    pub(super) fn take(&mut self, slot: usize) -> Option<Waker> {
-        self.0.get_mut(slot)?.take()
-    }
-
-    fn drain(&mut self, wakes: &mut Wakes) {
-        wakes.extend(self.0.drain(..).flatten());
-    }
-}
-
-/// Wakers by slot, several for each.
-#[derive(Debug, Default)]
-pub(super) struct WakerLists(Vec<(usize, Waker)>);
-
-impl WakerLists {
-    fn push(&mut self, slot: usize, waker: &Waker) {
-        if !self.0.iter().any(|(at, known)| *at == slot && known.will_wake(waker)) {
-            self.0.push((slot, waker.clone()));
-        }
-    }
-
-    /// Takes out those of one slot.
-    pub(super) fn take(&mut self, slot: usize, wakes: &mut Wakes) {
-        let of_slot = self.0.extract_if(.., |(at, _)| *at == slot);
-        wakes.extend(of_slot.map(|(_, waker)| waker));
-    }
-
-    fn drain(&mut self, wakes: &mut Wakes) {
-        wakes.extend(self.0.drain(..).map(|(_, waker)| waker));
-    }
-}
-
 /// How the driver is reached.
 #[derive(Debug, Default)]
 pub(super) struct DriverLink {
@@ -190,8 +136,8 @@ pub(crate) struct State {
     pub(super) driver: DriverLink,
     /// Requests that a future waits for.
     pub(super) waiting: usize,
-    lone_waker: Option<Waker>,
-    request_wakers: WakerTable,
+    pub(super) lone_waker: Option<Waker>,
+    pub(super) request_wakers: WakerTable,
     pub(super) subscription_wakers: WakerTable,
     pub(super) watch_wakers: WakerTable,
     pub(super) registration_wakers: WakerTable,
@@ -209,7 +155,7 @@ pub(crate) struct State {
     /// The last time that was looked at.
     pub(super) now: Instant,
     /// The driver has moved bytes since it last had nothing to read.
-    is_fresh: bool,
+    pub(super) is_fresh: bool,
 }
 
 impl State {
@@ -252,181 +198,6 @@ impl State {
         }
     }
 
-    /// Makes sure that the driver's timer is not later than what is due, nor later than it should listen again.
-    fn keep_driver_near(&mut self, wakes: &mut Wakes) {
-        let mut due = self.now + LENT_MAX;
-        if let Some(timeout) = self.session.poll_timeout() {
-            due = due.min(timeout);
-        }
-        if self.driver.armed.is_none_or(|armed| armed > due) {
-            self.notify_driver(wakes);
-        }
-    }
-
-    /// Whether this caller may read the socket itself.
-    fn is_alone(&self) -> bool {
-        self.waiting == 1 && !self.stopping && self.socket.is_some() && !self.session.is_listening()
-    }
-
-    /// The outcome of a request, or the task is woken when it is there.
-    pub(super) fn poll_request(
-        &mut self,
-        ticket: Ticket,
-        cx: &mut Context<'_>,
-        wakes: &mut Wakes,
-    ) -> Poll<Outcome> {
-        if let Some(outcome) = self.session.take(ticket) {
-            self.end_request(ticket, wakes);
-            return Poll::Ready(outcome);
-        }
-        if self.is_alone() {
-            return self.poll_alone(ticket, cx, wakes);
-        }
-        self.take_socket_back(wakes);
-        self.request_wakers.set(ticket.slot(), cx.waker());
-        if self.session.pending_bytes() > 0 {
-            self.notify_driver(wakes);
-        }
-        self.keep_driver_timely(wakes);
-        Poll::Pending
-    }
-
-    /// In company the driver reads, and needs to run only for what is due earlier than it knows.
-    fn keep_driver_timely(&mut self, wakes: &mut Wakes) {
-        if let Some(timeout) = self.session.poll_timeout()
-            && self.driver.armed.is_none_or(|armed| armed > timeout)
-        {
-            self.notify_driver(wakes);
-        }
-    }
-
-    /// Company has come: the driver reads from here on.
-    pub(super) fn take_socket_back(&mut self, wakes: &mut Wakes) {
-        match self.reader {
-            Reader::Driver => return,
-            Reader::Lone(ticket) => {
-                if let Some(waker) = &self.lone_waker {
-                    self.request_wakers.set(ticket.slot(), waker);
-                }
-            }
-            Reader::Nobody => {}
-        }
-        self.spin.cancel();
-        self.reader = Reader::Driver;
-        self.notify_driver(wakes);
-    }
-
-    fn poll_alone(&mut self, ticket: Ticket, cx: &mut Context<'_>, wakes: &mut Wakes) -> Poll<Outcome> {
-        if self.reader != Reader::Lone(ticket) {
-            self.reader = Reader::Lone(ticket);
-            self.keep_driver_near(wakes);
-            self.spin.cancel();
-            self.spin.begin(self.now);
-        }
-        while let Some(socket) = &mut self.socket {
-            socket.poll_flush(cx, &mut self.session);
-            let read = if self.spin.is_open() {
-                match self.look_again(cx) {
-                    Some(read) => read,
-                    None => continue,
-                }
-            } else {
-                socket.poll_read(cx, &mut self.session)
-            };
-            let Poll::Ready(read) = read else { break };
-            self.after_read(read, wakes);
-            if let Some(outcome) = self.session.take(ticket) {
-                self.spin.hit();
-                self.end_request(ticket, wakes);
-                return Poll::Ready(outcome);
-            }
-        }
-        if self.lone_waker.as_ref().is_none_or(|known| !known.will_wake(cx.waker())) {
-            self.lone_waker = Some(cx.waker().clone());
-        }
-        Poll::Pending
-    }
-
-    /// One look at the socket without sleeping; `None` when the window has ended.
-    fn look_again(&mut self, cx: &mut Context<'_>) -> Option<Poll<io::Result<usize>>> {
-        rustix::thread::sched_yield();
-        let socket = self.socket.as_mut()?;
-        match socket.try_read(&mut self.session) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                if self.session.direct().is_some() {
-                    self.spin.cancel();
-                    return None;
-                }
-                if self.spin.look_again(clock::now()) {
-                    cx.waker().wake_by_ref();
-                    return Some(Poll::Pending);
-                }
-                None
-            }
-            read => Some(Poll::Ready(read)),
-        }
-    }
-
-    /// The driver's part: writes what waits.
-    pub(super) fn flush(&mut self, cx: &mut Context<'_>, wakes: &mut Wakes) {
-        if let Some(socket) = &mut self.socket
-            && self.session.pending_bytes() > 0
-        {
-            socket.poll_flush(cx, &mut self.session);
-            self.is_fresh = true;
-        }
-        self.settle(wakes);
-    }
-
-    /// The driver's part: reads once, unless a lone caller does. Says whether there was something.
-    pub(super) fn read_once(&mut self, cx: &mut Context<'_>, wakes: &mut Wakes) -> bool {
-        match self.reader {
-            Reader::Driver => {}
-            Reader::Lone(_) => return false,
-            Reader::Nobody => self.reader = Reader::Driver,
-        }
-        if core::mem::take(&mut self.is_fresh) {
-            self.spin.begin(self.now);
-        }
-        let looked = if self.spin.is_open() && self.socket.is_some() { self.look_again(cx) } else { None };
-        let read = match (looked, &mut self.socket) {
-            (Some(read), _) => read,
-            (None, Some(socket)) => socket.poll_read(cx, &mut self.session),
-            (None, None) => return false,
-        };
-        let Poll::Ready(read) = read else { return false };
-        self.spin.hit();
-        self.is_fresh = true;
-        self.after_read(read, wakes);
-        true
-    }
-
-    /// What a read came to.
-    fn after_read(&mut self, read: io::Result<usize>, wakes: &mut Wakes) {
-        match read {
-            Ok(0) => {
-                let failure = self.socket.as_ref().and_then(Socket::write_failure);
-                self.session.handle_eof(failure.as_deref());
-            }
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => {
-                let failure = format!("reading from the daemon failed: {error}");
-                self.session.handle_eof(Some(&failure));
-            }
-        }
-        self.now = clock::now();
-        self.settle(wakes);
-        if self.session.state() == Stage::Closed {
-            if let Some(mut socket) = self.socket.take() {
-                // The last words, as far as the kernel takes them at once.
-                socket.flush(&mut self.session);
-            }
-            self.take_socket_back(wakes);
-            self.notify_driver(wakes);
-        }
-    }
-
     /// Names those whose wait is over.
     pub(super) fn settle(&mut self, wakes: &mut Wakes) {
         while let Some(ticket) = self.session.poll_completed() {
@@ -435,27 +206,6 @@ impl State {
         if !self.room_wakers.is_empty() && !self.session.is_backed_up() {
             wakes.append(&mut self.room_wakers);
         }
-    }
-
-    /// A request has its outcome, or nobody waits for it any more.
-    fn end_request(&mut self, ticket: Ticket, wakes: &mut Wakes) {
-        self.waiting -= 1;
-        self.request_wakers.take(ticket.slot());
-        if self.reader == Reader::Lone(ticket) {
-            self.reader = Reader::Nobody;
-            if self.session.pending_bytes() > 0 {
-                self.notify_driver(wakes);
-            }
-            self.keep_driver_near(wakes);
-        }
-    }
-
-    /// The future of a request was dropped.
-    pub(super) fn abandon_request(&mut self, ticket: Ticket, wakes: &mut Wakes) {
-        self.session.abandon(ticket);
-        self.end_request(ticket, wakes);
-        self.spin.cancel();
-        self.notify_driver(wakes);
     }
 
     /// Waits until the output has room for what nobody waits for.
