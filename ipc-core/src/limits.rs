@@ -102,7 +102,7 @@ limits! {
     /// Largest frame before the hello was answered, in bytes.
     frame_before_hello_max_bytes: u32 = 4096, 256, 65_536;
     /// Largest payload, in bytes.
-    payload_max_bytes: u32 = 16 << 20, 1, PAYLOAD_MAX_CEILING_BYTES;
+    payload_max_bytes: u32 = 16 << 20, PAYLOAD_BEFORE_WELCOME_MAX_BYTES, PAYLOAD_MAX_CEILING_BYTES;
     /// Bytes queued toward one connection; an empty queue takes one frame of any legal size.
     queue_per_connection_max_bytes: u32 = 8 << 20, 4096, 1 << 30;
     /// Bytes queued toward all connections of one uid.

@@ -269,7 +269,7 @@ impl Service {
         let max = ipc_core::limits::METHODS_PER_SERVICE_MAX;
         let unknown: Vec<Method> = unknown.cloned().collect();
         if self.methods.len() + unknown.len() > max {
-            return Err(Error::quota("methods of one service", max as u64));
+            return Err(Error::quota("methods_per_service_max", max as u64));
         }
         self.methods.extend(unknown);
         let number_of = |known: &Method| claim.methods.iter().position(|own| own.name == known.name);

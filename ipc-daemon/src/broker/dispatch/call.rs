@@ -180,6 +180,7 @@ impl Broker {
     }
 
     pub(super) fn cancel(&mut self, peer: PeerKey, frame: &Frame<'_>) -> Outcome {
+        frame.decode::<()>()?;
         // A call that has just ended is past cancelling; its outcome is on its way.
         if let Some(key) = self.calls.find(peer, frame.header.correlation) {
             self.counters.calls_cancelled += 1;

@@ -3,7 +3,7 @@
 use ipc_core::limits::{PING_PAYLOAD_MAX_BYTES, PROGRAM_NAME_MAX_BYTES};
 use ipc_core::wire::codec::Text;
 use ipc_core::wire::message::{Hello, Welcome};
-use ipc_core::wire::{FEATURES, Frame, Header, Kind, VERSION_MAX, VERSION_MIN, WireError};
+use ipc_core::wire::{FEATURES, Flags, Frame, Header, Kind, VERSION_MAX, VERSION_MIN, WireError};
 use ipc_core::{Error, ErrorCode};
 
 use super::Outcome;
@@ -15,6 +15,12 @@ impl Broker {
     pub(super) fn hello(&mut self, peer: PeerKey, frame: &Frame<'_>) -> Outcome {
         if frame.header.kind != Kind::HELLO {
             return Err(WireError::UnexpectedKind(frame.header.kind.0));
+        }
+        if frame.header.flags != Flags::NONE {
+            return Err(WireError::UnknownFlags(frame.header.flags.bits()));
+        }
+        if frame.header.payload_len != 0 {
+            return Err(WireError::Envelope("this kind of frame has no payload"));
         }
         let hello: Hello = frame.decode()?;
         if hello.name.0.len() > PROGRAM_NAME_MAX_BYTES {
@@ -48,10 +54,11 @@ impl Broker {
     }
 
     pub(super) fn ping(&mut self, peer: PeerKey, frame: &Frame<'_>) -> Outcome {
+        frame.decode::<()>()?;
         let payload = frame.body.as_slice();
         if payload.len() > PING_PAYLOAD_MAX_BYTES {
             let max = PING_PAYLOAD_MAX_BYTES as u64;
-            let mut error = Error::quota("payload of a ping", max);
+            let mut error = Error::quota("ping_payload_max_bytes", max);
             error.code = ErrorCode::PayloadTooLarge;
             self.refuse(peer, Kind::DONE, frame.header.correlation, &error);
             return Ok(());

@@ -26,10 +26,11 @@ impl Broker {
             Phase::Greeting => return self.hello(peer, &frame),
             Phase::InputEnded | Phase::Closing => return Ok(()),
         }
-        if frame.header.flags.contains(Flags::ERROR) && frame.header.kind != Kind::REPLY {
+        let kind = frame.header.kind;
+        if frame.header.flags.contains(Flags::ERROR) && kind != Kind::REPLY && Kind::ALL.contains(&kind) {
             return Err(WireError::UnknownFlags(frame.header.flags.bits()));
         }
-        match frame.header.kind {
+        match kind {
             Kind::CALL => self.call(now, peer, frame),
             Kind::REPLY => self.reply(peer, frame),
             Kind::PUBLISH => self.publish(peer, &frame),
@@ -107,6 +108,7 @@ impl Broker {
     }
 
     fn release_handle(&mut self, peer: PeerKey, frame: &Frame<'_>) -> Outcome {
+        frame.decode::<()>()?;
         let known = self.peers.get(peer).map(|state| state.target(frame.header.handle));
         if !matches!(known, None | Some(Target::Nothing)) {
             self.bind(peer, frame, Target::Nothing);

@@ -55,6 +55,7 @@ impl Broker {
     }
 
     pub(super) fn unregister(&mut self, peer: PeerKey, frame: &Frame<'_>) -> Outcome {
+        frame.decode::<()>()?;
         let registration = frame.header.handle.index;
         let Some(state) = self.peers.get_mut(peer) else { return Ok(()) };
         let Some(name) = state.registrations.remove(&registration) else {
