@@ -137,6 +137,12 @@ impl MemoryBus {
         self.flush();
     }
 
+    /// Ends what a client sends, while it still receives.
+    pub fn end_input(&mut self, at: usize) {
+        self.broker.handle_eof(self.clients[at].key);
+        self.flush();
+    }
+
     /// Moves what waits for a client that reads again.
     pub fn resume(&mut self, at: usize) {
         self.clients[at].reads = true;

@@ -1,12 +1,14 @@
 //! A recorded conversation of several clients with the bus, and replaying it against any later daemon.
 //!
-//! A line is `CLIENT connects`, `CLIENT > HEX` for bytes that it sends, or `CLIENT < HEX` for a frame that it receives
-//! next; the rest of a line behind `#` is for people. What a daemon may choose anew each time (epoch, numbers of peers,
-//! topics, calls and registrations, remaining deadlines, words for people) is not compared, but a number that was
-//! chosen keeps its meaning to the end of the conversation.
+//! A line is `CLIENT connects`, `CLIENT > HEX` for bytes that it sends, `CLIENT < HEX` for a frame that it receives
+//! next, `CLIENT ends` when it will send nothing more, `CLIENT leaves` when it closes its connection, `CLIENT is closed`
+//! when the daemon does, or `N us pass`; the rest of a line behind `#` is for people. What a daemon may choose anew each
+//! time (epoch, numbers of peers, topics, calls and registrations, remaining deadlines, words for people) is not
+//! compared, but a number that was chosen keeps its meaning to the end of the conversation, or until it is announced
+//! anew.
 
+use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
 
 use ipc_core::wire::codec::{self, Wire};
 use ipc_core::wire::message::{Close, ErrorBody, IdentityInfo, PeerInfo, Registered, Welcome};
@@ -22,6 +24,16 @@ pub trait Bus {
     fn send(&mut self, client: &str, bytes: &[u8]);
     /// The next frame that a client receives; `None` if none comes.
     fn receive(&mut self, client: &str) -> Option<Received>;
+    /// Says that the client will send nothing more.
+    fn end(&mut self, client: &str);
+    /// Closes the connection of a client.
+    fn leave(&mut self, client: &str);
+    /// Whether the daemon has closed the connection, waiting for it if need be.
+    fn is_closed(&mut self, client: &str) -> bool;
+    /// Lets time pass, where time is not passing by itself.
+    fn pass(&mut self, duration: Duration);
+    /// A client that has something to receive, where that can be known.
+    fn unread(&mut self) -> Option<String>;
 }
 
 /// One line of a transcript.
@@ -33,6 +45,14 @@ pub enum Step {
     Send(String, Vec<u8>),
     /// The client receives this frame.
     Receive(String, Vec<u8>),
+    /// The client will send nothing more.
+    End(String),
+    /// The client closes its connection.
+    Leave(String),
+    /// The daemon closes the client's connection.
+    Closed(String),
+    /// Time passes.
+    Pass(Duration),
 }
 
 /// Reads a transcript.
@@ -47,6 +67,10 @@ pub fn parse(text: &str) -> Result<Vec<Step>, String> {
         let step = match words.as_slice() {
             [] => continue,
             [client, "connects"] => Some(Step::Connect((*client).to_owned())),
+            [client, "ends"] => Some(Step::End((*client).to_owned())),
+            [client, "leaves"] => Some(Step::Leave((*client).to_owned())),
+            [client, "is", "closed"] => Some(Step::Closed((*client).to_owned())),
+            [micros, "us", "pass"] => micros.parse().ok().map(|us| Step::Pass(Duration::from_micros(us))),
             [client, ">", digits] => bytes_of(digits).map(|bytes| Step::Send((*client).to_owned(), bytes)),
             [client, "<", digits] => bytes_of(digits).map(|bytes| Step::Receive((*client).to_owned(), bytes)),
             _ => None,
@@ -63,22 +87,21 @@ fn bytes_of(digits: &str) -> Option<Vec<u8>> {
 
 /// Writes a transcript, each frame with its kind for people.
 pub fn render(steps: &[Step]) -> String {
-    let mut text = String::new();
-    for step in steps {
-        let (client, way, bytes) = match step {
-            Step::Connect(client) => {
-                // Writing to a String cannot fail.
-                let _ = writeln!(text, "{client} connects");
-                continue;
-            }
-            Step::Send(client, bytes) => (client, '>', bytes),
-            Step::Receive(client, bytes) => (client, '<', bytes),
-        };
+    let bytes = |client: &str, way: char, bytes: &[u8]| {
         let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         let kind = if bytes.starts_with(&PREAMBLE) { "preamble" } else { Kind(bytes[0]).name() };
-        let _ = writeln!(text, "{client} {way} {digits} # {kind}");
-    }
-    text
+        format!("{client} {way} {digits} # {kind}\n")
+    };
+    let lines = steps.iter().map(|step| match step {
+        Step::Connect(client) => format!("{client} connects\n"),
+        Step::Send(client, frame) => bytes(client, '>', frame),
+        Step::Receive(client, frame) => bytes(client, '<', frame),
+        Step::End(client) => format!("{client} ends\n"),
+        Step::Leave(client) => format!("{client} leaves\n"),
+        Step::Closed(client) => format!("{client} is closed\n"),
+        Step::Pass(duration) => format!("{} us pass\n", duration.as_micros()),
+    });
+    lines.collect()
 }
 
 /// Has the conversation again.
@@ -87,12 +110,18 @@ pub fn render(steps: &[Step]) -> String {
 /// When the bus says something else than was recorded, with the line.
 pub fn replay(steps: &[Step], bus: &mut dyn Bus) {
     let mut numbers = Numbers::default();
+    let mut is_answering = false;
     for (index, step) in steps.iter().enumerate() {
+        let is_answer = matches!(step, Step::Receive(..) | Step::Closed(_));
+        if is_answering && !is_answer {
+            assert_eq!(bus.unread(), None, "step {index}: somebody has received more than was recorded");
+        }
+        is_answering = is_answer;
         match step {
             Step::Connect(client) => bus.connect(client),
             Step::Send(client, bytes) => {
                 numbers.note_question(client, bytes);
-                bus.send(client, &numbers.readdressed(bytes));
+                bus.send(client, &numbers.readdressed(client, bytes));
             }
             Step::Receive(client, recorded) => {
                 let recorded = frame(recorded);
@@ -102,8 +131,13 @@ pub fn replay(steps: &[Step], bus: &mut dyn Bus) {
                     panic!("{told}: {difference}\nrecorded {recorded:?}\nreceived {received:?}");
                 }
             }
+            Step::End(client) => bus.end(client),
+            Step::Leave(client) => bus.leave(client),
+            Step::Closed(client) => assert!(bus.is_closed(client), "step {index}: {client} was to be closed"),
+            Step::Pass(duration) => bus.pass(*duration),
         }
     }
+    assert_eq!(bus.unread(), None, "somebody has received more than was recorded");
 }
 
 fn frame(bytes: &[u8]) -> Received {
@@ -126,7 +160,8 @@ enum Sort {
 /// Numbers that the daemon chose, recorded and received.
 #[derive(Debug, Default)]
 struct Numbers {
-    known: BTreeMap<(Sort, u64), u64>,
+    /// By the client that was told them: each connection has its own.
+    known: BTreeMap<(Sort, String, u64), u64>,
     /// Who has asked to register, under which number: the answer holds a number that the daemon chose.
     registering: BTreeSet<(String, u64)>,
 }
@@ -141,14 +176,14 @@ impl Numbers {
     }
 
     /// The frame as it is sent in this conversation: with the numbers that this daemon chose.
-    fn readdressed(&self, bytes: &[u8]) -> Vec<u8> {
+    fn readdressed(&self, client: &str, bytes: &[u8]) -> Vec<u8> {
         let Some(Ok(mut header)) = bytes.first_chunk::<HEADER_BYTES>().map(Header::parse) else {
             return bytes.to_vec();
         };
         match header.kind {
-            Kind::REPLY => header.correlation = self.chosen(Sort::Call, header.correlation),
+            Kind::REPLY => header.correlation = self.chosen(Sort::Call, client, header.correlation),
             Kind::UNREGISTER => {
-                let id = self.chosen(Sort::Registration, header.handle.index.into());
+                let id = self.chosen(Sort::Registration, client, header.handle.index.into());
                 header.handle.index = u32::try_from(id).expect("a registration has 32 bits");
             }
             // Whatever else a client sends it has chosen itself.
@@ -157,16 +192,21 @@ impl Numbers {
         [&header.to_bytes(), &bytes[HEADER_BYTES..]].concat()
     }
 
-    fn chosen(&self, sort: Sort, recorded: u64) -> u64 {
-        self.known.get(&(sort, recorded)).copied().unwrap_or(recorded)
+    fn chosen(&self, sort: Sort, client: &str, recorded: u64) -> u64 {
+        self.known.get(&(sort, client.to_owned(), recorded)).copied().unwrap_or(recorded)
     }
 
     /// Remembers that `received` stands where `recorded` stood; fails if something else did before.
-    fn same(&mut self, sort: Sort, recorded: u64, received: u64) -> Result<(), String> {
-        match *self.known.entry((sort, recorded)).or_insert(received) {
+    fn same(&mut self, sort: Sort, client: &str, recorded: u64, received: u64) -> Result<(), String> {
+        match *self.known.entry((sort, client.to_owned(), recorded)).or_insert(received) {
             known if known == received => Ok(()),
             known => Err(format!("{sort:?} {recorded} was {known} before and is {received}")),
         }
+    }
+
+    /// What an announcement says is so from here on, whatever was before.
+    fn announced(&mut self, sort: Sort, client: &str, recorded: u64, received: u64) {
+        self.known.insert((sort, client.to_owned(), recorded), received);
     }
 
     fn compare(&mut self, client: &str, recorded: &Received, received: &Received) -> Result<(), String> {
@@ -177,18 +217,27 @@ impl Numbers {
         equal("sequence", old.sequence, new.sequence)?;
         equal("whether there is a deadline", old.deadline_us > 0, new.deadline_us > 0)?;
         equal("whether there is a sender", old.sender > 0, new.sender > 0)?;
-        self.same(Sort::Peer, old.sender.into(), new.sender.into())?;
+        if old.kind == Kind::PEER_ANNOUNCED {
+            self.announced(Sort::Peer, client, old.sender.into(), new.sender.into());
+        }
+        self.same(Sort::Peer, client, old.sender.into(), new.sender.into())?;
         equal("payload", &recorded.payload, &received.payload)?;
         match old.kind {
             Kind::CALL => {
-                self.same(Sort::Call, old.correlation, new.correlation)?;
-                self.same(Sort::Registration, old.handle.index.into(), new.handle.index.into())?;
+                self.same(Sort::Call, client, old.correlation, new.correlation)?;
+                self.same(Sort::Registration, client, old.handle.index.into(), new.handle.index.into())?;
                 equal("method", old.handle.generation, new.handle.generation)?;
             }
-            Kind::CANCEL => self.same(Sort::Call, old.correlation, new.correlation)?,
+            Kind::CANCEL => self.same(Sort::Call, client, old.correlation, new.correlation)?,
+            Kind::ACQUIRED => {
+                self.same(Sort::Registration, client, old.handle.index.into(), new.handle.index.into())?;
+            }
             Kind::EVENT | Kind::GAP | Kind::TOPIC_ANNOUNCED => {
                 equal("correlation", old.correlation, new.correlation)?;
-                self.same(Sort::Topic, topic(old), topic(new))?;
+                if old.kind == Kind::TOPIC_ANNOUNCED {
+                    self.announced(Sort::Topic, client, topic(old), topic(new));
+                }
+                self.same(Sort::Topic, client, topic(old), topic(new))?;
             }
             _ => equal("correlation", old.correlation, new.correlation)?,
         }
@@ -204,12 +253,14 @@ impl Numbers {
         if recorded.header.flags.contains(Flags::ERROR) {
             let (old, new): (ErrorBody, ErrorBody) = both(recorded, received)?;
             equal("error code", old.code, new.code)?;
+            equal("resource", old.resource, new.resource)?;
             return equal("application code", old.application_code, new.application_code);
         }
         match recorded.header.kind {
             Kind::WELCOME => {
                 let (old, new): (Welcome, Welcome) = both(recorded, received)?;
-                equal("version", old.version, new.version)
+                equal("version", old.version, new.version)?;
+                equal("features", old.features, new.features)
             }
             Kind::CLOSE => {
                 let (old, new): (Close, Close) = both(recorded, received)?;
@@ -223,7 +274,7 @@ impl Numbers {
             Kind::DONE if self.registering.remove(&(client.to_owned(), recorded.header.correlation)) => {
                 let (old, new): (Registered, Registered) = both(recorded, received)?;
                 equal("whether it waits", old.queued, new.queued)?;
-                self.same(Sort::Registration, old.registration.into(), new.registration.into())
+                self.same(Sort::Registration, client, old.registration.into(), new.registration.into())
             }
             _ => equal("envelope", &recorded.envelope, &received.envelope),
         }
@@ -256,6 +307,10 @@ mod tests {
             Step::Connect("a".to_owned()),
             Step::Send("a".to_owned(), PREAMBLE.to_vec()),
             Step::Receive("a".to_owned(), Header::new(Kind::PONG).to_bytes().to_vec()),
+            Step::Pass(Duration::from_millis(1)),
+            Step::End("a".to_owned()),
+            Step::Closed("a".to_owned()),
+            Step::Leave("b".to_owned()),
         ];
         let text = render(&steps);
         assert_eq!(parse(&text), Ok(steps));
@@ -276,6 +331,6 @@ mod tests {
         assert!(numbers.compare("a", &received(1, 5), &received(20, 50)).is_err());
         assert!(numbers.compare("a", &received(1, 6), &received(10, 50)).is_ok());
         let reply = Header::new(Kind::REPLY).with_correlation(2);
-        assert_eq!(numbers.readdressed(&reply.to_bytes()), reply.with_correlation(20).to_bytes());
+        assert_eq!(numbers.readdressed("a", &reply.to_bytes()), reply.with_correlation(20).to_bytes());
     }
 }

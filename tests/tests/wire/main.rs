@@ -4,6 +4,7 @@ mod corpus;
 mod golden;
 mod hostile;
 mod memory;
+mod refusals;
 mod replay;
 mod specification;
 

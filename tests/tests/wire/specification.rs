@@ -102,7 +102,23 @@ fn the_limits_of_the_protocol_are_the_librarys() {
         ("ERROR_MESSAGE_MAX_BYTES", limits::ERROR_MESSAGE_MAX_BYTES as u64),
         ("TRACEPARENT_MAX_BYTES", limits::TRACEPARENT_MAX_BYTES as u64),
         ("EXTENSIONS_MAX", limits::EXTENSIONS_MAX as u64),
-        ("DEADLINE_MAX_US", limits::DEADLINE_MAX.as_micros() as u64),
+        ("DEADLINE_MAX", limits::DEADLINE_MAX.as_micros() as u64),
+        ("ERROR_REPLY_RESERVE_BYTES", limits::ERROR_REPLY_RESERVE_BYTES as u64),
+    ]);
+    assert_eq!(shown, known);
+}
+
+#[test]
+fn the_limits_of_the_library_are_its_own() {
+    let rows = table(&specification(), &["name", "value in ipc-core"]);
+    let shown: BTreeMap<&str, u64> = rows.iter().map(|row| (row[0].as_str(), number(&row[1]))).collect();
+    let known = BTreeMap::from([
+        ("DEADLINE_GRACE", limits::DEADLINE_GRACE.as_millis() as u64),
+        ("ANNOUNCED_MAX", limits::ANNOUNCED_MAX as u64),
+        ("INBOUND_CALLS_MAX", limits::INBOUND_CALLS_MAX as u64),
+        ("INBOUND_MAX_BYTES", limits::INBOUND_MAX_BYTES as u64),
+        ("OUTPUT_MARK_BYTES", limits::OUTPUT_MARK_BYTES),
+        ("NAME_EVENTS_QUEUED_MAX", limits::NAME_EVENTS_QUEUED_MAX as u64),
     ]);
     assert_eq!(shown, known);
 }
