@@ -27,7 +27,7 @@ impl Method {
     /// # Errors
     /// As [`Client::call`].
     pub fn call(&self, client: &mut Client, payload: impl Into<Payload>) -> Result<Reply, Error> {
-        self.call_with(client, payload, &CallOptions::default())
+        self.call_with(client, payload, CallOptions::default())
     }
 
     /// Calls the method over `client`. See [`Client::call_with`].
@@ -38,12 +38,21 @@ impl Method {
         &self,
         client: &mut Client,
         payload: impl Into<Payload>,
-        options: &CallOptions,
+        options: CallOptions,
     ) -> Result<Reply, Error> {
         client.services.refuse_own(self.service.as_str())?;
         let handle = self.handle_for(client)?;
         let ticket = client.begin(handle, payload.into(), options)?;
         into_reply(client.outcome(ticket))
+    }
+
+    /// Calls the method over `client`, wanting no answer. See [`Client::call_oneway`].
+    ///
+    /// # Errors
+    /// As [`Client::call_oneway`].
+    pub fn call_oneway(&self, client: &mut Client, payload: impl Into<Payload>) -> Result<(), Error> {
+        let handle = self.handle_for(client)?;
+        client.begin_oneway(handle, payload.into())
     }
 
     /// Starts a call over `client`. See [`Client::start_call`].
@@ -54,7 +63,7 @@ impl Method {
         &self,
         client: &mut Client,
         payload: impl Into<Payload>,
-        options: &CallOptions,
+        options: CallOptions,
     ) -> Result<PendingCall, Error> {
         let handle = self.handle_for(client)?;
         client.start(handle, payload.into(), options)
@@ -142,7 +151,7 @@ impl Client {
     /// - `quota_exceeded`, `payload_too_large`, `invalid_argument`: it did not run;
     /// - `unreachable`: there is no connection; it did not run.
     pub fn call(&mut self, service: &str, method: &str, payload: impl Into<Payload>) -> Result<Reply, Error> {
-        self.call_with(service, method, payload, &CallOptions::default())
+        self.call_with(service, method, payload, CallOptions::default())
     }
 
     /// [`call`](Client::call) with a deadline of its own or a trace context.
@@ -154,7 +163,7 @@ impl Client {
         service: &str,
         method: &str,
         payload: impl Into<Payload>,
-        options: &CallOptions,
+        options: CallOptions,
     ) -> Result<Reply, Error> {
         self.services.refuse_own(service)?;
         let handle = self.session.method(service, method)?;
@@ -171,13 +180,9 @@ impl Client {
         service: &str,
         method: &str,
         payload: impl Into<Payload>,
-        options: &CallOptions,
     ) -> Result<(), Error> {
         let handle = self.session.method(service, method)?;
-        let now = clock::now();
-        let options = self.call_options(now, options);
-        self.session.call_oneway(now, handle, payload.into(), options)?;
-        self.flush()
+        self.begin_oneway(handle, payload.into())
     }
 
     /// Looks a method up, to be called again and again without its names. Nothing is sent before the first call.
@@ -201,7 +206,7 @@ impl Client {
         service: &str,
         method: &str,
         payload: impl Into<Payload>,
-        options: &CallOptions,
+        options: CallOptions,
     ) -> Result<PendingCall, Error> {
         let handle = self.session.method(service, method)?;
         self.start(handle, payload.into(), options)
@@ -285,17 +290,24 @@ impl Client {
         Ok(clock::now().since(start))
     }
 
-    fn begin(&mut self, handle: HandleKey, payload: Payload, options: &CallOptions) -> Result<Ticket, Error> {
+    fn begin(&mut self, handle: HandleKey, payload: Payload, options: CallOptions) -> Result<Ticket, Error> {
         let now = clock::now();
         let options = self.call_options(now, options);
         self.session.call(now, handle, payload, options)
+    }
+
+    fn begin_oneway(&mut self, handle: HandleKey, payload: Payload) -> Result<(), Error> {
+        let now = clock::now();
+        let options = self.call_options(now, CallOptions::default());
+        self.session.call_oneway(now, handle, payload, options)?;
+        self.flush()
     }
 
     fn start(
         &mut self,
         handle: HandleKey,
         payload: Payload,
-        options: &CallOptions,
+        options: CallOptions,
     ) -> Result<PendingCall, Error> {
         let ticket = self.begin(handle, payload, options)?;
         self.started.insert(ticket);
@@ -305,13 +317,13 @@ impl Client {
         Ok(PendingCall { ticket, client: self.id })
     }
 
-    fn call_options(&self, now: Instant, options: &CallOptions) -> session::CallOptions {
+    fn call_options(&self, now: Instant, options: CallOptions) -> session::CallOptions {
         let time = options.deadline.unwrap_or(self.options.call_timeout).min(DEADLINE_MAX);
         let own = now + time;
         let deadline = inherited::deadline().map_or(own, |inherited| inherited.min(own));
         session::CallOptions {
             deadline: Some(deadline),
-            traceparent: options.traceparent.as_deref().map(Box::from),
+            traceparent: options.traceparent.map(String::into_boxed_str),
         }
     }
 

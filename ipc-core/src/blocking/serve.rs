@@ -1,14 +1,15 @@
 //! Offering services and serving their calls.
 
 use core::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use super::Client;
 use super::call::unexpected;
 use super::inherited;
 use super::service::{Handler, Request, Service};
-use crate::error::{Error, ErrorCode};
-use crate::name::ServiceName;
+use crate::error::{Error, ErrorCode, ServiceError};
+use crate::name::{MethodName, ServiceName};
 use crate::session::{Answer, InboundKey, Incoming, RegistrationKey};
 use crate::time::Instant;
 use crate::transport::clock;
@@ -40,8 +41,9 @@ struct Entry {
     name: ServiceName,
     is_exclusive: bool,
     state: ServingState,
-    /// By position of the method; `None` while it runs, and after it has panicked.
+    /// By position of the method; `None` while it runs.
     handlers: Vec<Option<Handler>>,
+    methods: Vec<MethodName>,
 }
 
 /// All services of a client, by slot.
@@ -131,6 +133,7 @@ impl Client {
             return Err(mistake);
         }
         let name = service.offer.service.clone();
+        let methods = service.offer.methods.iter().map(|method| method.name.clone()).collect();
         let is_exclusive = service.offer.mode == RegisterMode::Exclusive;
         let (key, ticket) = self.session.register(clock::now(), service.offer)?;
         let queued = match self.outcome(ticket)? {
@@ -138,7 +141,7 @@ impl Client {
             answer => return Err(unexpected(&answer)),
         };
         let state = if queued { ServingState::Queued } else { ServingState::Active };
-        self.services.insert(Entry { key, name, is_exclusive, state, handlers: service.handlers });
+        self.services.insert(Entry { key, name, is_exclusive, state, handlers: service.handlers, methods });
         Ok(Serving { key, client: self.id })
     }
 
@@ -270,17 +273,20 @@ impl Client {
 
     fn serve_call(&mut self, call: Incoming) {
         let (key, registration, method) = (call.key, call.registration, call.method);
-        let handler =
-            self.services.get_mut(registration).and_then(|entry| entry.handlers.get_mut(method)?.take());
-        let Some(mut handler) = handler else {
+        let taken = self.services.get_mut(registration).and_then(|entry| {
+            Some((entry.handlers.get_mut(method)?.take()?, entry.methods.get(method)?.clone()))
+        });
+        let Some((mut handler, name)) = taken else {
             let error = Error::new(ErrorCode::ServiceGone, "nothing answers this method any more");
             self.session.reply(key, Err(error));
             return;
         };
-        let request = Request::new(call);
+        let request = Request::new(call, name);
         self.services.current = Some((key, true));
         let deadline = inherited::Serving::until(request.deadline);
-        let outcome = handler(&request, self);
+        let outcome = catch_unwind(AssertUnwindSafe(|| handler(&request, self))).unwrap_or_else(|_| {
+            Err(ServiceError::new("panic", format!("the handler of {} panicked", request.method)))
+        });
         drop(deadline);
         self.services.current = None;
         let place = self.services.get_mut(registration).and_then(|entry| entry.handlers.get_mut(method));

@@ -23,20 +23,23 @@ pub struct Request {
     pub payload: Payload,
     /// Who calls, verified by the daemon.
     pub sender: Peer,
+    /// The method that is called.
+    pub method: MethodName,
     /// W3C Trace Context, if the caller gave one.
     pub traceparent: Option<Box<str>>,
     /// Whether the caller wants no answer.
-    pub is_oneway: bool,
+    pub oneway: bool,
     pub(super) deadline: Option<Instant>,
 }
 
 impl Request {
-    pub(super) fn new(call: Incoming) -> Self {
+    pub(super) fn new(call: Incoming, method: MethodName) -> Self {
         Self {
+            method,
             payload: call.payload,
             sender: call.sender,
             traceparent: call.traceparent,
-            is_oneway: call.oneway,
+            oneway: call.oneway,
             deadline: call.deadline,
         }
     }
@@ -90,7 +93,9 @@ impl Service {
         self
     }
 
-    /// The same with another method. A name that is none is reported by [`Client::serve`].
+    /// The same with another method. A name that is none, or is there already, is reported by [`Client::serve`].
+    ///
+    /// A panic of the handler becomes the `application` error with the code `panic`, and the service goes on.
     #[must_use]
     pub fn method<P: Into<Payload>>(
         self,
@@ -113,11 +118,11 @@ impl Service {
         self.add(name, Box::new(move |request, client| handler(request, client).map(Into::into)))
     }
 
-    /// The same with a description, for people, of the method that was added last; at most 1024 bytes.
+    /// The same with a description of the method added last, for people; at most 1024 bytes.
     #[must_use]
-    pub fn description(mut self, text: impl Into<String>) -> Self {
+    pub fn describe(mut self, description: &str) -> Self {
         if let Some(method) = self.offer.methods.last_mut() {
-            method.description = text.into();
+            description.clone_into(&mut method.description);
         }
         self
     }

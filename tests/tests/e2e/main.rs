@@ -6,3 +6,4 @@ mod lifecycle;
 mod payloads;
 mod shutdown;
 mod strangers;
+mod title;

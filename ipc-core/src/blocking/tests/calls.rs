@@ -72,7 +72,7 @@ fn a_daemon_that_never_answers_is_given_up_on() {
         |mut client| {
             let start = Instant::now();
             let options = CallOptions::new().deadline(Duration::from_millis(30));
-            let error = client.call_with("a.b", "m", "", &options).unwrap_err();
+            let error = client.call_with("a.b", "m", "", options).unwrap_err();
             assert_eq!(error.code, ErrorCode::DeadlineExceeded);
             assert!(start.elapsed() >= Duration::from_millis(30));
             assert!(client.is_connected(), "one late answer is no lost connection");
@@ -93,8 +93,9 @@ fn many_calls_travel_together_and_end_in_any_order() {
         |mut client| {
             let method = client.method("a.b", "m").unwrap();
             let options = CallOptions::default();
-            let calls: Vec<_> =
-                (0..4_u8).map(|n| method.start_call(&mut client, vec![n], &options).unwrap()).collect();
+            let calls: Vec<_> = (0..4_u8)
+                .map(|n| method.start_call(&mut client, vec![n], options.clone()).unwrap())
+                .collect();
             assert_eq!(client.started_calls(), 4);
             let (first, reply) = client.wait_any().unwrap();
             assert_eq!((first, &reply.unwrap().payload.body[..]), (calls[2], &[2][..]));
@@ -120,7 +121,7 @@ fn a_cancelled_call_is_cancelled_at_the_daemon_and_forgotten() {
             daemon.pong();
         },
         |mut client| {
-            let call = client.start_call("a.b", "m", "", &CallOptions::default()).unwrap();
+            let call = client.start_call("a.b", "m", "", CallOptions::default()).unwrap();
             assert!(client.try_wait(call).is_none());
             client.cancel(call).unwrap();
             client.ping().unwrap();
@@ -137,9 +138,9 @@ fn as_many_calls_as_the_daemon_allows() {
         |mut client| {
             let options = CallOptions::default();
             for _ in 0..64 {
-                let _call = client.start_call("a.b", "m", "", &options).unwrap();
+                let _call = client.start_call("a.b", "m", "", options.clone()).unwrap();
             }
-            let error = client.start_call("a.b", "m", "", &options).unwrap_err();
+            let error = client.start_call("a.b", "m", "", options.clone()).unwrap_err();
             assert_eq!(error.code, ErrorCode::QuotaExceeded);
         },
     );
@@ -152,7 +153,7 @@ fn a_one_way_call_wants_no_answer() {
             let call = daemon.expect_kind(Kind::CALL);
             assert!(call.header.flags.contains(Flags::ONEWAY));
         },
-        |mut client| client.call_oneway("a.b", "m", "", &CallOptions::default()).unwrap(),
+        |mut client| client.call_oneway("a.b", "m", "").unwrap(),
     );
 }
 
@@ -169,7 +170,7 @@ fn a_method_of_another_client_is_looked_up_anew() {
         },
         |mut client| {
             let other = client.method("c.d", "x").unwrap();
-            let _call = other.start_call(&mut client, "", &CallOptions::default()).unwrap();
+            let _call = other.start_call(&mut client, "", CallOptions::default()).unwrap();
             method.call(&mut client, "").unwrap();
         },
     );

@@ -10,10 +10,7 @@ use crate::wire::message::ErrorBody;
 use crate::wire::{Flags, Header, Kind};
 
 fn echo() -> Service {
-    Service::new("x.y")
-        .unwrap()
-        .method("m", |request| Ok(request.payload.clone()))
-        .description("says it again")
+    Service::new("x.y").unwrap().method("m", |request| Ok(request.payload.clone())).describe("says it again")
 }
 
 #[test]
@@ -147,6 +144,30 @@ fn a_long_call_learns_that_it_is_not_wanted_any_more() {
             // Not when the cancellation came in the same read as the call: then it is not served at all.
             client.run_for(Duration::from_millis(10)).unwrap();
             client.ping().unwrap();
+        },
+    );
+}
+
+#[test]
+fn a_panic_is_an_answer_and_the_service_goes_on() {
+    with_client(
+        |mut daemon| {
+            daemon.registered();
+            daemon.stream.write_all(&call(1, 0, b"")).unwrap();
+            let error = Error::from(daemon.expect().decode::<ErrorBody>());
+            assert_eq!(error.detail.unwrap().application_code.as_deref(), Some("panic"));
+            daemon.stream.write_all(&call(2, 0, b"again")).unwrap();
+            assert_eq!(&daemon.expect().body[..], b"again");
+        },
+        |mut client| {
+            let service = Service::new("x.y").unwrap().method("m", |request| {
+                assert!(!request.payload.is_empty(), "an empty payload, as the test wants");
+                Ok(request.payload.clone())
+            });
+            let _serving = client.serve(service).unwrap();
+            for _ in 0..2 {
+                assert!(client.serve_next(PATIENCE).unwrap());
+            }
         },
     );
 }
