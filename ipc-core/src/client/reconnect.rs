@@ -6,7 +6,6 @@ use std::hash::{BuildHasher, Hasher};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::net::UnixStream;
 use tokio::time::{Instant as Timer, sleep_until, timeout_at};
 
 use super::shared::State;
@@ -25,9 +24,9 @@ const FULL_PAUSE_MAX: Duration = Duration::from_millis(50);
 pub(super) fn try_socket(options: &ConnectOptions) -> Result<Option<Socket>, Error> {
     let address = options.find_daemon()?;
     let Some(stream) = unix::try_connect(&address, &options.trust())? else { return Ok(None) };
-    let stream = UnixStream::from_std(stream)
+    let socket = Socket::new(stream)
         .map_err(|error| Error::new(ErrorCode::Io, format!("cannot wait for the connection: {error}")))?;
-    Ok(Some(Socket::new(stream)))
+    Ok(Some(socket))
 }
 
 /// A connection whose hello was answered.

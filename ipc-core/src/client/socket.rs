@@ -2,6 +2,8 @@
 
 use std::future::Future;
 use std::io::{self, IoSlice};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 use std::pin::pin;
 use std::task::{Context, Poll, ready};
 
@@ -9,8 +11,9 @@ use bytes::BufMut;
 use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags};
-use tokio::io::{AsyncReadExt, Interest};
-use tokio::net::UnixStream;
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe;
+use tokio::runtime::Handle;
 
 use crate::session::Session;
 use crate::transport::clock;
@@ -21,50 +24,69 @@ const READ_BUFFER_BYTES: usize = 64 * 1024;
 const SLICES_MAX: usize = 64;
 
 /// A connected socket with its buffer.
+///
+/// Tokio's own stream waits for room to write all the time, and then the kernel wakes the task each time the daemon has
+/// read something: one vain wake-up for each call. So the socket is registered as what is only read, which is what tokio's
+/// end of a pipe is, and a second time for writing only while the kernel takes no more.
 #[derive(Debug)]
 pub(super) struct Socket {
-    stream: UnixStream,
+    reader: pipe::Receiver,
+    /// The runtime that the socket is registered with, whichever task polls.
+    runtime: Handle,
+    /// Waits for room to write.
+    writer: Option<pipe::Sender>,
     buffer: Vec<u8>,
     /// Why writing stopped. Reading goes on: the daemon's last words may say why.
-    write_failed: Option<Errno>,
+    write_failed: Option<String>,
 }
 
 impl Socket {
-    pub(super) fn new(stream: UnixStream) -> Self {
-        Self { stream, buffer: Vec::new(), write_failed: None }
+    /// Takes a connected stream, which must be non-blocking.
+    pub(super) fn new(stream: UnixStream) -> io::Result<Self> {
+        let reader = pipe::Receiver::from_owned_fd_unchecked(stream.into())?;
+        Ok(Self { reader, runtime: Handle::current(), writer: None, buffer: Vec::new(), write_failed: None })
     }
 
     /// Writes what the kernel takes now. Says whether everything was written, or never will be.
     pub(super) fn flush(&mut self, session: &mut Session) -> bool {
         while session.pending_bytes() > 0 && self.write_failed.is_none() {
-            match send(&self.stream, session) {
+            match send(&self.reader, session) {
                 Ok(count) => session.transmitted(count),
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return false,
-                Err(errno) => self.write_failed = Some(errno),
+                Err(errno) => self.fail(&io::Error::from(errno)),
             }
         }
         true
     }
 
     /// The same, and the task is woken when the kernel takes more.
-    pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>, session: &mut Session) -> bool {
+    pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>, session: &mut Session) {
         while !self.flush(session) {
-            // Tokio learns that the socket is full by seeing the write fail.
-            let full = self.stream.try_io(Interest::WRITABLE, || match send(&self.stream, session) {
-                Ok(count) => Ok(count),
-                Err(errno) => Err(io::Error::from(errno)),
-            });
-            match full {
-                Ok(count) => session.transmitted(count),
-                Err(_) => {
-                    if self.stream.poll_write_ready(cx).is_pending() {
-                        return false;
-                    }
+            if self.writer.as_ref().is_some_and(|writer| writer.poll_write_ready(cx).is_pending()) {
+                return;
+            }
+            // Registered anew, it is woken by room that comes from here on.
+            match self.register_writer() {
+                Ok(writer) if writer.poll_write_ready(cx).is_pending() => {
+                    self.writer = Some(writer);
+                    return;
                 }
+                Ok(_) => {}
+                Err(error) => self.fail(&error),
             }
         }
-        true
+        self.writer = None;
+    }
+
+    fn register_writer(&self) -> io::Result<pipe::Sender> {
+        let _runtime = self.runtime.enter();
+        let duplicate = rustix::io::fcntl_dupfd_cloexec(&self.reader, 3)?;
+        pipe::Sender::from_owned_fd_unchecked(duplicate)
+    }
+
+    fn fail(&mut self, error: &io::Error) {
+        self.write_failed = Some(format!("writing to the daemon failed: {error}"));
     }
 
     /// Reads once and hands it to the session; the task is woken when there is something. `Ok(0)` is the end.
@@ -74,12 +96,12 @@ impl Socket {
         session: &mut Session,
     ) -> Poll<io::Result<usize>> {
         if let Some((buffer, room)) = session.direct() {
-            let count = ready!(pin!(self.stream.read_buf(&mut buffer.limit(room))).poll(cx))?;
+            let count = ready!(pin!(self.reader.read_buf(&mut buffer.limit(room))).poll(cx))?;
             session.handle_input(clock::now(), &mut &[][..]);
             return Poll::Ready(Ok(count));
         }
         self.prepare();
-        let count = ready!(pin!(self.stream.read_buf(&mut self.buffer)).poll(cx))?;
+        let count = ready!(pin!(self.reader.read_buf(&mut self.buffer)).poll(cx))?;
         session.handle_input(clock::now(), &mut &self.buffer[..]);
         Poll::Ready(Ok(count))
     }
@@ -91,7 +113,7 @@ impl Socket {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         self.prepare();
-        let received = rustix::net::recv(&self.stream, spare_capacity(&mut self.buffer), RecvFlags::DONTWAIT);
+        let received = rustix::net::recv(&self.reader, spare_capacity(&mut self.buffer), RecvFlags::DONTWAIT);
         let (_, count) = received?;
         session.handle_input(clock::now(), &mut &self.buffer[..]);
         Ok(count)
@@ -105,21 +127,21 @@ impl Socket {
     }
 
     /// Why writing failed, if it did.
-    pub(super) fn write_failure(&self) -> Option<String> {
-        self.write_failed.map(|errno| format!("writing to the daemon failed: {}", io::Error::from(errno)))
+    pub(super) fn write_failure(&self) -> Option<&str> {
+        self.write_failed.as_deref()
     }
 }
 
-fn send(stream: &UnixStream, session: &Session) -> Result<usize, Errno> {
+fn send(socket: impl AsFd, session: &Session) -> Result<usize, Errno> {
     let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
     let mut pieces = session.transmit();
     let Some(first) = pieces.next() else { return Ok(0) };
-    let Some(second) = pieces.next() else { return rustix::net::send(stream, first, flags) };
+    let Some(second) = pieces.next() else { return rustix::net::send(socket, first, flags) };
     let mut slices = [IoSlice::new(&[]); SLICES_MAX];
     let mut count = 0;
     for (slot, piece) in slices.iter_mut().zip([first, second].into_iter().chain(pieces)) {
         *slot = IoSlice::new(piece);
         count += 1;
     }
-    rustix::net::sendmsg(stream, &slices[..count], &mut SendAncillaryBuffer::default(), flags)
+    rustix::net::sendmsg(socket, &slices[..count], &mut SendAncillaryBuffer::default(), flags)
 }

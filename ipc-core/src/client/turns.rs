@@ -164,7 +164,7 @@ impl State {
         match read {
             Ok(0) => {
                 let failure = self.socket.as_ref().and_then(Socket::write_failure);
-                self.session.handle_eof(failure.as_deref());
+                self.session.handle_eof(failure);
             }
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
