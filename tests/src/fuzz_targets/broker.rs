@@ -32,7 +32,7 @@ const SENSE: [&str; 16] = [
     "close",
 ];
 
-/// [`SENSE`] as an input of [`broker`], which begins with `how`.
+/// Frames that make sense, as an input of [`broker`], which begins with `how`.
 pub fn sensible_client(how: u8) -> Vec<u8> {
     let vectors = vectors();
     let mut bytes = vec![how];

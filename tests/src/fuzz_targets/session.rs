@@ -41,7 +41,7 @@ const TRUTH: [(&str, u64); 20] = [
     ("forget_peer", 0),
 ];
 
-/// [`TRUTH`] as an input of [`session`].
+/// What a truthful daemon would send, as an input of [`session`].
 pub fn truthful_daemon() -> Vec<u8> {
     let vectors = vectors();
     let mut bytes = vec![1];

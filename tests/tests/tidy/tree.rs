@@ -7,7 +7,7 @@ use crate::modules::{self, Module};
 use crate::scan::Scan;
 
 /// Folders that hold nothing written by hand.
-const SKIPPED: [&str; 4] = [".git", "target", "artifacts", "node_modules"];
+const SKIPPED: [&str; 5] = [".git", "target", "artifacts", "corpus", "node_modules"];
 
 /// One file of the project that is text.
 pub(crate) struct File {
