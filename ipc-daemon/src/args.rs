@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
 
+use crate::bridge::spec::{Spec, on_one_line};
+
 /// The message bus: a socket in a runtime directory, over which local processes call each other.
 ///
 /// Flags override the environment, and the environment overrides the configuration file.
@@ -25,8 +27,8 @@ pub(crate) struct Args {
 
     /// Plain TCP port whose bytes go to one method of a service:
     /// tcp:ADDR:PORT=SERVICE/METHOD[,framing=chunk|line][,idle=DUR]; can be given several times
-    #[arg(long, value_name = "SPEC")]
-    pub(crate) expose: Vec<String>,
+    #[arg(long, value_name = "SPEC", value_parser = expose)]
+    pub(crate) expose: Vec<Spec>,
 
     /// How log lines are written; auto is text on a terminal and JSON elsewhere
     #[arg(long, value_name = "FORMAT", value_enum)]
@@ -53,6 +55,10 @@ const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (protocol 1)");
 const AFTER_HELP: &str = "\
 Exit status: 0 clean; 2 usage; 74 I/O; 75 another daemon holds the directory; 77 permission; 78 configuration.
 Signals: SIGTERM and SIGINT drain and stop, a second one stops at once; SIGHUP reads the configuration again.";
+
+fn expose(text: &str) -> Result<Spec, String> {
+    Spec::parse(text).map_err(|error| on_one_line(&error))
+}
 
 /// How log lines are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, serde::Deserialize, serde::Serialize)]
@@ -125,5 +131,12 @@ mod tests {
         assert_eq!((args.log_format, args.log_level), (Some(LogFormat::Json), Some(LogLevel::Debug)));
         assert_eq!(args.ready_fd, Some(3));
         assert!(Args::try_parse_from(["ipc-daemon", "--ready-fd=-1"]).is_err());
+    }
+
+    #[test]
+    fn a_wrong_port_is_a_wrong_command_line_and_says_what_to_write() {
+        let error = Args::try_parse_from(["ipc-daemon", "--expose=tcp:localhost:1=a/b"]).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        assert!(error.to_string().contains("127.0.0.1"), "{error}");
     }
 }

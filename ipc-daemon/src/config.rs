@@ -26,6 +26,7 @@ use serde::ser::{SerializeMap, Serializer};
 use serde::{Deserialize, Serialize};
 
 use crate::args::{Args, LogFormat, LogLevel};
+use crate::bridge::spec::Spec;
 use crate::failure::{Exit, Failure};
 
 /// Longest configuration file, in bytes.
@@ -41,7 +42,7 @@ pub(crate) struct Config {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) state_dir: Option<PathBuf>,
     /// Plain TCP ports, as `--expose` takes them.
-    pub(crate) expose: Vec<String>,
+    pub(crate) expose: Vec<Spec>,
     /// Whether the event loop looks for work for a moment before it sleeps.
     pub(crate) poll_before_park: bool,
     /// Log lines.
@@ -67,7 +68,7 @@ pub(crate) struct Log {
 struct Written {
     runtime_dir: Option<PathBuf>,
     state_dir: Option<PathBuf>,
-    expose: Vec<String>,
+    expose: Vec<Spec>,
     poll_before_park: bool,
     log: Log,
     #[serde(deserialize_with = "limits_from_table")]
@@ -319,6 +320,7 @@ mod tests {
             ("[limits]\n\nconnections_max = 0\n", "daemon.toml:3:19: "),
             ("[limits]\nno_such_limit = 1\n", "daemon.toml:2:17: "),
             ("[limits]\nconnections_max = -1\n", "daemon.toml:2:19: "),
+            ("expose = [\"tcp:127.0.0.1:0=a/b\",\n  \"tcp:127.0.0.1:0=a\"]\n", "daemon.toml:1:10: "),
             ("poll_before_park = 1", "daemon.toml:1:20: "),
             ("x", "daemon.toml:1:2: "),
         ] {
@@ -330,8 +332,7 @@ mod tests {
 
     #[test]
     fn each_layer_overrides_those_before_it() {
-        let text =
-            "runtime_dir = \"/file\"\nstate_dir = \"/file\"\nexpose = [\"file\"]\n[log]\nlevel = \"warn\"\n";
+        let text = "runtime_dir = \"/file\"\nstate_dir = \"/file\"\nexpose = [\"tcp:[::1]:1=a/file\"]\n[log]\nlevel = \"warn\"\n";
         let alone = Config::layer(written(text), &Args::default(), &Variables::default()).unwrap();
         assert_eq!(alone.runtime_dir.as_deref(), Some(Path::new("/file")));
         assert_eq!(alone.log.level, LogLevel::Warn);
@@ -344,11 +345,14 @@ mod tests {
         };
         let over = Config::layer(written(text), &Args::default(), &variables).unwrap();
         assert_eq!(over.runtime_dir.as_deref(), Some(Path::new("/variable")));
-        assert_eq!((over.log.level, &*over.expose), (LogLevel::Debug, &["file".to_owned()][..]));
+        assert_eq!(
+            (over.log.level, &*over.expose),
+            (LogLevel::Debug, &[Spec::parse("tcp:[::1]:1=a/file").unwrap()][..])
+        );
 
         let args = Args {
             runtime_dir: Some("/flag".into()),
-            expose: vec!["flag".to_owned()],
+            expose: vec![Spec::parse("tcp:[::1]:1=a/flag").unwrap()],
             log_level: Some(LogLevel::Error),
             log_format: Some(LogFormat::Json),
             ..Args::default()
@@ -357,7 +361,7 @@ mod tests {
         assert_eq!(top.runtime_dir.as_deref(), Some(Path::new("/flag")));
         assert_eq!(top.state_dir.as_deref(), Some(Path::new("/variable")));
         assert_eq!((top.log.level, top.log.format), (LogLevel::Error, LogFormat::Json));
-        assert_eq!(top.expose, ["flag"]);
+        assert_eq!(top.expose, args.expose);
     }
 
     #[test]

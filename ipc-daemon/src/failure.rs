@@ -68,7 +68,7 @@ impl From<Error> for Failure {
         let exit = match error.code {
             ErrorCode::UnsafePath | ErrorCode::PermissionDenied => Exit::Permission,
             ErrorCode::Conflict => Exit::Busy,
-            ErrorCode::InvalidArgument => Exit::Configuration,
+            ErrorCode::InvalidArgument | ErrorCode::QuotaExceeded => Exit::Configuration,
             _ => Exit::Io,
         };
         Self { exit, hint: error.hint().map(str::to_owned), message: error.message }
@@ -96,6 +96,7 @@ mod tests {
             (ErrorCode::PermissionDenied, 77),
             (ErrorCode::Conflict, 75),
             (ErrorCode::InvalidArgument, 78),
+            (ErrorCode::QuotaExceeded, 78),
             (ErrorCode::Io, 74),
         ] {
             assert_eq!(Failure::from(Error::new(code, "")).exit.status(), status, "{code}");

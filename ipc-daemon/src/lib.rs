@@ -6,6 +6,7 @@
 //! | `bus` | SHELL | the broker with its connections: what a batch of input leads to |
 //! | `shell` | SHELL | the process around it: sockets, signals, readiness, the event loop |
 //! | `net` | SHELL | what all sockets share: accepting, readiness |
+//! | `bridge` | SHELL | plain TCP ports whose bytes go to one method of a service |
 //! | `admin` | SHELL | the service `ipc.daemon`, which answers for the daemon itself |
 //! | `args`, `config`, `logging`, `failure` | SHELL | what the daemon is told, and what it tells |
 //!
@@ -17,6 +18,8 @@ pub mod broker;
 mod admin;
 #[cfg(feature = "shell")]
 mod args;
+#[cfg(feature = "shell")]
+mod bridge;
 #[cfg(feature = "shell")]
 mod bus;
 #[cfg(feature = "shell")]

@@ -15,11 +15,15 @@ pub(super) enum Method {
 }
 
 impl Method {
-    /// Those there are always.
-    pub(super) const ALWAYS: [Method; 3] = [Method::Status, Method::List, Method::Describe];
-    /// Those there are when the daemon has a network side.
-    pub(super) const WITH_BRIDGE: [Method; 3] =
-        [Method::BridgeList, Method::BridgeExpose, Method::BridgeRemove];
+    /// All of them, in the order of the registration.
+    pub(super) const ALL: [Method; 6] = [
+        Method::Status,
+        Method::List,
+        Method::Describe,
+        Method::BridgeList,
+        Method::BridgeExpose,
+        Method::BridgeRemove,
+    ];
 
     /// Its name.
     pub(super) const fn name(self) -> &'static str {
@@ -82,7 +86,7 @@ mod tests {
     fn the_network_sees_nothing_and_strangers_change_nothing() {
         let local = |uid| caller(Identity::Local { uid, gid: 0, pid: 1 });
         let remote = caller(Identity::Remote { principal: "1000".to_owned(), address: "0".to_owned() });
-        for method in Method::ALWAYS.into_iter().chain(Method::WITH_BRIDGE) {
+        for method in Method::ALL {
             assert_eq!(method.check(&remote, 1000).unwrap_err().code, ErrorCode::PermissionDenied);
             assert!(method.check(&local(1000), 1000).is_ok());
             assert!(method.check(&local(0), 1000).is_ok());

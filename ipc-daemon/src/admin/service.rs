@@ -28,28 +28,23 @@ const SERVICE: &str = "ipc.daemon";
 /// Requests worked on at a time.
 const REQUESTS_MAX: u32 = 64;
 
-/// Registers `ipc.daemon` and serves it for as long as the bus runs. With a bridge it has the methods for that too.
+/// Registers `ipc.daemon` and serves it for as long as the bus runs.
 ///
 /// # Errors
 /// What kept it from connecting or from being registered; nothing that a peer can cause.
-pub(crate) fn start(bus: &Bus, facts: Facts, bridge: Option<Rc<dyn Bridge>>) -> Result<(), Error> {
+pub(crate) fn start(bus: &Bus, facts: Facts, bridge: Rc<dyn Bridge>) -> Result<(), Error> {
     let owner = rustix::process::geteuid().as_raw();
     let gid = rustix::process::getegid().as_raw();
     let identity = Identity::Local { uid: owner, gid, pid: std::process::id() };
     let peer = InternalPeer::connect(bus, identity, Transport::Internal, Access::Full)?;
-    let mut methods = Method::ALWAYS.to_vec();
-    if bridge.is_some() {
-        methods.extend(Method::WITH_BRIDGE);
-    }
     let config = session::Config { name: SERVICE.to_owned(), preamble: false, ..session::Config::default() };
     let now = clock::now();
     let mut session = Session::connect(config, now);
-    session.register(now, offer(&methods)?)?;
+    session.register(now, offer()?)?;
     let service = Rc::new(Service {
         bus: bus.clone(),
         peer: RefCell::new(peer),
         session: RefCell::new(session),
-        methods,
         facts,
         bridge,
         owner,
@@ -60,8 +55,8 @@ pub(crate) fn start(bus: &Bus, facts: Facts, bridge: Option<Rc<dyn Bridge>>) -> 
     Ok(())
 }
 
-fn offer(methods: &[Method]) -> Result<Offer, Error> {
-    let offered = methods.iter().map(|method| {
+fn offer() -> Result<Offer, Error> {
+    let offered = Method::ALL.iter().map(|method| {
         let name = MethodName::parse(method.name())?;
         Ok(OfferedMethod { name, description: method.description().to_owned() })
     });
@@ -78,10 +73,8 @@ struct Service {
     bus: Bus,
     peer: RefCell<InternalPeer>,
     session: RefCell<Session>,
-    /// In the order of the registration.
-    methods: Vec<Method>,
     facts: Facts,
-    bridge: Option<Rc<dyn Bridge>>,
+    bridge: Rc<dyn Bridge>,
     /// The user whose word counts beside root's.
     owner: u32,
     /// Requests that are worked on.
@@ -142,7 +135,7 @@ impl Service {
     }
 
     async fn answer(&self, call: &Incoming) -> Result<Value, Error> {
-        let method = self.methods.get(call.method).copied().ok_or_else(|| {
+        let method = Method::ALL.get(call.method).copied().ok_or_else(|| {
             Error::new(ErrorCode::NoSuchMethod, format!("{SERVICE} has no method number {}", call.method))
         })?;
         method.check(&call.sender, self.owner)?;
@@ -164,22 +157,16 @@ impl Service {
                 let inventory = self.bus.look(|broker| Inventory::of_service(broker, argument))?;
                 Ok(inventory.description(&process::names(inventory.pids()).await))
             }
-            Method::BridgeList => Ok(self.bridge()?.list().into()),
-            Method::BridgeExpose => self.bridge()?.expose(argument),
-            Method::BridgeRemove => self.bridge()?.remove(argument),
+            Method::BridgeList => Ok(self.bridge.list().into()),
+            Method::BridgeExpose => self.bridge.expose(argument),
+            Method::BridgeRemove => self.bridge.remove(argument),
         }
     }
 
     fn status(&self) -> Value {
-        let bridged = self.bridge.as_ref().map(|bridge| bridge.addresses()).unwrap_or_default();
+        let bridged = self.bridge.addresses();
         let broker = self.bus.look(crate::broker::Broker::status);
         status(&self.facts, bridged, &broker, &self.bus.tally().by_name(), clock::now())
-    }
-
-    fn bridge(&self) -> Result<&Rc<dyn Bridge>, Error> {
-        self.bridge
-            .as_ref()
-            .ok_or_else(|| Error::new(ErrorCode::Unsupported, "this daemon has no network side"))
     }
 
     /// Hands what the session has written to the bus.

@@ -16,6 +16,7 @@ use super::readiness::{Readiness, announce_stopping};
 use super::signals::{Request, Signals};
 use super::startup::{Holdings, fit_to_system};
 use crate::admin::{self, Facts};
+use crate::bridge::Bridges;
 use crate::broker::{self, Broker};
 use crate::bus::Bus;
 use crate::bus::timer::Timer;
@@ -59,7 +60,11 @@ async fn serve(
     let bus = start_bus(config, holdings)?;
     let facts =
         Facts { epoch: holdings.epoch, started: clock::now(), addresses: holdings.listen_addresses() };
-    admin::start(&bus, facts, None)?;
+    let bridges = Bridges::new(bus.clone());
+    for spec in &config.expose {
+        bridges.expose(spec.clone())?;
+    }
+    admin::start(&bus, facts, Rc::new(bridges.clone()))?;
     let listeners = std::mem::take(&mut holdings.listeners);
     let doors: Vec<Door> =
         listeners.into_iter().map(|socket| open_door(&bus, socket)).collect::<Result<_, _>>()?;
@@ -71,7 +76,7 @@ async fn serve(
     while signals.next().await == Request::Reload {
         reload(&bus, source);
     }
-    stop(&bus, doors, holdings, &mut signals).await;
+    stop(&bus, &bridges, doors, holdings, &mut signals).await;
     tracing::info!("stopped");
     Ok(())
 }
@@ -124,17 +129,28 @@ fn reload(bus: &Bus, source: &Source) {
 }
 
 /// Drains and stops: at most the drain timeout, at once when asked a second time.
-async fn stop(bus: &Bus, doors: Vec<Door>, holdings: &mut Holdings, signals: &mut Signals) {
+async fn stop(
+    bus: &Bus,
+    bridges: &Bridges,
+    doors: Vec<Door>,
+    holdings: &mut Holdings,
+    signals: &mut Signals,
+) {
     tracing::debug!("stopping");
     announce_stopping();
     let is_ours = holdings.unpublish();
     close_doors(doors, is_ours);
+    bridges.begin_drain();
     let timeout = bus.look(|broker| broker.limits().drain_timeout_ms);
     bus.turn(|broker, _| broker.begin_drain());
     let is_patient = first(bus.drained(), signals.stop(), Duration::from_millis(timeout.into())).await;
     bus.turn(|broker, _| broker.end_drain());
     if is_patient {
-        first(bus.deserted(), signals.stop(), FAREWELL_TIMEOUT).await;
+        let deserted = async {
+            bus.deserted().await;
+            bridges.deserted().await;
+        };
+        first(deserted, signals.stop(), FAREWELL_TIMEOUT).await;
     }
 }
 

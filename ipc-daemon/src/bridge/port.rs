@@ -1,0 +1,239 @@
+//! One exposed port: listening, accepting, counting.
+
+use core::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use ipc_core::identity::Identity;
+use ipc_core::transport::clock;
+use ipc_core::{Error, ErrorCode};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, sockopt};
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use tokio::task::{JoinHandle, JoinSet};
+
+use super::caller::Caller;
+use super::connection::Connection;
+use super::spec::Spec;
+use crate::bus::Bus;
+use crate::logging::rate::RateLimit;
+use crate::net::accept::{Acceptor, Arrival};
+
+/// Connections that wait to be accepted; the system may allow fewer.
+const BACKLOG: i32 = 1024;
+/// Who has proved nothing.
+const ANONYMOUS: &str = "anonymous";
+/// A client whose machine is gone is noticed after some two minutes.
+const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
+const KEEPALIVE_EVERY: Duration = Duration::from_secs(10);
+const KEEPALIVE_PROBES: u32 = 6;
+
+/// What the connections of a port share.
+pub(super) struct Port {
+    pub(super) bus: Bus,
+    pub(super) spec: Spec,
+    pub(super) address: SocketAddr,
+    pub(super) counters: Counters,
+    /// Bytes of replies that the clients of all ports have not read yet.
+    pub(super) unread_bytes: Rc<Cell<usize>>,
+    log: RateLimit,
+    /// Told once when no more connections are to be accepted.
+    draining: Notify,
+}
+
+/// What a port has seen.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    /// Connections that are open.
+    pub(super) connections: Cell<u64>,
+    /// Connections ever let in.
+    pub(super) accepted: Cell<u64>,
+    /// Connections ever closed at once, because a limit was reached.
+    pub(super) refused: Cell<u64>,
+    /// Calls ever made.
+    pub(super) calls: Cell<u64>,
+    /// Connections ever closed because of an error or a missed deadline.
+    pub(super) errors: Cell<u64>,
+    /// Bytes ever read from clients.
+    pub(super) bytes_in: Cell<u64>,
+    /// Bytes ever written to clients.
+    pub(super) bytes_out: Cell<u64>,
+}
+
+impl Counters {
+    /// Adds to a counter.
+    pub(super) fn add(counter: &Cell<u64>, count: usize) {
+        counter.set(counter.get().wrapping_add(count as u64));
+    }
+}
+
+/// A port that listens. Dropping it without [`close`](OpenPort::close) leaves its connections alone.
+pub(super) struct OpenPort {
+    port: Rc<Port>,
+    listener: Rc<TcpListener>,
+    task: JoinHandle<()>,
+}
+
+impl OpenPort {
+    /// Listens as `spec` says.
+    ///
+    /// # Errors
+    /// `io` or `permission_denied` when the system does not give the port.
+    pub(super) fn open(bus: &Bus, spec: Spec, unread_bytes: Rc<Cell<usize>>) -> Result<Self, Error> {
+        let failed = |errno: io::Error| cannot_listen(&spec, &errno);
+        let listener = Rc::new(listen(spec.address).map_err(|errno| failed(errno.into()))?);
+        let address = listener.local_addr().map_err(failed)?;
+        let acceptor = Acceptor::new(Rc::clone(&listener)).map_err(failed)?;
+        let port = Rc::new(Port {
+            bus: bus.clone(),
+            spec,
+            address,
+            counters: Counters::default(),
+            unread_bytes,
+            log: RateLimit::new(clock::now()),
+            draining: Notify::new(),
+        });
+        let task = tokio::task::spawn_local(serve(Rc::clone(&port), acceptor));
+        Ok(Self { port, listener, task })
+    }
+
+    /// Listens no more and closes every connection.
+    pub(super) fn close(self) {
+        self.stop_listening();
+        // Its connections end with it.
+        self.task.abort();
+    }
+
+    /// Listens no more; the connections stay until they end.
+    pub(super) fn begin_drain(&self) {
+        self.port.draining.notify_one();
+        self.stop_listening();
+    }
+
+    /// At once, and not only when the task has had its turn: whoever connects from here on is refused.
+    fn stop_listening(&self) {
+        if let Err(errno) = rustix::net::shutdown(&*self.listener, Shutdown::Both) {
+            tracing::debug!(address = %self.port.address, "cannot stop listening before the socket is closed: {errno}");
+        }
+    }
+
+    /// Whether the drain is over: ready when no connection is open any more.
+    pub(super) fn poll_ended(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        // Ended is ended, by whatever means.
+        Pin::new(&mut self.task).poll(context).map(|_| ())
+    }
+
+    /// What its connections share.
+    pub(super) fn port(&self) -> &Port {
+        &self.port
+    }
+}
+
+impl Port {
+    /// Writes a log line that a network client has caused, unless there were too many of late.
+    pub(super) fn log(&self, write: impl FnOnce(u64)) {
+        if let Some(held_back) = self.log.allow(clock::now()) {
+            write(held_back);
+        }
+    }
+
+    fn refuse(&self, reason: &Error) {
+        Counters::add(&self.counters.refused, 1);
+        self.log(|held_back| {
+            tracing::warn!(held_back, address = %self.address, "refused a network connection: {reason}");
+        });
+    }
+
+    /// Lets a connection in.
+    ///
+    /// # Errors
+    /// Why it is to be closed at once.
+    fn admit(self: &Rc<Self>, socket: OwnedFd) -> Result<Connection, Error> {
+        let max = self.bus.look(|broker| broker.limits().expose_connections_max);
+        if self.counters.connections.get() >= max.into() {
+            return Err(Error::quota("expose_connections_max", max.into()));
+        }
+        let failed = |error| Error::new(ErrorCode::Io, format!("cannot watch the connection: {error}"));
+        let stream = TcpStream::from_std(socket.into()).map_err(failed)?;
+        let client = stream.peer_addr().map_err(failed)?;
+        let identity = Identity::Remote { principal: ANONYMOUS.to_owned(), address: client.to_string() };
+        let caller = Caller::connect(self, identity)?;
+        Ok(Connection::new(Rc::clone(self), stream, client, caller))
+    }
+}
+
+/// Accepts until the drain begins, then waits for the connections to end.
+async fn serve(port: Rc<Port>, acceptor: Acceptor<Rc<TcpListener>>) {
+    let connections = RefCell::new(JoinSet::new());
+    {
+        let mut accepting = pin!(acceptor.run(|arrival| match arrival {
+            Arrival::Connection(socket) => match port.admit(socket) {
+                Ok(connection) => drop(connections.borrow_mut().spawn_local(connection.run())),
+                Err(error) => port.refuse(&error),
+            },
+            Arrival::Exhausted(errno, refused) => {
+                drop(refused);
+                port.refuse(&out_of_resources(errno));
+            }
+        }));
+        let mut draining = pin!(port.draining.notified());
+        poll_fn(|context| {
+            if draining.as_mut().poll(context).is_ready() || accepting.as_mut().poll(context).is_ready() {
+                return Poll::Ready(());
+            }
+            // After the accepting, so that new ones are watched too. Those that have ended are forgotten.
+            while let Poll::Ready(Some(_)) = connections.borrow_mut().poll_join_next(context) {}
+            Poll::Pending
+        })
+        .await;
+    }
+    drop(acceptor);
+    let mut connections = connections.into_inner();
+    while connections.join_next().await.is_some() {}
+}
+
+fn out_of_resources(errno: Errno) -> Error {
+    Error::new(ErrorCode::QuotaExceeded, format!("the daemon cannot accept: {errno}"))
+        .with_hint("raise the limit of open files of the daemon (RLIMIT_NOFILE)")
+}
+
+/// A socket that listens and does not block; what accepted ones are to have is set here, they inherit it.
+fn listen(address: SocketAddr) -> Result<TcpListener, Errno> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+    // Connections of a daemon before this one do not keep the port.
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    sockopt::set_tcp_nodelay(&socket, true)?;
+    sockopt::set_socket_keepalive(&socket, true)?;
+    sockopt::set_tcp_keepidle(&socket, KEEPALIVE_AFTER)?;
+    sockopt::set_tcp_keepintvl(&socket, KEEPALIVE_EVERY)?;
+    sockopt::set_tcp_keepcnt(&socket, KEEPALIVE_PROBES)?;
+    rustix::net::bind(&socket, &address)?;
+    rustix::net::listen(&socket, BACKLOG)?;
+    Ok(socket.into())
+}
+
+fn cannot_listen(spec: &Spec, error: &io::Error) -> Error {
+    let (code, hint) = match error.kind() {
+        io::ErrorKind::AddrInUse => (
+            ErrorCode::Io,
+            "another program listens there: stop it, or write another port; 0 takes any free one",
+        ),
+        io::ErrorKind::AddrNotAvailable => {
+            (ErrorCode::Io, "write an address of this machine, 127.0.0.1 for this machine alone")
+        }
+        io::ErrorKind::PermissionDenied => {
+            (ErrorCode::PermissionDenied, "ports below 1024 need CAP_NET_BIND_SERVICE: write a higher one")
+        }
+        _ => (ErrorCode::Io, "see whether this machine has that kind of address"),
+    };
+    Error::new(code, format!("cannot listen on {} to expose {spec}: {error}", spec.address)).with_hint(hint)
+}
