@@ -2,6 +2,7 @@
 
 pub mod allocations;
 pub mod daemon;
+pub mod exposed;
 pub mod fuzz_targets;
 pub mod golden;
 pub mod memory_bus;

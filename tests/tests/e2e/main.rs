@@ -2,6 +2,7 @@
 
 mod departure;
 mod exhaustion;
+mod expose;
 mod lifecycle;
 mod payloads;
 mod shutdown;
