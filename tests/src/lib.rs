@@ -9,4 +9,5 @@ pub mod memory_bus;
 pub mod programs;
 pub mod raw;
 pub mod rng;
+pub mod services;
 pub mod transcript;

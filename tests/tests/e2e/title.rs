@@ -1,44 +1,18 @@
 //! The example service `demo.title`, as a process of its own.
 
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
-use ipc_core::blocking::{Client, ConnectOptions, Delivery, SubscribeOptions};
-use ipc_core::{Address, ErrorCode};
+use ipc_core::ErrorCode;
+use ipc_core::blocking::{Delivery, SubscribeOptions};
 use ipc_tests::daemon::{Daemon, PATIENCE};
 use ipc_tests::programs::program;
-
-/// A process that ends with the test.
-struct Example(Child);
-
-impl Drop for Example {
-    fn drop(&mut self) {
-        // It may have ended already, which is what is wanted here.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// Starts the example and waits until its service is there.
-fn start(daemon: &Daemon, client: &mut Client) -> Example {
-    let watch = client.watch_names("demo.title").unwrap();
-    let mut command = Command::new(program("examples/demo_title"));
-    command.env("IPC_ADDRESS", daemon.address()).stdin(Stdio::null()).stderr(Stdio::null());
-    let example = Example(command.spawn().unwrap());
-    assert!(client.next_name_event(&watch, PATIENCE).unwrap().is_some(), "demo.title does not come");
-    client.unwatch_names(watch).unwrap();
-    example
-}
-
-fn client(daemon: &Daemon) -> Client {
-    let address = Address::parse_os(&daemon.address()).unwrap();
-    Client::connect(ConnectOptions::new().address(address).call_timeout(PATIENCE)).unwrap()
-}
+use ipc_tests::services::{Title, client};
 
 #[test]
 fn every_language_has_its_title_case() {
     let daemon = Daemon::start();
     let mut client = client(&daemon);
-    let _example = start(&daemon, &mut client);
+    let _example = Title::start(&daemon);
     for (text, title) in [
         ("hello world", "Hello World"),
         ("", ""),
@@ -70,7 +44,7 @@ fn every_language_has_its_title_case() {
 fn every_title_is_an_event() {
     let daemon = Daemon::start();
     let mut client = client(&daemon);
-    let _example = start(&daemon, &mut client);
+    let _example = Title::start(&daemon);
     let titles = client.subscribe("demo.title.*", SubscribeOptions::default()).unwrap();
     client.call("demo.title", "title", "one more").unwrap();
     let delivery = client.next_delivery(&titles, PATIENCE).unwrap();
@@ -81,8 +55,7 @@ fn every_title_is_an_event() {
 #[test]
 fn the_example_of_a_call_prints_the_answer_or_says_why_not() {
     let daemon = Daemon::start();
-    let mut client = client(&daemon);
-    let _example = start(&daemon, &mut client);
+    let _example = Title::start(&daemon);
     let call = |service: &str| {
         let mut command = Command::new(program("examples/blocking_call"));
         command.args([service, "title", "hello world"]).env("IPC_ADDRESS", daemon.address());

@@ -4,7 +4,8 @@ use std::net::{TcpListener, TcpStream};
 
 use ipc_core::ErrorCode;
 use ipc_tests::daemon::{Daemon, Options};
-use ipc_tests::exposed::{NetClient, ask, serve_echo};
+use ipc_tests::exposed::NetClient;
+use ipc_tests::services::{ask, serve_echo};
 
 #[test]
 fn a_port_is_exposed_listed_and_removed_while_the_daemon_runs() {

@@ -5,7 +5,8 @@ use std::time::Instant;
 use ipc_core::blocking::Service;
 use ipc_core::identity::Identity;
 use ipc_tests::daemon::Signal;
-use ipc_tests::exposed::{Exposed, RawService, ask, serve, serve_echo};
+use ipc_tests::exposed::Exposed;
+use ipc_tests::services::{RawService, ask, serve, serve_echo};
 
 #[test]
 fn a_call_names_the_network_client_and_carries_the_deadline() {

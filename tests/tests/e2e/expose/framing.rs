@@ -5,7 +5,8 @@ use std::io::Write;
 use ipc_core::blocking::Service;
 use ipc_core::payload::PayloadKind;
 use ipc_tests::daemon::PATIENCE;
-use ipc_tests::exposed::{Exposed, RawService, serve, serve_echo};
+use ipc_tests::exposed::Exposed;
+use ipc_tests::services::{RawService, serve, serve_echo};
 
 #[test]
 fn a_chunk_is_a_call_and_its_reply_comes_back_byte_for_byte() {

@@ -6,7 +6,8 @@ use std::time::Instant;
 use ipc_core::ErrorCode;
 use ipc_core::blocking::Service;
 use ipc_tests::daemon::{Daemon, Options};
-use ipc_tests::exposed::{Exposed, RawService, ask, serve, serve_echo};
+use ipc_tests::exposed::Exposed;
+use ipc_tests::services::{RawService, ask, serve, serve_echo};
 
 #[test]
 fn bridges_up_to_the_limit_and_one_more_when_one_is_gone() {

@@ -3,28 +3,8 @@
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use ipc_core::blocking::Service;
-use ipc_tests::exposed::{Exposed, serve};
-
-/// The service of the issue: `demo.title/title`.
-fn serve_title(exposed: &Exposed) {
-    let service = Service::new("demo.title").unwrap();
-    serve(&exposed.daemon, service.method("title", |request| Ok(title_case(request.payload.as_text()?))));
-}
-
-fn title_case(text: &str) -> String {
-    let mut is_start = true;
-    let mut title = String::new();
-    for letter in text.chars() {
-        if is_start {
-            title.extend(letter.to_uppercase());
-        } else {
-            title.extend(letter.to_lowercase());
-        }
-        is_start = !letter.is_alphanumeric();
-    }
-    title
-}
+use ipc_tests::exposed::Exposed;
+use ipc_tests::services::Title;
 
 /// What a program writes when it is given `input`; `None` when there is no such program on this machine.
 fn run(program: &str, arguments: &[&str], input: &str) -> Option<String> {
@@ -59,7 +39,7 @@ for connection in range(3):
 #[test]
 fn a_python_client_asks_again_and_again() {
     let exposed = Exposed::start("demo.title/title", "");
-    serve_title(&exposed);
+    let _title = Title::start(&exposed.daemon);
     let port = exposed.address.port().to_string();
     let answers = run("python3", &["-X", "utf8", "-c", PYTHON_CLIENT, &port], "").expect("python3 is needed");
     let round = "Hello World\nÉlan Vital\nÄrger In Öl\nЕщё Раз\nX\n";
@@ -70,7 +50,7 @@ fn a_python_client_asks_again_and_again() {
 #[test]
 fn nc_and_socat_get_the_answer_and_end() {
     let exposed = Exposed::start("demo.title/title", "");
-    serve_title(&exposed);
+    let _title = Title::start(&exposed.daemon);
     let port = exposed.address.port().to_string();
     // Both close their side when their input ends, and read on until the other side does.
     if let Some(answer) = run("nc", &["-N", "127.0.0.1", &port], "hello world") {
@@ -85,7 +65,7 @@ fn nc_and_socat_get_the_answer_and_end() {
 #[test]
 fn nc_and_socat_send_lines() {
     let exposed = Exposed::start("demo.title/title,framing=line", "");
-    serve_title(&exposed);
+    let _title = Title::start(&exposed.daemon);
     let port = exposed.address.port().to_string();
     let (lines, titles) =
         ("hello world\nstraße nach süden\r\nlast", "Hello World\nStraße Nach Süden\nLast\n");
