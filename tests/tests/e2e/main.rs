@@ -5,6 +5,7 @@ mod exhaustion;
 mod expose;
 mod lifecycle;
 mod payloads;
+mod python_client;
 mod shutdown;
 mod strangers;
 mod title;
