@@ -27,7 +27,14 @@ impl Exposed {
             config: Some(format!("[limits]\n{limits}\n")),
             ..Options::with_arguments(["--expose".to_owned(), format!("tcp:127.0.0.1:0={target}")])
         };
-        let daemon = Daemon::start_with(&options);
+        Self::of(Daemon::start_with(&options))
+    }
+
+    /// A daemon that was started with a port.
+    ///
+    /// # Panics
+    /// When it has none.
+    pub fn of(daemon: Daemon) -> Self {
         let status = ask(&daemon, "status", "").expect("the status");
         let exposed = status["addresses"].as_array().expect("a list").iter();
         let mut exposed = exposed.filter(|address| address["kind"] == "expose_tcp");

@@ -1,6 +1,9 @@
 //! Services for end-to-end tests, and what tests ask a daemon. Every wait is bounded.
 
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
 
 use ipc_core::blocking::{Client, Service};
 use ipc_core::identity::Identity;
@@ -10,7 +13,7 @@ use ipc_core::wire::{Flags, Header, Kind};
 use ipc_core::{Address, ConnectOptions, Error, ErrorCode};
 use serde_json::Value;
 
-use crate::daemon::{Daemon, PATIENCE};
+use crate::daemon::{Daemon, PATIENCE, Signal, eventually};
 use crate::programs::program;
 use crate::raw::{RawFrame, RawPeer, frame};
 
@@ -50,6 +53,17 @@ impl Title {
         let event = client.next_name_event(&watch, PATIENCE).expect("the daemon is there");
         assert!(event.is_some(), "demo.title does not come");
         title
+    }
+}
+
+impl Title {
+    /// Sends the process a signal.
+    ///
+    /// # Panics
+    /// When it has ended.
+    pub fn signal(&self, signal: Signal) {
+        let pid = rustix::process::Pid::from_child(&self.0);
+        rustix::process::kill_process(pid, signal).expect("the example can be signalled");
     }
 }
 
@@ -166,5 +180,57 @@ impl RawService {
     pub fn cancelled(&mut self, call: &RawCall) {
         let frame = self.receive();
         assert_eq!((frame.header.kind, frame.header.correlation), (Kind::CANCEL, call.id), "{frame:?}");
+    }
+}
+
+/// Somebody who has nothing to do with what goes wrong elsewhere: calls a service of its own, one call after the other, and
+/// each must be answered.
+#[derive(Debug)]
+pub struct Witness {
+    calls: Arc<AtomicU64>,
+    is_stopped: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Witness {
+    /// Calls until this is dropped.
+    pub fn start(daemon: &Daemon) -> Self {
+        let service = Service::new("test.witness").expect("a name");
+        serve(daemon, service.method("echo", |request| Ok(request.payload.clone())));
+        let mut client = client(daemon);
+        let (calls, is_stopped) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+        let (counted, stopped) = (Arc::clone(&calls), Arc::clone(&is_stopped));
+        let thread = std::thread::spawn(move || {
+            while !stopped.load(Ordering::Relaxed) {
+                let text = counted.load(Ordering::Relaxed).to_string();
+                let reply =
+                    client.call("test.witness", "echo", text.as_str()).expect("a witness is answered");
+                assert_eq!(reply.payload.as_text(), Ok(&*text));
+                counted.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        Self { calls, is_stopped, thread: Some(thread) }
+    }
+
+    /// Waits until the witness has been answered a hundred times more.
+    ///
+    /// # Panics
+    /// When that does not happen in time.
+    pub fn goes_on(&self) {
+        let before = self.calls.load(Ordering::Relaxed);
+        let goes_on = eventually(|| self.calls.load(Ordering::Relaxed) >= before + 100);
+        assert!(goes_on, "the witness is held up after {before} calls");
+    }
+}
+
+impl Drop for Witness {
+    fn drop(&mut self) {
+        self.is_stopped.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+            && !std::thread::panicking()
+        {
+            panic!("the witness was not answered");
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! End to end: real processes, real sockets.
 
+mod bad_days;
 mod departure;
 mod exhaustion;
 mod expose;
