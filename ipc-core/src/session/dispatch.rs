@@ -134,8 +134,13 @@ impl Session {
             return Err(WireError::UnexpectedKind(header.kind.0));
         }
         if header.flags.contains(Flags::ERROR) {
-            let error = Error::from(frame.decode::<ErrorBody>()?);
-            self.fail_addressed(now, key, error);
+            // Only the daemon's word counts for whether the call has run; a service may send any code, and any bytes.
+            if header.sender == 0 {
+                let error = Error::from(frame.decode::<ErrorBody>()?);
+                self.fail_addressed(now, key, error);
+            } else {
+                self.inflight.complete(key, Err(error_of_service(&frame)));
+            }
             return Ok(());
         }
         let responder = self.announced.peer(header.sender)?.clone();
@@ -374,7 +379,7 @@ impl Session {
             return Err(WireError::Envelope("it is for a method that was not registered"));
         }
         let sender = self.announced.peer(header.sender)?.clone();
-        let traceparent = traceparent(&frame)?;
+        let traceparent = traceparent(&frame);
         let call = (!oneway).then_some(header.correlation);
         let key = match self.inbound.insert(call, frame.body.as_slice().len()) {
             Ok(key) => key,
@@ -424,7 +429,7 @@ impl Session {
             topic: self.announced.topic(header.handle)?.clone(),
             sequence: header.sequence,
             sender: self.announced.peer(header.sender)?.clone(),
-            traceparent: traceparent(&frame)?,
+            traceparent: traceparent(&frame),
             payload: Payload { kind: header.payload_kind, body: frame.body.into_bytes() },
         };
         if subscription.event(received) {
@@ -484,12 +489,23 @@ impl Session {
     }
 }
 
-fn traceparent(frame: &Frame<'_>) -> Result<Option<Box<str>>, WireError> {
+/// The envelope beside a payload is another client's, unread by the daemon: one that is broken counts as empty.
+fn traceparent(frame: &Frame<'_>) -> Option<Box<str>> {
     if frame.envelope.is_empty() {
-        return Ok(None);
+        return None;
     }
-    let envelope: Envelope = frame.decode()?;
-    Ok(envelope.traceparent.map(|text| text.0.into_boxed_str()))
+    let envelope: Envelope = frame.decode().ok()?;
+    envelope.traceparent.map(|text| text.0.into_boxed_str())
+}
+
+/// So is the error of a service.
+fn error_of_service(frame: &Frame<'_>) -> Error {
+    match frame.decode::<ErrorBody>() {
+        Ok(body) => Error::from(body),
+        Err(error) => {
+            Error::new(ErrorCode::Application, format!("the service answered with a broken error: {error}"))
+        }
+    }
 }
 
 #[cfg(test)]

@@ -92,6 +92,36 @@ fn a_stale_handle_is_bound_anew_and_the_call_sent_once_more() {
 }
 
 #[test]
+fn a_service_that_says_stale_has_run_and_is_not_called_again() {
+    let mut pair = Pair::open();
+    let (ticket, call) = pair.bound_call("a.b");
+    let refusal = ErrorBody::from(&Error::new(ErrorCode::StaleHandle, "so it says"));
+    let answered = Header { flags: Flags::ERROR, sender: 7, ..Header::new(Kind::REPLY) };
+    pair.say(answered.with_correlation(call.correlation), &refusal, b"");
+    assert_eq!(pair.failure(ticket), ErrorCode::StaleHandle);
+    pair.nothing();
+}
+
+#[test]
+fn what_another_client_broke_ends_nothing() {
+    let mut pair = Pair::open();
+    let (ticket, call) = pair.bound_call("a.b");
+    let answered = Header { flags: Flags::ERROR, sender: 7, ..Header::new(Kind::REPLY) };
+    // The first byte of a number, and no more.
+    pair.say(answered.with_correlation(call.correlation), &252u8, b"");
+    assert_eq!(pair.failure(ticket), ErrorCode::Application);
+    pair.session.register(pair.now, offer()).unwrap();
+    let register = pair.next();
+    pair.done(register.correlation, &Registered { registration: 1, queued: false });
+    // An option that is neither there nor not.
+    let called = Header { sender: 7, ..Header::new(Kind::CALL).with_correlation(3) };
+    pair.say(called.with_handle(Handle { index: 1, generation: 0 }), &2u8, b"still a call");
+    let incoming = pair.session.poll_call().expect("the call is served");
+    assert_eq!((&incoming.payload.body[..], incoming.traceparent), (&b"still a call"[..], None));
+    assert_eq!(pair.session.state(), State::Open);
+}
+
+#[test]
 fn oneway_calls_do_not_rely_on_an_old_binding() {
     let mut pair = Pair::open();
     let method = pair.session.method("a.b", "m").unwrap();
