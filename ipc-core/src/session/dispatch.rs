@@ -7,8 +7,8 @@ use crate::name::{ServiceName, TopicName};
 use crate::payload::Payload;
 use crate::time::Instant;
 use crate::wire::message::{
-    Close, Envelope, ErrorBody, Forget, ForgetWhat, Gap, NameChange, NameChanged, PeerInfo, Published,
-    Registered, Subscribed, TopicInfo, Welcome,
+    Close, ErrorBody, Forget, ForgetWhat, Gap, NameChange, NameChanged, PeerInfo, Published, Registered,
+    Subscribed, TopicInfo, Welcome,
 };
 use crate::wire::{Flags, Frame, Header, Kind, WireError};
 
@@ -23,7 +23,7 @@ use super::inflight::Purpose;
 use super::requests::send_addressed;
 use super::slab::Key;
 use super::state::{State, Trigger};
-use super::{Session, handshake};
+use super::{Session, foreign, handshake};
 
 /// Whose key a correlation is: the two highest bits, which no key uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,7 +139,7 @@ impl Session {
                 let error = Error::from(frame.decode::<ErrorBody>()?);
                 self.fail_addressed(now, key, error);
             } else {
-                self.inflight.complete(key, Err(error_of_service(&frame)));
+                self.inflight.complete(key, Err(foreign::error(&frame)));
             }
             return Ok(());
         }
@@ -379,7 +379,7 @@ impl Session {
             return Err(WireError::Envelope("it is for a method that was not registered"));
         }
         let sender = self.announced.peer(header.sender)?.clone();
-        let traceparent = traceparent(&frame);
+        let traceparent = foreign::traceparent(&frame);
         let call = (!oneway).then_some(header.correlation);
         let key = match self.inbound.insert(call, frame.body.as_slice().len()) {
             Ok(key) => key,
@@ -429,7 +429,7 @@ impl Session {
             topic: self.announced.topic(header.handle)?.clone(),
             sequence: header.sequence,
             sender: self.announced.peer(header.sender)?.clone(),
-            traceparent: traceparent(&frame),
+            traceparent: foreign::traceparent(&frame),
             payload: Payload { kind: header.payload_kind, body: frame.body.into_bytes() },
         };
         if subscription.event(received) {
@@ -486,25 +486,6 @@ impl Session {
     fn epoch_changed(&self) -> bool {
         let epoch = self.daemon.as_ref().map(|daemon| daemon.epoch);
         self.epoch_before.is_some() && self.epoch_before != epoch
-    }
-}
-
-/// The envelope beside a payload is another client's, unread by the daemon: one that is broken counts as empty.
-fn traceparent(frame: &Frame<'_>) -> Option<Box<str>> {
-    if frame.envelope.is_empty() {
-        return None;
-    }
-    let envelope: Envelope = frame.decode().ok()?;
-    envelope.traceparent.map(|text| text.0.into_boxed_str())
-}
-
-/// So is the error of a service.
-fn error_of_service(frame: &Frame<'_>) -> Error {
-    match frame.decode::<ErrorBody>() {
-        Ok(body) => Error::from(body),
-        Err(error) => {
-            Error::new(ErrorCode::Application, format!("the service answered with a broken error: {error}"))
-        }
     }
 }
 

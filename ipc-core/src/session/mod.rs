@@ -8,6 +8,7 @@
 //! | `state`, `handshake` | where the conversation stands, and how it begins |
 //! | `requests`, `dispatch` | what goes out, what comes in |
 //! | `drain` | events handed on without being kept |
+//! | `foreign` | what other clients wrote, which the daemon has not read |
 //! | `inflight` | requests that wait for their one outcome |
 //! | `handles`, `announced` | our numbers for names, the daemon's numbers for peers and topics |
 //! | `registrations`, `inbound` | services we offer, calls we are serving |
@@ -19,6 +20,7 @@ mod announced;
 mod dispatch;
 mod drain;
 mod event;
+mod foreign;
 mod handles;
 mod handshake;
 mod inbound;
