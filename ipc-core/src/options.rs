@@ -31,7 +31,8 @@ pub struct ConnectOptions {
     pub connect_timeout: Duration,
     /// Deadline of calls that do not have their own, and time for each other answer of the daemon. Default: 5 s.
     pub call_timeout: Duration,
-    /// How to connect again when the connection is lost. Default: not at all; requests then fail with `unreachable`.
+    /// How to connect again when the connection is lost. Default: not at all; requests then fail with `unreachable`. The
+    /// blocking client does so while it serves, and when it is told to.
     pub reconnect: Option<Backoff>,
     /// A user whose daemon is trusted besides one's own and root's. Default: none.
     pub trusted_owner: Option<u32>,

@@ -13,8 +13,6 @@ use crate::options::ConnectOptions;
 use crate::session::{Config, DaemonInfo, Session, State};
 use crate::transport::{clock, unix};
 
-/// Size of the buffer that is read into, in bytes: a few hundred small frames for one system call.
-const READ_BUFFER_BYTES: usize = 64 * 1024;
 /// The next client's number.
 static NEXT_ID: AtomicU64 = AtomicU64::new(0);
 /// How long closing waits for the daemon to take the last bytes.
@@ -28,7 +26,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_millis(200);
 pub struct Client {
     pub(super) link: Link,
     pub(super) session: Session,
-    pub(super) read_buffer: Box<[u8]>,
+    /// What was read last; its memory is used again.
+    pub(super) read_buffer: Vec<u8>,
     pub(super) options: ConnectOptions,
     pub(super) services: Services,
     /// How often something was read.
@@ -62,7 +61,7 @@ impl Client {
         let mut client = Self {
             link,
             session: Session::connect(config, now),
-            read_buffer: vec![0; READ_BUFFER_BYTES].into_boxed_slice(),
+            read_buffer: Vec::new(),
             options,
             services: Services::default(),
             reads: 0,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
-use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, send, sendmsg};
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, send, sendmsg};
 
 use crate::transport::unix::receive_onto;
 
@@ -55,31 +55,34 @@ impl Link {
         Self { stream, armed: None }
     }
 
-    /// Reads once into `buffer`. A signal does not end the wait.
-    pub(super) fn read(&mut self, buffer: &mut [u8], wait: Wait) -> Result<Read, Errno> {
+    /// Reads once, at most `room` bytes, behind the end of `buffer`. A signal looks like the end of the wait.
+    pub(super) fn read(&mut self, buffer: &mut Vec<u8>, room: usize, wait: Wait) -> Result<Read, Errno> {
         let flags = self.prepare(wait)?;
-        finish(retry(|| recv(&self.stream, &mut *buffer, flags)).map(|(_, count)| count))
-    }
-
-    /// Reads once, at most `room` bytes, behind the end of `buffer`.
-    pub(super) fn read_onto(&mut self, buffer: &mut Vec<u8>, room: usize, wait: Wait) -> Result<Read, Errno> {
-        let flags = self.prepare(wait)?;
-        finish(retry(|| receive_onto(&self.stream, buffer, room, flags)))
+        match receive_onto(&self.stream, buffer, room, flags) {
+            Ok(0) => Ok(Read::End),
+            Ok(count) => Ok(Read::Some(count)),
+            Err(Errno::AGAIN | Errno::INTR) => Ok(Read::Nothing),
+            Err(errno) => Err(errno),
+        }
     }
 
     /// Writes once, without waiting; 0 when there is no room.
     pub(super) fn write<'a>(&self, pieces: impl Iterator<Item = &'a [u8]>) -> Result<usize, Errno> {
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-        let mut slices = [IoSlice::new(&[]); PIECES_MAX];
-        let mut count = 0;
-        for (slot, piece) in slices.iter_mut().zip(pieces) {
-            *slot = IoSlice::new(piece);
-            count += 1;
-        }
-        let written = match &slices[..count] {
-            [] => return Ok(0),
-            [piece] => retry(|| send(&self.stream, piece, flags)),
-            pieces => retry(|| sendmsg(&self.stream, pieces, &mut SendAncillaryBuffer::default(), flags)),
+        let mut pieces = pieces.fuse();
+        let Some(first) = pieces.next() else { return Ok(0) };
+        let written = match pieces.next() {
+            None => retry(|| send(&self.stream, first, flags)),
+            Some(second) => {
+                let mut slices = [IoSlice::new(&[]); PIECES_MAX];
+                let mut count = 0;
+                for (slot, piece) in slices.iter_mut().zip([first, second].into_iter().chain(pieces)) {
+                    *slot = IoSlice::new(piece);
+                    count += 1;
+                }
+                let slices = slices.get(..count).unwrap_or_default();
+                retry(|| sendmsg(&self.stream, slices, &mut SendAncillaryBuffer::default(), flags))
+            }
         };
         match written {
             Err(Errno::AGAIN) => Ok(0),
@@ -136,15 +139,6 @@ fn retry<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
     }
 }
 
-fn finish(result: Result<usize, Errno>) -> Result<Read, Errno> {
-    match result {
-        Ok(0) => Ok(Read::End),
-        Ok(count) => Ok(Read::Some(count)),
-        Err(Errno::AGAIN) => Ok(Read::Nothing),
-        Err(errno) => Err(errno),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -154,24 +148,25 @@ mod tests {
     fn reads_wait_as_told() {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         let mut link = Link::new(ours);
-        let mut buffer = [0; 16];
-        assert_eq!(link.read(&mut buffer, Wait::No), Ok(Read::Nothing));
+        let mut buffer = Vec::new();
+        assert_eq!(link.read(&mut buffer, 16, Wait::No), Ok(Read::Nothing));
         let short = Duration::from_millis(2);
-        assert_eq!(link.read(&mut buffer, Wait::Near(short)), Ok(Read::Nothing));
+        assert_eq!(link.read(&mut buffer, 16, Wait::Near(short)), Ok(Read::Nothing));
         let armed = link.armed.unwrap();
         assert!(armed >= short && armed < short * 2);
-        assert_eq!(link.read(&mut buffer, Wait::Near(short - Duration::from_nanos(100))), Ok(Read::Nothing));
+        let shorter = short - Duration::from_nanos(100);
+        assert_eq!(link.read(&mut buffer, 16, Wait::Near(shorter)), Ok(Read::Nothing));
         assert_eq!(link.armed, Some(armed), "near enough to be left alone");
         theirs.write_all(b"abc").unwrap();
-        assert_eq!(link.read(&mut buffer, Wait::Near(Duration::MAX)), Ok(Read::Some(3)));
+        assert_eq!(link.read(&mut buffer, 16, Wait::Near(Duration::MAX)), Ok(Read::Some(3)));
         assert_eq!(link.armed, None);
         theirs.write_all(b"defg").unwrap();
-        let mut vector = Vec::new();
-        assert_eq!(link.read_onto(&mut vector, 8, Wait::About(Duration::from_secs(2))), Ok(Read::Some(4)));
-        assert_eq!(vector, b"defg");
+        assert_eq!(link.read(&mut buffer, 3, Wait::About(Duration::from_secs(2))), Ok(Read::Some(3)));
+        assert_eq!(buffer, b"abcdef");
         assert_eq!(link.armed, Some(Duration::from_secs(4)));
+        assert_eq!(link.read(&mut buffer, 3, Wait::No), Ok(Read::Some(1)));
         drop(theirs);
-        assert_eq!(link.read(&mut buffer, Wait::About(Duration::from_secs(3))), Ok(Read::End));
+        assert_eq!(link.read(&mut buffer, 3, Wait::About(Duration::from_secs(3))), Ok(Read::End));
         assert_eq!(link.armed, Some(Duration::from_secs(4)), "near enough to be left alone");
     }
 

@@ -9,6 +9,8 @@ use crate::session::{Drain, Event, Outcome, State, Ticket};
 use crate::time::Instant;
 use crate::transport::clock;
 
+/// Size of the buffer that is read into, in bytes: a few hundred small frames for one system call.
+const READ_BUFFER_BYTES: usize = 64 * 1024;
 /// Once so many bytes wait to be written, they are.
 const FLUSH_MARK_BYTES: u64 = 64 * 1024;
 
@@ -127,20 +129,16 @@ impl Client {
     }
 
     fn read_with(&mut self, wait: Wait, drain: Option<Drain<'_>>) -> Result<bool, Error> {
-        // A large frame is read straight to where it will stay.
-        let (read, count) = match self.session.direct() {
-            Some((buffer, room)) => (self.link.read_onto(buffer, room, wait), 0),
-            None => {
-                let read = self.link.read(&mut self.read_buffer, wait);
-                let count = if let Ok(Read::Some(count)) = read { count } else { 0 };
-                (read, count)
-            }
+        self.read_buffer.clear();
+        let read = match self.session.direct() {
+            // A large frame is read straight to where it will stay.
+            Some((buffer, room)) => self.link.read(buffer, room, wait),
+            None => self.link.read(&mut self.read_buffer, READ_BUFFER_BYTES, wait),
         };
         match read {
             Ok(Read::Some(_)) => {
                 self.reads += 1;
-                let mut input = self.read_buffer.get(..count).unwrap_or_default();
-                self.session.handle_input_with(clock::now(), &mut input, drain);
+                self.session.handle_input_with(clock::now(), &mut &self.read_buffer[..], drain);
             }
             Ok(Read::Nothing) => self.session.handle_timeout(clock::now()),
             Ok(Read::End) => self.session.handle_eof(None),

@@ -60,13 +60,14 @@ impl Client {
         Ok(())
     }
 
-    /// After `error` in a loop that is to go on: connects again when the options say so.
+    /// After `error` in a loop that is to go on: connects again when the options say so. It does not go on when a service was
+    /// lost by that.
     pub(super) fn reconnect_or(&mut self, error: Error) -> Result<(), Error> {
         if self.session.state() != State::Closed || self.options.reconnect.is_none() {
             return Err(error);
         }
-        self.reconnect()?;
-        Ok(())
+        let lost = self.reconnect()?.services_lost;
+        lost.into_iter().next().map_or(Ok(()), |(_, error)| Err(error))
     }
 }
 

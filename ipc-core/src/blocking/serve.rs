@@ -170,7 +170,7 @@ impl Client {
     /// [`ConnectOptions::reconnect`](crate::ConnectOptions::reconnect) is set, connects again and goes on.
     ///
     /// # Errors
-    /// Why the connection is over; `conflict` when called by a handler.
+    /// Why the connection is over, or why a service could not be offered again; `conflict` when called by a handler.
     pub fn run(&mut self) -> Result<(), Error> {
         self.serve_until(None)?;
         Ok(())
@@ -273,6 +273,13 @@ impl Client {
 
     fn serve_call(&mut self, call: Incoming) {
         let (key, registration, method) = (call.key, call.registration, call.method);
+        if call.deadline.is_some_and(|deadline| deadline <= clock::now()) {
+            // It waited behind others for too long; its caller has been told.
+            let error =
+                Error::new(ErrorCode::DeadlineExceeded, "the deadline passed before the call was served");
+            self.session.reply(key, Err(error));
+            return;
+        }
         let taken = self.services.get_mut(registration).and_then(|entry| {
             Some((entry.handlers.get_mut(method)?.take()?, entry.methods.get(method)?.clone()))
         });

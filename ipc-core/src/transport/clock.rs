@@ -1,6 +1,6 @@
 //! The clock of the bus.
 
-use rustix::time::{ClockId, clock_gettime};
+use nix::time::{ClockId, clock_gettime};
 
 use crate::time::Instant;
 
@@ -10,10 +10,10 @@ use crate::time::Instant;
 /// wall clock is set. Read through the vDSO, without a system call, some 30 ns. A time namespace shifts it, which is
 /// why instants never travel between processes: remaining durations do.
 pub fn now() -> Instant {
-    let time = clock_gettime(ClockId::Boottime);
-    // Both fields of this clock are never negative.
-    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
-    let nanoseconds = u64::try_from(time.tv_nsec).unwrap_or(0);
+    // Linux has had this clock since 2.6.39, so asking for it cannot fail; and its fields are never negative.
+    let Ok(time) = clock_gettime(ClockId::CLOCK_BOOTTIME) else { return Instant::from_nanos(0) };
+    let seconds = u64::try_from(time.tv_sec()).unwrap_or(0);
+    let nanoseconds = u64::try_from(time.tv_nsec()).unwrap_or(0);
     Instant::from_nanos(seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds))
 }
 

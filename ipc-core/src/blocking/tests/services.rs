@@ -149,6 +149,42 @@ fn a_long_call_learns_that_it_is_not_wanted_any_more() {
 }
 
 #[test]
+fn a_call_that_waited_past_its_deadline_is_not_served() {
+    with_client(
+        |mut daemon| {
+            daemon.registered();
+            let calls = [call(1, 0, b""), call(2, 1_000, b"")].concat();
+            daemon.stream.write_all(&calls).unwrap();
+            assert!(!daemon.expect().header.flags.contains(Flags::ERROR));
+            let error = Error::from(daemon.expect().decode::<ErrorBody>());
+            assert_eq!(error.code, ErrorCode::DeadlineExceeded);
+        },
+        |mut client| {
+            let mut served = 0;
+            let service = Service::new("x.y").unwrap().method("m", move |_| {
+                served += 1;
+                assert_eq!(served, 1);
+                // For as long as the second call is waited for.
+                let start = Instant::now();
+                while start.elapsed() < Duration::from_millis(2) {
+                    std::hint::spin_loop();
+                }
+                Ok("")
+            });
+            let _serving = client.serve(service).unwrap();
+            while client.run_for(Duration::from_millis(1)).unwrap() < 2 {}
+        },
+    );
+}
+
+#[test]
+fn a_client_can_be_sent_to_another_thread() {
+    fn sent<T: Send>() {}
+    sent::<Client>();
+    sent::<Service>();
+}
+
+#[test]
 fn a_panic_is_an_answer_and_the_service_goes_on() {
     with_client(
         |mut daemon| {
