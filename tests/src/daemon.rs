@@ -6,6 +6,7 @@ use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -85,7 +86,8 @@ pub struct Ended {
 pub struct Daemon {
     child: Child,
     process: OwnedFd,
-    stderr: Option<JoinHandle<String>>,
+    stderr: Option<JoinHandle<()>>,
+    log: Arc<Mutex<Vec<u8>>>,
     runtime_dir: PathBuf,
     directory: TempDir,
 }
@@ -157,12 +159,18 @@ impl Daemon {
         let process = Pid::from_child(&child);
         let process = pidfd_open(process, PidfdFlags::empty()).expect("a child that was not waited for");
         let mut pipe = child.stderr.take().expect("the standard error is a pipe");
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let written = Arc::clone(&log);
         let stderr = std::thread::spawn(move || {
-            let mut bytes = Vec::new();
-            pipe.read_to_end(&mut bytes).expect("the standard error can be read");
-            String::from_utf8_lossy(&bytes).into_owned()
+            let mut buffer = [0; 4096];
+            loop {
+                match pipe.read(&mut buffer).expect("the standard error can be read") {
+                    0 => return,
+                    count => written.lock().expect("nobody panics in here").extend(&buffer[..count]),
+                }
+            }
         });
-        Self { child, process, stderr: Some(stderr), runtime_dir, directory }
+        Self { child, process, stderr: Some(stderr), log, runtime_dir, directory }
     }
 
     /// Its process id.
@@ -180,6 +188,19 @@ impl Daemon {
         self.runtime_dir.join("bus.sock")
     }
 
+    /// Processor time it has used so far, to a hundredth of a second.
+    ///
+    /// # Panics
+    /// When it is gone.
+    pub fn cpu_time(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("it runs");
+        // Behind the name, which may hold anything: fields 14 and 15 of proc_pid_stat(5), counted from 1.
+        let fields = stat.rsplit_once(')').expect("a name in brackets").1.split_whitespace();
+        let ticks: u64 = fields.skip(11).take(2).map(|field| field.parse::<u64>().expect("a number")).sum();
+        // USER_HZ is 100 on every architecture that std knows.
+        Duration::from_millis(ticks * 10)
+    }
+
     /// Its address, as `--address` takes it.
     pub fn address(&self) -> OsString {
         let mut address = OsString::from("unix:");
@@ -187,9 +208,17 @@ impl Daemon {
         address
     }
 
+    /// What it has written to its standard error so far.
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&self.log.lock().expect("nobody panics in here")).into_owned()
+    }
+
     /// Writes another configuration and has the daemon read it. The daemon must have been started with one.
     pub fn reload(&self, config: &str) {
-        std::fs::write(self.directory.path().join("daemon.toml"), config).expect("the file is written");
+        // In one piece, because an earlier signal may have it read the file just then.
+        let (new, file) = (self.directory.path().join("new.toml"), self.directory.path().join("daemon.toml"));
+        std::fs::write(&new, config).expect("the file is written");
+        std::fs::rename(&new, &file).expect("the file is replaced");
         self.signal(Signal::HUP);
     }
 
@@ -223,8 +252,10 @@ impl Daemon {
     pub fn wait(&mut self) -> Ended {
         assert!(is_ready(&self.process, Instant::now() + PATIENCE), "the daemon does not end");
         let status = self.child.wait().expect("the daemon has ended");
-        let stderr = self.stderr.take().map(|reader| reader.join().expect("the reader does not panic"));
-        Ended { status, stderr: stderr.unwrap_or_default() }
+        if let Some(reader) = self.stderr.take() {
+            reader.join().expect("the reader does not panic");
+        }
+        Ended { status, stderr: self.log() }
     }
 }
 
@@ -234,9 +265,9 @@ impl Drop for Daemon {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if let (Some(reader), true) = (self.stderr.take(), std::thread::panicking())
-            && let Ok(text) = reader.join()
+            && reader.join().is_ok()
         {
-            eprintln!("standard error of the daemon:\n{text}");
+            eprintln!("standard error of the daemon:\n{}", self.log());
         }
     }
 }

@@ -16,7 +16,7 @@ mod port;
 pub(crate) mod spec;
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::Poll;
@@ -36,6 +36,8 @@ pub(crate) struct Bridges(Rc<Inner>);
 struct Inner {
     bus: Bus,
     ports: RefCell<BTreeMap<u64, OpenPort>>,
+    /// Those of the configuration, by id.
+    configured: RefCell<BTreeSet<u64>>,
     next_id: Cell<u64>,
     /// Bytes of replies that the clients of all ports have not read yet.
     unread_bytes: Rc<Cell<usize>>,
@@ -49,7 +51,8 @@ impl Bridges {
     pub(crate) fn new(bus: Bus) -> Self {
         Self(Rc::new(Inner {
             bus,
-            ports: RefCell::new(BTreeMap::new()),
+            ports: RefCell::default(),
+            configured: RefCell::default(),
             next_id: Cell::new(1),
             unread_bytes: Rc::default(),
         }))
@@ -59,19 +62,85 @@ impl Bridges {
     ///
     /// # Errors
     /// `quota_exceeded` for one port too many; `io` or `permission_denied` when the system does not give the port.
-    pub(crate) fn expose(&self, spec: Spec) -> Result<Value, Error> {
+    fn open(&self, spec: Spec) -> Result<Value, Error> {
         let max = self.0.bus.look(|broker| broker.limits().bridges_max);
-        let mut ports = self.0.ports.borrow_mut();
-        if ports.len() >= max as usize {
-            return Err(Error::quota("bridges_max", max.into())
-                .with_hint("remove one that is not used any more, or raise the limit in the configuration"));
-        }
+        check_count(self.0.ports.borrow().len() + 1, max)?;
         let port = OpenPort::open(&self.0.bus, spec, Rc::clone(&self.0.unread_bytes))?;
+        let id = self.next_id();
+        let row = row(id, &port);
+        self.0.ports.borrow_mut().insert(id, port);
+        Ok(row)
+    }
+
+    fn next_id(&self) -> u64 {
         let id = self.0.next_id.get();
         self.0.next_id.set(id + 1);
-        let row = row(id, &port);
-        ports.insert(id, port);
-        Ok(row)
+        id
+    }
+
+    /// Opens the ports that the configuration has and closes those that it had; the others stay as they are, with their
+    /// connections. At most `max` may be open then.
+    ///
+    /// # Errors
+    /// As [`expose`](Bridge::expose); nothing has changed then.
+    pub(crate) fn configure(&self, specs: &[Spec], max: u32) -> Result<(), Error> {
+        let mut ports = self.0.ports.borrow_mut();
+        let mut missing = specs.to_vec();
+        let mut stale = BTreeSet::new();
+        for id in self.0.configured.borrow().iter() {
+            let Some(port) = ports.get(id) else { continue };
+            match missing.iter().position(|spec| *spec == port.port().spec) {
+                Some(at) => drop(missing.remove(at)),
+                None => drop(stale.insert(*id)),
+            }
+        }
+        check_count(ports.len() - stale.len() + missing.len(), max)?;
+        let opened = self.open_all(missing, &stale, &ports)?;
+        let replaced: BTreeSet<u64> = opened.iter().filter_map(|(_, predecessor)| *predecessor).collect();
+        for id in stale {
+            match ports.remove(&id) {
+                Some(port) if replaced.contains(&id) => port.replaced(),
+                Some(port) => port.close(),
+                None => {}
+            }
+        }
+        let mut configured = self.0.configured.borrow_mut();
+        configured.retain(|id| ports.contains_key(id));
+        for (port, _) in opened {
+            let id = self.next_id();
+            configured.insert(id);
+            ports.insert(id, port);
+        }
+        Ok(())
+    }
+
+    /// Opens ports, each in the place of a stale one at the same address if there is one, whose id is given with it.
+    fn open_all(
+        &self,
+        specs: Vec<Spec>,
+        stale: &BTreeSet<u64>,
+        ports: &BTreeMap<u64, OpenPort>,
+    ) -> Result<Vec<(OpenPort, Option<u64>)>, Error> {
+        let mut free: Vec<(u64, &OpenPort)> =
+            stale.iter().filter_map(|id| Some((*id, ports.get(id)?))).collect();
+        let mut opened = Vec::new();
+        for spec in specs {
+            let same = free.iter().position(|(_, port)| port.port().spec.address == spec.address);
+            let predecessor = same.map(|at| free.remove(at));
+            let port = match predecessor {
+                Some((_, port)) => port.open_in_place(spec),
+                None => OpenPort::open(&self.0.bus, spec, Rc::clone(&self.0.unread_bytes)),
+            };
+            match port {
+                Ok(port) => opened.push((port, predecessor.map(|(id, _)| id))),
+                Err(error) => {
+                    // Those in the place of others leave the socket to them; the sockets of the others end with them.
+                    opened.into_iter().for_each(|(port, _)| port.replaced());
+                    return Err(error);
+                }
+            }
+        }
+        Ok(opened)
     }
 
     /// Closes the ports; their connections stay until they end.
@@ -98,7 +167,7 @@ impl Bridge for Bridges {
     }
 
     fn expose(&self, specification: &str) -> Result<Value, Error> {
-        let row = self.expose(Spec::parse(specification.trim())?)?;
+        let row = self.open(Spec::parse(specification.trim())?)?;
         tracing::info!(address = %row["address"], "exposed {}", row["spec"]);
         Ok(row)
     }
@@ -126,6 +195,15 @@ impl Bridge for Bridges {
             .map(|port| ListenAddress { kind: EXPOSE_TCP, address: port.port().address.to_string() });
         addresses.collect()
     }
+}
+
+/// Whether that many ports may be open.
+fn check_count(count: usize, max: u32) -> Result<(), Error> {
+    if count <= max as usize {
+        return Ok(());
+    }
+    Err(Error::quota("bridges_max", max.into())
+        .with_hint("remove one that is not used any more, or raise the limit in the configuration"))
 }
 
 /// What is shown of a port.

@@ -87,8 +87,28 @@ impl OpenPort {
     /// # Errors
     /// `io` or `permission_denied` when the system does not give the port.
     pub(super) fn open(bus: &Bus, spec: Spec, unread_bytes: Rc<Cell<usize>>) -> Result<Self, Error> {
-        let failed = |errno: io::Error| cannot_listen(&spec, &errno);
-        let listener = Rc::new(listen(spec.address).map_err(|errno| failed(errno.into()))?);
+        let listener = listen(spec.address).map_err(|errno| cannot_listen(&spec, &io::Error::from(errno)))?;
+        Self::start(bus, spec, listener, unread_bytes)
+    }
+
+    /// Listens as `spec` says on the socket of this port, which is to be [replaced](OpenPort::replaced) then: nobody
+    /// else can take it, and those who wait to be accepted are not turned away.
+    ///
+    /// # Errors
+    /// `io` when the system has no descriptor for it.
+    pub(super) fn open_in_place(&self, spec: Spec) -> Result<Self, Error> {
+        let listener = self.listener.try_clone().map_err(|error| cannot_listen(&spec, &error))?;
+        Self::start(&self.port.bus, spec, listener, Rc::clone(&self.port.unread_bytes))
+    }
+
+    fn start(
+        bus: &Bus,
+        spec: Spec,
+        listener: TcpListener,
+        unread_bytes: Rc<Cell<usize>>,
+    ) -> Result<Self, Error> {
+        let failed = |error: io::Error| cannot_listen(&spec, &error);
+        let listener = Rc::new(listener);
         let address = listener.local_addr().map_err(failed)?;
         let acceptor = Acceptor::new(Rc::clone(&listener)).map_err(failed)?;
         let port = Rc::new(Port {
@@ -107,6 +127,11 @@ impl OpenPort {
     /// Listens no more and closes every connection.
     pub(super) fn close(self) {
         self.stop_listening();
+        self.replaced();
+    }
+
+    /// Closes every connection; the socket goes on in another port's hands.
+    pub(super) fn replaced(self) {
         // Its connections end with it.
         self.task.abort();
     }

@@ -61,9 +61,7 @@ async fn serve(
     let facts =
         Facts { epoch: holdings.epoch, started: clock::now(), addresses: holdings.listen_addresses() };
     let bridges = Bridges::new(bus.clone());
-    for spec in &config.expose {
-        bridges.expose(spec.clone())?;
-    }
+    bridges.configure(&config.expose, config.limits.bridges_max)?;
     admin::start(&bus, facts, Rc::new(bridges.clone()))?;
     let listeners = std::mem::take(&mut holdings.listeners);
     let doors: Vec<Door> =
@@ -74,7 +72,7 @@ async fn serve(
     readiness.announce();
     tracing::info!(epoch = %holdings.epoch, address = holdings.shown_addresses(), "ready");
     while signals.next().await == Request::Reload {
-        reload(&bus, source);
+        reload(&bus, &bridges, source);
     }
     stop(&bus, &bridges, doors, holdings, &mut signals).await;
     tracing::info!("stopped");
@@ -114,14 +112,15 @@ fn open_door(bus: &Bus, socket: UnixListener) -> Result<Door, Failure> {
 }
 
 /// Reads the configuration again. A wrong one changes nothing.
-fn reload(bus: &Bus, source: &Source) {
+fn reload(bus: &Bus, bridges: &Bridges, source: &Source) {
     let applied = source.load().and_then(|mut config| {
         fit_to_system(&mut config.limits)?;
+        bridges.configure(&config.expose, config.limits.bridges_max)?;
         bus.turn(|broker, _| broker.set_limits(config.limits));
         Ok(())
     });
     match applied {
-        Ok(()) => tracing::info!("configuration read again; its limits hold from here on"),
+        Ok(()) => tracing::info!("configuration read again; its limits and exposed ports hold from here on"),
         Err(failure) => {
             tracing::error!(hint = failure.hint, "the old configuration stays: {}", failure.message);
         }

@@ -98,3 +98,73 @@ fn ports_of_the_configuration_are_exposed_on_both_families() {
     }
     assert_eq!(rows.as_array().unwrap().len(), 2);
 }
+
+#[test]
+fn a_reload_opens_and_closes_ports_and_leaves_the_others_alone() {
+    let specs = |specs: &[&str]| format!("expose = {specs:?}\n[limits]\nbridges_max = 4\n");
+    let (stays, goes) = ("tcp:127.0.0.1:0=test.echo/echo", "tcp:127.0.0.1:0=test.echo/echo,idle=1h");
+    let daemon = Daemon::start_with(&Options::with_config(specs(&[stays, goes])));
+    serve_echo(&daemon);
+    let own = ask(&daemon, "bridge-expose", "tcp:[::1]:0=test.echo/echo").unwrap();
+    let rows = || ask(&daemon, "bridge-list", "").unwrap().as_array().unwrap().clone();
+    let specs_of = |rows: &[serde_json::Value]| -> Vec<String> {
+        rows.iter().map(|row| row["spec"].as_str().unwrap().to_owned()).collect()
+    };
+    let address = |row: &serde_json::Value| row["address"].as_str().unwrap().parse().unwrap();
+    let before = rows();
+    let mut staying = NetClient::connect(address(&before[0]));
+    let mut going = NetClient::connect(address(&before[1]));
+    staying.exchange("before", "before");
+    going.exchange("before", "before");
+
+    // The same address with another framing: the port stays the same, also one that the system has chosen.
+    let changed = "tcp:127.0.0.1:0=test.echo/echo,framing=line";
+    daemon.reload(&specs(&[stays, changed, "tcp:[::1]:0=test.echo/echo,idle=2h"]));
+    assert!(ipc_tests::daemon::eventually(|| rows().len() == 4), "{:?}", rows());
+    let after = rows();
+    let own_spec = own["spec"].as_str().unwrap();
+    assert_eq!(specs_of(&after), [stays, own_spec, changed, "tcp:[::1]:0=test.echo/echo,idle=2h"]);
+    assert_eq!(after[2]["address"], before[1]["address"]);
+    assert!(going.rest().is_empty());
+    staying.exchange("after", "after");
+    NetClient::connect(address(&after[2])).exchange("line\n", "line\n");
+
+    daemon.reload(&specs(&[stays]));
+    assert!(ipc_tests::daemon::eventually(|| rows().len() == 2), "{:?}", rows());
+    assert_eq!(specs_of(&rows()), [stays, own_spec]);
+    staying.exchange("at last", "at last");
+    assert_eq!(daemon.stop().status.code(), Some(0));
+}
+
+#[test]
+fn a_reload_that_cannot_be_followed_changes_nothing_and_says_so() {
+    let spec = "tcp:127.0.0.1:0=test.echo/echo";
+    let daemon = Daemon::start_with(&Options::with_config(format!("expose = [{spec:?}]\n")));
+    serve_echo(&daemon);
+    let before = ask(&daemon, "bridge-list", "").unwrap();
+    let mut client = NetClient::connect(before[0]["address"].as_str().unwrap().parse().unwrap());
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let in_use = format!("tcp:{}=a/b", taken.local_addr().unwrap());
+    let other = "tcp:127.0.0.1:0=test.echo/echo,framing=line";
+    for (config, reason) in [
+        (format!("expose = [{other:?}, {in_use:?}]\n[limits]\nbridges_max = 5\n"), "in use"),
+        (
+            format!("expose = [{other:?}, {other:?}]\n[limits]\nbridges_max = 1\n"),
+            "bridges_max is at its limit",
+        ),
+        ("expose = [\"nonsense\"]\n".to_owned(), "daemon.toml:1:10"),
+    ] {
+        daemon.reload(&config);
+        assert!(ipc_tests::daemon::eventually(|| daemon.log().contains(reason)), "{}", daemon.log());
+        let after = ask(&daemon, "bridge-list", "").unwrap();
+        assert_eq!((&after[0]["id"], &after[0]["spec"]), (&before[0]["id"], &before[0]["spec"]));
+        assert_eq!(after.as_array().unwrap().len(), 1);
+        let status = ask(&daemon, "status", "").unwrap();
+        assert_eq!(status["limits"]["bridges_max"], 64);
+        client.exchange("still there", "still there");
+    }
+    daemon.reload(&format!("expose = [{other:?}]\n"));
+    let is_changed = || ask(&daemon, "bridge-list", "").unwrap()[0]["framing"] == "line";
+    assert!(ipc_tests::daemon::eventually(is_changed));
+    assert_eq!(ask(&daemon, "bridge-list", "").unwrap()[0]["address"], before[0]["address"]);
+}

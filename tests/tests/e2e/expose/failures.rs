@@ -88,13 +88,19 @@ fn an_error_of_the_service_closes_the_connection_and_is_not_quoted_in_the_log() 
 
 #[test]
 fn a_missed_deadline_closes_the_connection_and_cancels_the_call() {
-    let exposed = Exposed::start("test.raw/m", "");
+    let exposed = Exposed::start("test.raw/m", "expose_pending_max_bytes = 10");
     let mut service = RawService::register(&exposed.daemon, "test.raw", "m");
     let mut client = exposed.connect();
     let start = Instant::now();
     client.send("?");
     let call = service.call();
+    // Readable, at its end, and with no room for what comes: no reason to look again and again.
+    client.send([b'x'; 100]);
+    client.end();
+    let before = exposed.daemon.cpu_time();
     assert!(client.rest().is_empty());
+    let used = exposed.daemon.cpu_time() - before;
+    assert!(used.as_millis() < 1000, "waiting for {:?} has cost {used:?}", start.elapsed());
     assert!(start.elapsed().as_millis() >= 4900, "after {:?}", start.elapsed());
     service.cancelled(&call);
     exposed.wait_for("errors", 1);
