@@ -291,12 +291,14 @@ impl Client {
     }
 
     fn begin(&mut self, handle: HandleKey, payload: Payload, options: CallOptions) -> Result<Ticket, Error> {
+        self.greet_before(&payload)?;
         let now = clock::now();
         let options = self.call_options(now, options);
         self.session.call(now, handle, payload, options)
     }
 
     fn begin_oneway(&mut self, handle: HandleKey, payload: Payload) -> Result<(), Error> {
+        self.greet_before(&payload)?;
         let now = clock::now();
         let options = self.call_options(now, CallOptions::default());
         self.session.call_oneway(now, handle, payload, options)?;

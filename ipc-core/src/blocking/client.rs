@@ -8,8 +8,9 @@ use super::call::Started;
 use super::link::Link;
 use super::serve::Services;
 use crate::error::{Error, ErrorCode};
-use crate::limits::DEADLINE_MAX;
+use crate::limits::{DEADLINE_MAX, PAYLOAD_BEFORE_WELCOME_MAX_BYTES};
 use crate::options::ConnectOptions;
+use crate::payload::Payload;
 use crate::session::{Config, DaemonInfo, Session, State};
 use crate::transport::{clock, unix};
 
@@ -48,6 +49,17 @@ impl Client {
     /// - `permission_denied`: it does not let this user in;
     /// - `unsupported_version`, `protocol_violation`: it speaks another language.
     pub fn connect(options: ConnectOptions) -> Result<Self, Error> {
+        let mut client = Self::open(options)?;
+        client.greet()?;
+        Ok(client)
+    }
+
+    /// Connects and does not wait for the daemon's first answer: the hello travels with the first request, and what is wrong
+    /// with it shows there. Saves a program with one question a round trip.
+    ///
+    /// # Errors
+    /// As [`connect`](Client::connect), for what is known before anything was sent.
+    pub fn open(options: ConnectOptions) -> Result<Self, Error> {
         let deadline = clock::now() + options.connect_timeout;
         let link = open_link(&options)?;
         let now = clock::now();
@@ -58,7 +70,7 @@ impl Client {
             operation_timeout: options.call_timeout,
             reports_completions: true,
         };
-        let mut client = Self {
+        Ok(Self {
             link,
             session: Session::connect(config, now),
             read_buffer: Vec::new(),
@@ -68,9 +80,7 @@ impl Client {
             started: Started::default(),
             epoch_changed: false,
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
-        };
-        client.greet()?;
-        Ok(client)
+        })
     }
 
     /// Waits until the daemon has answered the hello.
@@ -81,7 +91,13 @@ impl Client {
         self.check_connected()
     }
 
-    /// What the daemon said about itself.
+    /// Waits until the daemon has answered the hello, unless what is to be sent may go before that.
+    pub(super) fn greet_before(&mut self, payload: &Payload) -> Result<(), Error> {
+        let is_large = payload.len() > PAYLOAD_BEFORE_WELCOME_MAX_BYTES as usize;
+        if is_large && self.session.state() == State::Greeting { self.greet() } else { Ok(()) }
+    }
+
+    /// What the daemon said about itself; nothing is known before its first answer to an [opened](Client::open) client.
     pub fn daemon(&self) -> Option<&DaemonInfo> {
         self.session.daemon()
     }

@@ -6,7 +6,7 @@ use super::call::unexpected;
 use super::{Client, Delivery, DeliveryRef, NameEvent, Published, SubscribeOptions};
 use crate::error::{Error, ErrorCode};
 use crate::payload::Payload;
-use crate::session::{Answer, Drain, SubscriptionKey, WatchKey};
+use crate::session::{Answer, Drain, HandleKey, SubscriptionKey, WatchKey};
 use crate::transport::clock;
 
 /// A subscription of a client. It is a number; the client keeps what has come.
@@ -32,8 +32,8 @@ impl Client {
     /// `invalid_argument`, `payload_too_large`, `permission_denied`: it was not published; `outcome_unknown`,
     /// `deadline_exceeded`: it may have been.
     pub fn publish(&mut self, topic: &str, payload: impl Into<Payload>) -> Result<Published, Error> {
-        let handle = self.session.topic(topic)?;
-        let ticket = self.session.publish(clock::now(), handle, payload.into(), None)?;
+        let (topic, payload) = self.event(topic, payload.into())?;
+        let ticket = self.session.publish(clock::now(), topic, payload, None)?;
         match self.outcome(ticket)? {
             Answer::Published(published) => Ok(published),
             answer => Err(unexpected(&answer)),
@@ -45,8 +45,8 @@ impl Client {
     /// # Errors
     /// `invalid_argument`, `payload_too_large`, and as [`flush`](Client::flush).
     pub fn publish_oneway(&mut self, topic: &str, payload: impl Into<Payload>) -> Result<(), Error> {
-        let handle = self.session.topic(topic)?;
-        self.session.publish_oneway(clock::now(), handle, payload.into(), None)?;
+        let (topic, payload) = self.event(topic, payload.into())?;
+        self.session.publish_oneway(clock::now(), topic, payload, None)?;
         self.flush()
     }
 
@@ -56,8 +56,8 @@ impl Client {
     /// # Errors
     /// As [`publish_oneway`](Client::publish_oneway).
     pub fn queue_publish(&mut self, topic: &str, payload: impl Into<Payload>) -> Result<(), Error> {
-        let handle = self.session.topic(topic)?;
-        self.session.publish_oneway(clock::now(), handle, payload.into(), None)?;
+        let (topic, payload) = self.event(topic, payload.into())?;
+        self.session.publish_oneway(clock::now(), topic, payload, None)?;
         self.flush_if_much()
     }
 
@@ -178,6 +178,11 @@ impl Client {
         self.check_client(watch.client)?;
         self.session.forget_watch(watch.key);
         self.flush()
+    }
+
+    fn event(&mut self, topic: &str, payload: Payload) -> Result<(HandleKey, Payload), Error> {
+        self.greet_before(&payload)?;
+        Ok((self.session.topic(topic)?, payload))
     }
 
     fn next_of<T>(

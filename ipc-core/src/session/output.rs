@@ -124,15 +124,8 @@ impl Output {
     }
 
     /// The pieces to write, in order; none is empty.
-    pub(super) fn slices(&self) -> impl Iterator<Item = &[u8]> {
-        let starts = core::iter::once(self.sent).chain(self.larges.iter().map(|large| large.at));
-        let ends = self.larges.iter().map(|large| large.at).chain(core::iter::once(self.buffer.len()));
-        let bodies = self.larges.iter().map(|large| &large.bytes[..]).chain(core::iter::once(&[][..]));
-        starts
-            .zip(ends)
-            .zip(bodies)
-            .flat_map(|((start, end), body)| [&self.buffer[start..end], body])
-            .filter(|piece| !piece.is_empty())
+    pub(super) fn slices(&self) -> Slices<'_> {
+        Slices { output: self, at: self.sent, large: 0, is_at_large: false }
     }
 
     /// Takes away the first `count` bytes, which were written.
@@ -180,6 +173,48 @@ impl Output {
             large.at -= self.sent;
         }
         self.sent = 0;
+    }
+}
+
+/// The pieces of an [`Output`]. Mostly there is one, and it is asked for with every write, so this is kept simple.
+#[derive(Debug)]
+pub(super) struct Slices<'a> {
+    output: &'a Output,
+    /// How far the buffer was given.
+    at: usize,
+    /// Which large payload is next.
+    large: usize,
+    /// Whether the buffer was given up to that payload.
+    is_at_large: bool,
+}
+
+impl<'a> Iterator for Slices<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        loop {
+            let large = self.output.larges.get(self.large);
+            let piece = match large {
+                Some(large) if self.is_at_large => {
+                    self.large += 1;
+                    self.is_at_large = false;
+                    &large.bytes[..]
+                }
+                _ => {
+                    let end = large.map_or(self.output.buffer.len(), |large| large.at);
+                    let piece = self.output.buffer.get(self.at..end)?;
+                    if large.is_none() && piece.is_empty() {
+                        return None;
+                    }
+                    self.at = end;
+                    self.is_at_large = large.is_some();
+                    piece
+                }
+            };
+            if !piece.is_empty() {
+                return Some(piece);
+            }
+        }
     }
 }
 

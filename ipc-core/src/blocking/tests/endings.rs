@@ -27,6 +27,39 @@ fn a_daemon_that_does_not_answer_the_hello_is_given_up_on() {
 }
 
 #[test]
+fn an_opened_client_asks_before_it_is_answered() {
+    with_fake(
+        |listener| {
+            let mut daemon = Fake::greet_late(&listener);
+            let call = daemon.expect_kind(Kind::CALL);
+            daemon.reply(&call, b"x");
+            let call = daemon.expect_kind(Kind::CALL);
+            daemon.reply(&call, b"y");
+        },
+        |options| {
+            let mut client = Client::open(options).unwrap();
+            assert_eq!(client.daemon(), None);
+            assert!(!client.is_connected());
+            assert_eq!(&client.call("a.b", "m", "").unwrap().payload.body[..], b"x");
+            assert!(client.is_connected());
+            assert_eq!(&client.call("a.b", "m", vec![0; 10_000]).unwrap().payload.body[..], b"y");
+        },
+    );
+    with_fake(
+        |listener| {
+            // What is larger than a frame may be before the welcome waits for it.
+            let mut daemon = Fake::greet(&listener);
+            let call = daemon.expect_kind(Kind::CALL);
+            daemon.reply(&call, b"z");
+        },
+        |options| {
+            let mut client = Client::open(options).unwrap();
+            assert_eq!(&client.call("a.b", "m", vec![0; 10_000]).unwrap().payload.body[..], b"z");
+        },
+    );
+}
+
+#[test]
 fn a_refusal_instead_of_a_welcome_is_passed_on() {
     with_fake(
         |listener| {

@@ -58,6 +58,20 @@ impl Fake {
     pub(super) fn greet_as(listener: &UnixListener, epoch: u64) -> Self {
         let mut fake = Self::accept(listener);
         assert_eq!(fake.expect().header.kind, Kind::HELLO);
+        fake.welcome(epoch);
+        fake
+    }
+
+    /// Accepts, and answers the hello only when a request is there too.
+    pub(super) fn greet_late(listener: &UnixListener) -> Self {
+        let mut fake = Self::accept(listener);
+        assert_eq!(fake.expect().header.kind, Kind::HELLO);
+        assert_eq!(fake.expect().header.kind, Kind::RESOLVE);
+        fake.welcome(1);
+        fake
+    }
+
+    fn welcome(&mut self, epoch: u64) {
         let welcome = Welcome {
             version: 1,
             features: 0,
@@ -74,8 +88,7 @@ impl Fake {
         encode_frame(&mut bytes, Header::new(Kind::WELCOME), &welcome, b"").unwrap();
         let announced = Header { sender: SENDER, ..Header::new(Kind::PEER_ANNOUNCED) };
         encode_frame(&mut bytes, announced, &peer, b"").unwrap();
-        fake.stream.write_all(&bytes).unwrap();
-        fake
+        self.stream.write_all(&bytes).unwrap();
     }
 
     /// The next frame; `None` at the end of the connection.
