@@ -1,5 +1,19 @@
 //! Wire protocol and client library of the ipc message bus.
 //!
+//! ```no_run
+//! # #[cfg(feature = "client")]
+//! # async fn example() -> Result<(), ipc_core::Error> {
+//! use ipc_core::{Client, ConnectOptions, Service, ServiceError, service::Request};
+//!
+//! let client = Client::connect(ConnectOptions::new()).await?;
+//! let shout = async |request: Request| Ok::<_, ServiceError>(request.payload.as_text()?.to_uppercase());
+//! let _serving = client.serve(Service::new("demo.shout")?.method("shout", shout)).await?;
+//! let reply = client.call("demo.shout", "shout", "hello").await?;
+//! assert_eq!(reply.payload.as_text()?, "HELLO");
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! The module map, from the bottom up:
 //!
 //! | module | colour | what it holds |
@@ -9,7 +23,7 @@
 //! | [`session`] | PURE | one end of one conversation, without sockets and without a clock |
 //! | [`transport`] | SHELL | kernel sockets, and where they are |
 //! | [`client`], [`service`] | SHELL | the async client, and how a process offers methods |
-//! | [`ConnectOptions`], [`CallOptions`], [`Backoff`] | SHELL | what both clients can be told |
+//! | [`ConnectOptions`], [`CallOptions`], [`PublishOptions`], [`Backoff`] | SHELL | what both clients can be told |
 //! | [`blocking`] | SHELL | the client for programs without a runtime |
 
 #[cfg(feature = "blocking")]
@@ -37,7 +51,7 @@ pub use client::Client;
 pub use error::{Error, ErrorCode, ServiceError};
 pub use identity::{Identity, Peer};
 #[cfg(feature = "transport")]
-pub use options::{Backoff, CallOptions, ConnectOptions};
+pub use options::{Backoff, CallOptions, ConnectOptions, PublishOptions};
 pub use payload::{Payload, PayloadKind};
 #[cfg(feature = "client")]
 pub use service::Service;

@@ -175,6 +175,27 @@ impl CallOptions {
     }
 }
 
+/// What one event can be told.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct PublishOptions {
+    /// W3C Trace Context to send along, at most 55 bytes. Default: none.
+    pub traceparent: Option<String>,
+}
+
+impl PublishOptions {
+    /// The defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The same with that trace context.
+    #[must_use]
+    pub fn traceparent(mut self, traceparent: impl Into<String>) -> Self {
+        self.traceparent = Some(traceparent.into());
+        self
+    }
+}
+
 /// Pauses between attempts to connect: each twice as long as the one before, up to a maximum, a random part shorter so that
 /// the clients of a daemon that restarts do not come all at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use super::Handle;
 use super::shared::{Shared, State};
 use super::wakers::Wakes;
 use crate::error::{Error, ErrorCode};
-use crate::options::CallOptions;
+use crate::options::{CallOptions, PublishOptions};
 use crate::payload::Payload;
 use crate::service::inherited_deadline;
 use crate::session::{self, Answer, HandleKey, Outcome, Published, Reply, Session, Ticket};
@@ -129,10 +129,12 @@ pub(super) async fn publish(
     shared: &Shared,
     find: impl FnOnce(&mut Session) -> Result<HandleKey, Error>,
     payload: Payload,
+    options: PublishOptions,
 ) -> Result<Published, Error> {
     let request = Outstanding::begin(shared, |state, now| {
         let topic = find(&mut state.session)?;
-        state.session.publish(now, topic, payload, None)
+        let traceparent = options.traceparent.map(String::into_boxed_str);
+        state.session.publish(now, topic, payload, traceparent)
     })?;
     match request.await? {
         Answer::Published(published) => Ok(published),
@@ -284,7 +286,8 @@ impl Topic {
     /// # Cancel safety
     /// Dropped before it is ready, the event may have been published.
     pub async fn publish(&self, payload: impl Into<Payload>) -> Result<Published, Error> {
-        publish(self.handle.shared(), |session| self.find(session), payload.into()).await
+        let options = PublishOptions::default();
+        publish(self.handle.shared(), |session| self.find(session), payload.into(), options).await
     }
 
     /// Publishes an event without waiting; see [`Client::publish_oneway`](super::Client::publish_oneway).

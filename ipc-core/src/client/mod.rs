@@ -31,7 +31,7 @@ pub use names::NameWatch;
 pub use serving::Serving;
 pub use subscription::Subscription;
 
-pub use crate::options::{Backoff, CallOptions, ConnectOptions};
+pub use crate::options::{Backoff, CallOptions, ConnectOptions, PublishOptions};
 pub use crate::session::{
     DaemonInfo, Delivery, Lost, Missed, NameChange, NameEvent, Published, Received, Reply, SubscribeOptions,
 };
@@ -47,6 +47,10 @@ use shared::Shared;
 /// A connection to the bus. Clones share it; it is closed when the last clone, subscription and service is dropped.
 ///
 /// Works on current-thread and multi-thread runtimes of tokio, and needs their I/O and time drivers.
+///
+/// When the connection is lost, requests that are open end, and none is repeated. With
+/// [`ConnectOptions::reconnect`](crate::ConnectOptions::reconnect) the client connects again by itself and asks anew for
+/// what it had: services, subscriptions, watches. Until then further requests fail at once with `unreachable`.
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), ipc_core::Error> {
@@ -173,7 +177,23 @@ impl Client {
     /// # Cancel safety
     /// Dropped before it is ready, the event may have been published.
     pub async fn publish(&self, topic: &str, payload: impl Into<Payload>) -> Result<Published, Error> {
-        call::publish(self.shared(), |session| session.topic(topic), payload.into()).await
+        self.publish_with(topic, payload, PublishOptions::default()).await
+    }
+
+    /// Publishes an event with a trace context; see [`publish`](Client::publish).
+    ///
+    /// # Errors
+    /// As [`publish`](Client::publish).
+    ///
+    /// # Cancel safety
+    /// Dropped before it is ready, the event may have been published.
+    pub async fn publish_with(
+        &self,
+        topic: &str,
+        payload: impl Into<Payload>,
+        options: PublishOptions,
+    ) -> Result<Published, Error> {
+        call::publish(self.shared(), |session| session.topic(topic), payload.into(), options).await
     }
 
     /// Publishes an event without waiting for its number; what the daemon refuses, nobody learns. Waits only while more

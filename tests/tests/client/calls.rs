@@ -1,5 +1,7 @@
 //! Calls, alone and in company.
 
+use std::future::Future;
+use std::task::Poll;
 use std::time::Duration;
 
 use ipc_core::client::CallOptions;
@@ -169,5 +171,56 @@ fn oneway_calls_arrive() {
         for round in 0..1000 {
             assert_eq!(hears.recv().await.unwrap().as_text().unwrap(), round.to_string());
         }
+    });
+}
+
+/// Futures are dropped at every point of their wait, and whoever comes next finds the client in order.
+#[test]
+fn dropped_calls_leave_nothing_behind() {
+    on_each_runtime(async |bus| {
+        let server = bus.client().await;
+        let _serving = server.serve(echo_service()).await.unwrap();
+        let client = bus.client().await;
+        let pending_before = client.daemon().pending_calls_max;
+        for round in 0..3 * pending_before {
+            let mut polls_left = round % 5;
+            let mut call = std::pin::pin!(client.call("test.echo", "echo", "dropped"));
+            std::future::poll_fn(|cx| {
+                if polls_left == 0 || call.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(());
+                }
+                polls_left -= 1;
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            })
+            .await;
+        }
+        let reply = client.call("test.echo", "echo", "kept").await.unwrap();
+        assert_eq!(reply.payload.as_text().unwrap(), "kept");
+    });
+}
+
+#[test]
+fn too_many_open_calls_are_refused_by_name() {
+    on_each_runtime(async |bus| {
+        let server = bus.client().await;
+        let service = Service::new("test.never").unwrap().method("wait", async |_request: Request| {
+            std::future::pending::<Result<Payload, ServiceError>>().await
+        });
+        let _serving = server.serve(service).await.unwrap();
+        let client = bus.client().await;
+        let max = client.daemon().pending_calls_max as usize;
+        let mut calls = tokio::task::JoinSet::new();
+        for _ in 0..=max {
+            let method = client.method("test.never", "wait");
+            calls.spawn(async move { method.call("").await });
+        }
+        let error = calls.join_next().await.unwrap().unwrap().unwrap_err();
+        assert_eq!(error.code, ErrorCode::QuotaExceeded);
+        let detail = error.detail.unwrap();
+        assert_eq!(detail.resource.as_deref(), Some("pending_calls_per_connection_max"));
+        assert_eq!(detail.limit, Some(max as u64));
+        calls.shutdown().await;
+        assert!(client.ping().await.is_ok());
     });
 }

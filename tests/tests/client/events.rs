@@ -1,7 +1,11 @@
 //! Publishing and subscribing.
 
+use std::future::Future;
+use std::task::{Context, Poll, Waker};
+
 use ipc_core::ErrorCode;
-use ipc_core::client::{Client, Delivery, Received, SubscribeOptions, Subscription};
+use ipc_core::client::{Client, Delivery, PublishOptions, Received, SubscribeOptions, Subscription};
+use ipc_tests::daemon::Signal;
 
 use crate::on_each_runtime;
 
@@ -106,5 +110,45 @@ fn a_subscription_that_ended_gets_nothing_more() {
         client.close().await;
         assert!(last.next().await.is_none());
         assert_eq!(client.publish("t", "").await.unwrap_err().code, ErrorCode::Unreachable);
+    });
+}
+
+#[test]
+fn a_trace_context_travels_with_an_event() {
+    on_each_runtime(async |bus| {
+        let client = bus.client().await;
+        let mut subscription = subscribe(&client, "t").await;
+        let traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        client.publish_with("t", "", PublishOptions::new().traceparent(traceparent)).await.unwrap();
+        assert_eq!(next_event(&mut subscription).await.traceparent.as_deref(), Some(traceparent));
+        let too_long = PublishOptions::new().traceparent("0".repeat(56));
+        let error = client.publish_with("t", "", too_long).await.unwrap_err();
+        assert_eq!(error.code, ErrorCode::InvalidArgument);
+    });
+}
+
+/// A publisher does not fill its memory while the daemon does not read.
+#[test]
+fn publishing_waits_for_a_daemon_that_does_not_read() {
+    on_each_runtime(async |bus| {
+        const EVENT_BYTES: usize = 4096;
+        let client = bus.client().await;
+        let topic = client.topic("t");
+        topic.publish(vec![0; EVENT_BYTES]).await.unwrap();
+        bus.daemon.signal(Signal::STOP);
+        let mut published = 0;
+        let waiting = loop {
+            let mut next =
+                Box::pin(tokio::task::coop::unconstrained(topic.publish_oneway(vec![0; EVENT_BYTES])));
+            match next.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                Poll::Ready(done) => done.unwrap(),
+                Poll::Pending => break next,
+            }
+            published += 1;
+            assert!(published * EVENT_BYTES < 4 << 20, "nothing holds the publisher up");
+        };
+        bus.daemon.signal(Signal::CONT);
+        waiting.await.unwrap();
+        assert!(client.ping().await.is_ok());
     });
 }
