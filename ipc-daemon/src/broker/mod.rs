@@ -142,6 +142,12 @@ impl Broker {
         }))
     }
 
+    /// Whether there is room for a connection that has not said hello yet, whoever comes. While there is none the shell
+    /// had better let new ones wait in the kernel: those who come in a crowd are served in turn instead of refused.
+    pub fn has_greeting_room(&self) -> bool {
+        self.quota.has_greeting_room(&self.config.limits)
+    }
+
     /// A frame arrived. Frames of a connection that has departed are ignored.
     pub fn handle_frame(&mut self, now: Instant, peer: PeerKey, frame: Frame<'_>) {
         self.counters.frames_received += 1;

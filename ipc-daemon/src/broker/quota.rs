@@ -110,6 +110,12 @@ impl Quota {
         self.accounts.get(key).map_or(0, |(_, charges)| charges.queued_bytes)
     }
 
+    /// Whether every payer may open one more connection that has not said hello yet.
+    pub(super) fn has_greeting_room(&self, limits: &Limits) -> bool {
+        let max = limits.unauthenticated_per_uid_max;
+        self.accounts.values().all(|(_, charges)| charges.unauthenticated < max)
+    }
+
     pub(super) fn connections(&self) -> u32 {
         self.connections
     }

@@ -45,8 +45,8 @@ struct Inner {
     scratch: RefCell<Box<[u8]>>,
     timer: Rc<Timer>,
     activity: Activity,
-    /// Who waits for the last call or the last connection to end while the daemon stops.
-    leaving: RefCell<Option<Waker>>,
+    /// Who looks at the broker again after each turn.
+    watchers: RefCell<Vec<Waker>>,
     tally: Tally,
 }
 
@@ -96,7 +96,7 @@ impl Bus {
             scratch: RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice()),
             timer,
             activity: Activity::default(),
-            leaving: RefCell::new(None),
+            watchers: RefCell::new(Vec::new()),
             tally: Tally::default(),
         }))
     }
@@ -111,7 +111,7 @@ impl Bus {
         drop(state);
         self.0.timer.arm(timeout);
         self.0.activity.note();
-        self.wake_leaving();
+        self.wake_watchers();
         result
     }
 
@@ -182,29 +182,33 @@ impl Bus {
 
     /// Completes when no call is open any more; to be used after the drain began. Cancel safe.
     pub(crate) async fn drained(&self) {
-        self.leaving_until(|state| state.broker.is_drained()).await;
+        self.until(|state| state.broker.is_drained()).await;
     }
 
     /// Completes when no peer is connected over a socket any more. Cancel safe.
     pub(crate) async fn deserted(&self) {
         let is_internal = |endpoint: &Endpoint| matches!(endpoint, Endpoint::Internal(_));
-        self.leaving_until(|state| state.endpoints.values().all(is_internal)).await;
+        self.until(|state| state.endpoints.values().all(is_internal)).await;
     }
 
-    /// One waiter at a time: the daemon that is stopping.
-    async fn leaving_until(&self, is_done: impl Fn(&State) -> bool) {
+    /// Completes when there is room for a connection that has not said hello yet. Cancel safe.
+    pub(crate) async fn has_greeting_room(&self) {
+        self.until(|state| state.broker.has_greeting_room()).await;
+    }
+
+    async fn until(&self, is_done: impl Fn(&State) -> bool) {
         poll_fn(|context| {
             if is_done(&self.0.state.borrow()) {
                 return Poll::Ready(());
             }
-            *self.0.leaving.borrow_mut() = Some(context.waker().clone());
+            self.0.watchers.borrow_mut().push(context.waker().clone());
             Poll::Pending
         })
         .await;
     }
 
-    fn wake_leaving(&self) {
-        if let Some(waker) = self.0.leaving.borrow_mut().take() {
+    fn wake_watchers(&self) {
+        for waker in self.0.watchers.borrow_mut().drain(..) {
             waker.wake();
         }
     }

@@ -53,15 +53,16 @@ impl<L: OwnsDescriptor + AsFd> Acceptor<L> {
         Ok(Self { socket, spare: RefCell::new(open_spare().ok()) })
     }
 
-    /// Hands over whatever comes, for as long as the runtime runs. Cancel safe.
-    pub(crate) async fn run(&self, mut handle: impl FnMut(Arrival)) {
+    /// Hands over whatever comes, one by one, for as long as the runtime runs; those who come wait in the kernel until
+    /// `has_room` completes. Cancel safe.
+    pub(crate) async fn run(&self, has_room: impl AsyncFn(), mut handle: impl FnMut(Arrival)) {
         loop {
             let mut guard = match self.socket.readable().await {
                 Ok(guard) => guard,
                 // The runtime is going away, and this task with it.
                 Err(_) => return,
             };
-            match self.accept_some(&mut handle) {
+            match self.accept_some(&has_room, &mut handle).await {
                 Some(Attempt::Nobody) => guard.clear_ready(),
                 Some(Attempt::Exhausted(errno)) => {
                     self.refuse_with_spare(errno, &mut handle);
@@ -73,8 +74,13 @@ impl<L: OwnsDescriptor + AsFd> Acceptor<L> {
     }
 
     /// Accepts until nobody waits, or something runs out; `None` when the budget did.
-    fn accept_some(&self, handle: &mut impl FnMut(Arrival)) -> Option<Attempt> {
+    async fn accept_some(
+        &self,
+        has_room: &impl AsyncFn(),
+        handle: &mut impl FnMut(Arrival),
+    ) -> Option<Attempt> {
         for _ in 0..ACCEPT_BUDGET {
+            has_room().await;
             match self.attempt() {
                 Attempt::Connection(socket) => handle(Arrival::Connection(socket)),
                 end @ (Attempt::Nobody | Attempt::Exhausted(_)) => return Some(end),

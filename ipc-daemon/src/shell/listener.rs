@@ -56,7 +56,7 @@ impl Listener {
             Arrival::Connection(socket) => self.welcome(socket),
             Arrival::Exhausted(errno, refused) => self.exhausted(errno, refused),
         };
-        self.acceptor.run(handle).await;
+        self.acceptor.run(async || self.bus.has_greeting_room().await, handle).await;
     }
 
     /// Even a connection that is refused may hold descriptors that must not be closed here.

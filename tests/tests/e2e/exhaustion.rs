@@ -76,3 +76,27 @@ fn whoever_does_not_read_gets_everything_once_it_does() {
     }
     peer.ping(count);
 }
+
+#[test]
+fn a_crowd_that_comes_at_once_is_served_in_turn() {
+    let daemon = Daemon::start();
+    // More than may be without a hello at a time; all are there before any of them speaks.
+    let mut crowd: Vec<RawPeer> = (0..200).map(|_| RawPeer::connect(&daemon.socket())).collect();
+    for peer in &mut crowd {
+        peer.send(&greeting("crowd"));
+    }
+    for (at, peer) in crowd.iter_mut().enumerate() {
+        let frame = peer.receive().expect("an answer");
+        assert_eq!(frame.header.kind, Kind::WELCOME, "{at}: {frame:?}");
+    }
+}
+
+#[test]
+fn who_stays_silent_makes_others_wait_only_while_all_places_are_taken() {
+    let daemon = Daemon::start();
+    let mut silent: Vec<RawPeer> = (0..64).map(|_| RawPeer::connect(&daemon.socket())).collect();
+    let mut waiting = RawPeer::connect(&daemon.socket());
+    waiting.send(&greeting("waiting"));
+    silent.pop();
+    assert_eq!(waiting.receive().expect("an answer").header.kind, Kind::WELCOME);
+}
