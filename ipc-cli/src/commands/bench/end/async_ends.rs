@@ -1,0 +1,178 @@
+//! The ends that use the async client.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use ipc_core::client::{Client, ConnectOptions, Delivery, SubscribeOptions};
+use ipc_core::service::{Request, Service};
+use ipc_core::{Address, Error, Payload};
+use tokio::task::JoinSet;
+
+use super::fanout::{Course, Marks, Progress};
+use super::{EndArgs, Phases, cpu_us, failed, now_ns, ready_and_go, report, say, wait_for_close};
+use crate::commands::bench::cases::Part;
+use crate::commands::bench::figures::Report;
+
+/// Plays the part.
+pub(super) async fn play(args: &EndArgs) -> Result<(), Error> {
+    match args.part {
+        Part::Echo | Part::Sink => answer(args).await,
+        Part::Caller => call_one_by_one(args).await,
+        Part::Window | Part::Sender => call_in_window(args).await,
+        Part::Connecter => connect_and_call(args).await,
+        Part::Subscriber => subscribe(args).await,
+        Part::Publisher => publish(args).await,
+    }
+}
+
+async fn connect(args: &EndArgs) -> Result<Client, Error> {
+    Client::connect(ConnectOptions {
+        address: Some(Address::parse(&args.address)?),
+        name: "ipc-cli bench".to_owned(),
+        ..ConnectOptions::default()
+    })
+    .await
+}
+
+async fn answer(args: &EndArgs) -> Result<(), Error> {
+    let client = connect(args).await?;
+    let service = Service::new(&args.name)?
+        .method("echo", |request: Request| async move { Ok(request.payload) })
+        .method("sink", |_request: Request| async move { Ok(Payload::bytes(vec![1])) });
+    let _serving = client.serve(service).await?;
+    let cpu_before_us = cpu_us();
+    say("ready")?;
+    // Standard input is read on a thread of its own, which sleeps and costs nothing.
+    tokio::task::spawn_blocking(wait_for_close).await.map_err(|error| failed("wait", &error))??;
+    report(&Report { cpu_us: cpu_us().saturating_sub(cpu_before_us), ..Report::default() })?;
+    client.close().await;
+    Ok(())
+}
+
+fn payload(args: &EndArgs) -> Payload {
+    Payload::bytes(vec![b'x'; args.size])
+}
+
+async fn call_one_by_one(args: &EndArgs) -> Result<(), Error> {
+    let client = connect(args).await?;
+    let payload = payload(args);
+    let echo = client.method(&args.name, "echo");
+    echo.call(payload.clone()).await?;
+    ready_and_go()?;
+    let mut phases = Phases::begin(args);
+    loop {
+        let begun = now_ns();
+        echo.call(payload.clone()).await?;
+        if !phases.count(begun) {
+            break;
+        }
+    }
+    report(&phases.report())?;
+    client.close().await;
+    Ok(())
+}
+
+/// As many tasks as calls in flight, all over one connection.
+async fn call_in_window(args: &EndArgs) -> Result<(), Error> {
+    let client = connect(args).await?;
+    let payload = payload(args);
+    let method = client.method(&args.name, if args.part == Part::Sender { "sink" } else { "echo" });
+    method.call(payload.clone()).await?;
+    ready_and_go()?;
+    let phases = Phases::begin(args);
+    let (measured_from_ns, end_ns) = (phases.measured_from_ns, phases.end_ns);
+    let (warmed, measured) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let mut window = JoinSet::new();
+    for _ in 0..args.depth {
+        let (method, payload) = (method.clone(), payload.clone());
+        let (warmed, measured) = (Arc::clone(&warmed), Arc::clone(&measured));
+        window.spawn(async move {
+            loop {
+                method.call(payload.clone()).await?;
+                let now = now_ns();
+                let counter = if now < measured_from_ns { &warmed } else { &measured };
+                counter.fetch_add(1, Ordering::Relaxed);
+                if now >= end_ns {
+                    return Ok::<(), Error>(());
+                }
+            }
+        });
+    }
+    while let Some(ended) = window.join_next().await {
+        ended.map_err(|error| failed("keep calls in flight", &error))??;
+    }
+    let (warmed, measured) = (warmed.load(Ordering::Relaxed), measured.load(Ordering::Relaxed));
+    report(&Report { measured, total: warmed + measured, end_ns: now_ns(), ..phases.report() })?;
+    client.close().await;
+    Ok(())
+}
+
+async fn connect_and_call(args: &EndArgs) -> Result<(), Error> {
+    let payload = payload(args);
+    ready_and_go()?;
+    let mut phases = Phases::begin(args);
+    loop {
+        let begun = now_ns();
+        let client = connect(args).await?;
+        client.call(&args.name, "echo", payload.clone()).await?;
+        client.close().await;
+        if !phases.count(begun) {
+            break;
+        }
+    }
+    report(&phases.report())
+}
+
+async fn subscribe(args: &EndArgs) -> Result<(), Error> {
+    let client = connect(args).await?;
+    let mut subscription = client.subscribe(&args.events_topic(), SubscribeOptions::default()).await?;
+    let progress = args.progress_topic();
+    let mut course = Course::begin();
+    say("ready")?;
+    while !course.is_over() {
+        let Some(delivery) = subscription.next().await else {
+            return Err(failed("receive", &"it has ended"));
+        };
+        let Delivery::Event(event) = delivery? else {
+            return Err(failed("receive", &"events were dropped, though the publisher waits"));
+        };
+        course.event(&event.payload.body);
+        if let Some(count) = course.progress() {
+            client.publish_oneway(&progress, count).await?;
+        }
+    }
+    report(&course.report())?;
+    wait_for_close()?;
+    client.close().await;
+    Ok(())
+}
+
+async fn publish(args: &EndArgs) -> Result<(), Error> {
+    let client = connect(args).await?;
+    let mut reports = client.subscribe(&args.progress_topic(), SubscribeOptions::default()).await?;
+    let topic = client.topic(&args.events_topic());
+    let marks = Marks::new(args.size);
+    let mut progress = Progress::new(args.receivers);
+    ready_and_go()?;
+    progress.begin(args);
+    while !progress.is_over() {
+        for _ in 0..progress.batch() {
+            topic.publish_oneway(marks.plain()).await?;
+        }
+        if progress.begins_measuring() {
+            topic.publish_oneway(marks.measure()).await?;
+        }
+        while progress.is_ahead() {
+            let Some(delivery) = reports.next().await else {
+                return Err(failed("publish", &"nobody follows"));
+            };
+            if let Delivery::Event(event) = delivery? {
+                progress.note(event.sender.id.0, &event.payload.body);
+            }
+        }
+    }
+    topic.publish(marks.end()).await?;
+    report(&progress.report())?;
+    client.close().await;
+    Ok(())
+}

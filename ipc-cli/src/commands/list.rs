@@ -1,0 +1,103 @@
+//! `list [services|peers|topics|all]`: what is on the bus.
+
+use serde_json::Value;
+
+use super::rows::{self, text};
+use crate::args::{Globals, ListArgs, ListWhat};
+use crate::bus;
+use crate::error::Failure;
+use crate::output::Output;
+use crate::render::{Column, Table, bytes_for_people, count_for_people};
+
+/// Shows it, one table for each kind or one object a line.
+pub(crate) async fn run(args: &ListArgs, globals: &Globals, output: &Output) -> Result<(), Failure> {
+    let answer = bus::ask_daemon(globals, "list", args.what.word()).await?;
+    let rows = answer.as_array().map_or(&[][..], Vec::as_slice);
+    if output.is_json() {
+        return rows.iter().try_for_each(|row| output.object(row));
+    }
+    let kinds = [
+        ("Services", "service", ListWhat::Services),
+        ("Peers", "peer", ListWhat::Peers),
+        ("Topics", "topic", ListWhat::Topics),
+    ];
+    let mut is_first = true;
+    for (heading, kind, what) in kinds {
+        if args.what != ListWhat::All && args.what != what {
+            continue;
+        }
+        if args.what == ListWhat::All {
+            let gap = if is_first { "" } else { "\n" };
+            output.text(&format!("{gap}{}\n", output.palette().heading(heading)))?;
+            is_first = false;
+        }
+        let rows: Vec<&Value> =
+            rows.iter().filter(|row| row.get("kind").is_some_and(|word| word == kind)).collect();
+        if rows.is_empty() && args.what == ListWhat::All {
+            output.line(&output.palette().quiet("none"))?;
+        } else if rows.is_empty() {
+            output.say(&output.talk_palette().quiet(&format!("no {}", heading.to_lowercase())));
+        } else {
+            output.table(&match what {
+                ListWhat::Peers => peers(&rows),
+                ListWhat::Topics => topics(&rows),
+                ListWhat::Services | ListWhat::All => services(&rows),
+            })?;
+        }
+    }
+    Ok(())
+}
+
+fn services(rows: &[&Value]) -> Table {
+    let mut table = Table::new(&[
+        Column::Left("SERVICE"),
+        Column::Left("MODE"),
+        Column::Right("INSTANCES"),
+        Column::Left("OFFERED BY"),
+    ]);
+    for row in rows {
+        let instances = row.get("instances");
+        let count = match instances {
+            Some(Value::Array(instances)) => instances.len().to_string(),
+            _ => text(row, "instances"),
+        };
+        let owner = row.get("owner").filter(|owner| !owner.is_null());
+        let first = owner.or_else(|| rows::items(row, "instances").first());
+        table.row([text(row, "name"), text(row, "mode"), count, first.map(rows::peer).unwrap_or_default()]);
+    }
+    table
+}
+
+fn peers(rows: &[&Value]) -> Table {
+    let mut table = Table::new(&[
+        Column::Right("ID"),
+        Column::Right("UID"),
+        Column::Right("GID"),
+        Column::Right("PID"),
+        Column::Left("PROCESS"),
+        Column::Left("NAME"),
+        Column::Left("TRANSPORT"),
+        Column::Right("QUEUED"),
+    ]);
+    for row in rows {
+        let who = match text(row, "process") {
+            process if process.is_empty() => text(row, "principal"),
+            process => process,
+        };
+        let queued = rows::number(row, "queued_bytes").map(bytes_for_people).unwrap_or_default();
+        let [id, uid, gid, pid] = ["id", "uid", "gid", "pid"].map(|key| text(row, key));
+        table.row([id, uid, gid, pid, who, text(row, "name"), text(row, "transport"), queued]);
+    }
+    table
+}
+
+fn topics(rows: &[&Value]) -> Table {
+    let mut table =
+        Table::new(&[Column::Left("TOPIC"), Column::Right("EVENTS"), Column::Right("SUBSCRIBERS")]);
+    for row in rows {
+        let [events, subscribers] = ["seq", "subscribers"]
+            .map(|key| rows::number(row, key).map(count_for_people).unwrap_or_default());
+        table.row([text(row, "name"), events, subscribers]);
+    }
+    table
+}

@@ -1,0 +1,67 @@
+//! SHELL. One file per verb.
+
+pub(crate) mod bench;
+mod bridge;
+mod call;
+mod completions;
+pub(crate) mod demo;
+mod describe;
+mod list;
+mod man;
+mod ping;
+mod publish;
+mod rows;
+mod serve;
+mod status;
+mod subscribe;
+
+use crate::args::{Command, Invocation};
+use crate::bus;
+use crate::error::Failure;
+use crate::interrupt::{Interrupts, OnSignal};
+use crate::output::Output;
+
+/// Runs the command to its end, or until a signal ends it.
+///
+/// # Errors
+/// Why it ended early.
+pub(crate) fn run(invocation: Invocation, output: &Output) -> Result<(), Failure> {
+    match &invocation.command {
+        Command::Completions(args) => return completions::run(args, output),
+        Command::Man => return man::run(output),
+        _ => {}
+    }
+    let interrupts = Interrupts::listen(on_signal(&invocation.command))?;
+    let runtime = bus::runtime()?;
+    let result = runtime.block_on(run_on_bus(invocation, output, interrupts));
+    // A thread may still read standard input; it must not hold up the end.
+    runtime.shutdown_background();
+    result
+}
+
+/// Commands that start processes end them; the others leave nothing behind that the daemon does not clear away.
+fn on_signal(command: &Command) -> OnSignal {
+    match command {
+        Command::Serve(_) | Command::Demo | Command::Bench(_) => OnSignal::Tell,
+        _ => OnSignal::Exit,
+    }
+}
+
+async fn run_on_bus(invocation: Invocation, output: &Output, interrupts: Interrupts) -> Result<(), Failure> {
+    let globals = &invocation.globals;
+    match invocation.command {
+        Command::Demo => demo::run(output, interrupts).await,
+        Command::Ping(args) => ping::run(&args, globals, output).await,
+        Command::Status => status::run(globals, output).await,
+        Command::List(args) => list::run(&args, globals, output).await,
+        Command::Describe(args) => describe::run(&args, globals, output).await,
+        Command::Call(args) => call::run(args, globals, output).await,
+        Command::Serve(args) => serve::run(args, globals, output, interrupts).await,
+        Command::Publish(args) => publish::run(args, globals, output).await,
+        Command::Subscribe(args) => subscribe::run(args, globals, output).await,
+        Command::Bridge(args) => bridge::run(&args, globals, output).await,
+        Command::Bench(args) => bench::run(&args, globals, output, interrupts).await,
+        Command::Completions(args) => completions::run(&args, output),
+        Command::Man => man::run(output),
+    }
+}

@@ -1,0 +1,115 @@
+//! `ping`, `status`, `list` and `describe`.
+
+use ipc_tests::daemon::{Daemon, Options, Signal};
+use serde_json::Value;
+
+use crate::command::{Running, at, finish, run_at, tool};
+
+#[test]
+fn a_daemon_answers_a_ping() {
+    let daemon = Daemon::start();
+    let pongs = run_at(daemon.runtime_dir(), &["--json", "ping", "--count", "3"]).objects();
+    assert_eq!(pongs.len(), 3);
+    for (position, pong) in pongs.iter().enumerate() {
+        assert_eq!(pong["seq"], position + 1);
+        assert!(pong["round_trip_us"].as_f64().is_some_and(|micros| micros > 0.0), "{pong}");
+    }
+    let for_people = run_at(daemon.runtime_dir(), &["ping"]);
+    assert!(
+        for_people.succeeded().ends_with(" us\n") || for_people.text().ends_with(" ms\n"),
+        "{for_people:?}"
+    );
+}
+
+#[test]
+fn a_ping_can_wait_for_the_daemon_to_come() {
+    let directory = tempfile::Builder::new().prefix("ipc-").tempdir_in("/tmp").expect("a directory");
+    let runtime_dir = directory.path().join("run");
+    let child =
+        tool(&at(&runtime_dir, &["--timeout", "30s", "ping", "--wait"])).spawn().expect("ipc-cli starts");
+    let _daemon = Daemon::start_with(&Options { runtime_dir: Some(runtime_dir), ..Options::default() });
+    finish(child).succeeded();
+}
+
+#[test]
+fn a_daemon_that_stands_still_is_given_up_in_time() {
+    let daemon = Daemon::start();
+    daemon.signal(Signal::STOP);
+    for arguments in [&["ping"][..], &["status"], &["call", "a.b", "m"], &["subscribe", "a"]] {
+        let ran = run_at(daemon.runtime_dir(), &[&["--json", "--timeout", "300ms"], arguments].concat());
+        ran.failed_with(69, "unreachable");
+    }
+    daemon.signal(Signal::CONT);
+}
+
+#[test]
+fn the_status_has_what_scripts_rely_on() {
+    let daemon = Daemon::start();
+    let status = run_at(daemon.runtime_dir(), &["--json", "status"]).object();
+    assert_eq!(status["pid"], daemon.pid());
+    assert_eq!(status["protocol"], 1);
+    assert!(status["version"].is_string() && status["epoch"].is_string(), "{status}");
+    assert!(status["uptime_ms"].is_u64(), "{status}");
+    assert_eq!(status["addresses"][0]["kind"], "unix_stream");
+    assert_eq!(status["addresses"][0]["address"], daemon.socket().to_str().unwrap());
+    for numbers in ["counters", "limits"] {
+        let numbers = status[numbers].as_object().expect("an object");
+        assert!(!numbers.is_empty() && numbers.values().all(Value::is_u64), "{numbers:?}");
+    }
+    let uid = rustix::process::getuid().as_raw().to_string();
+    for field in ["connections", "queued_bytes", "names", "subscriptions", "pending_calls", "fds"] {
+        assert!(status["usage"][&uid][field].is_u64(), "{field}: {status}");
+    }
+    let for_people = run_at(daemon.runtime_dir(), &["status"]);
+    for part in ["ipc-daemon ", "Addresses", "Limits", "payload_max_bytes", "16 MiB"] {
+        assert!(for_people.succeeded().contains(part), "{part}: {for_people:?}");
+    }
+}
+
+#[test]
+fn what_is_on_the_bus_is_listed_with_who_it_is() {
+    let daemon = Daemon::start();
+    let arguments = ["serve", "demo.cat", "run", "--", "cat"];
+    let service = Running::start(daemon.runtime_dir(), &arguments, "serving demo.cat/run");
+    let _subscriber =
+        Running::start(daemon.runtime_dir(), &["subscribe", "a.topic"], "subscribed to a.topic");
+    let all = run_at(daemon.runtime_dir(), &["--json", "list"]).objects();
+    let of = |kind: &str, name: &str| all.iter().find(|row| row["kind"] == kind && row["name"] == name);
+    let row = of("service", "demo.cat").unwrap_or_else(|| panic!("{all:?}"));
+    assert_eq!(row["instances"], 1);
+    assert_eq!(row["owner"]["pid"], service.pid());
+    assert!(of("topic", "a.topic").is_some(), "{all:?}");
+    let peer = all.iter().find(|row| row["kind"] == "peer" && row["pid"] == service.pid()).expect("a peer");
+    assert_eq!(peer["uid"], rustix::process::getuid().as_raw());
+    assert_eq!(peer["gid"], rustix::process::getgid().as_raw());
+    assert_eq!((&peer["process"], &peer["principal"]), (&"ipc-cli".into(), &Value::Null));
+    assert!(peer["id"].is_u64() && peer["queued_bytes"].is_u64() && peer["transport"].is_string(), "{peer}");
+    for (what, kind) in [("services", "service"), ("peers", "peer"), ("topics", "topic")] {
+        let rows = run_at(daemon.runtime_dir(), &["--json", "list", what]).objects();
+        assert!(!rows.is_empty() && rows.iter().all(|row| row["kind"] == kind), "{what}: {rows:?}");
+    }
+    let for_people = run_at(daemon.runtime_dir(), &["list"]);
+    for part in ["Services\n", "\nPeers\n", "\nTopics\n", "demo.cat", "ipc-cli", "a.topic"] {
+        assert!(for_people.succeeded().contains(part), "{part}: {for_people:?}");
+    }
+}
+
+#[test]
+fn a_service_is_described() {
+    let daemon = Daemon::start();
+    let arguments = ["serve", "demo.cat", "run", "--", "cat"];
+    let service = Running::start(daemon.runtime_dir(), &arguments, "serving demo.cat/run");
+    run_at(daemon.runtime_dir(), &["call", "demo.cat", "run", "x"]).succeeded();
+    let description = run_at(daemon.runtime_dir(), &["--json", "describe", "demo.cat"]).object();
+    assert_eq!(description["service"], "demo.cat");
+    assert_eq!(
+        (&description["methods"][0]["name"], &description["methods"][0]["calls"]),
+        (&"run".into(), &1.into())
+    );
+    assert_eq!(description["instances"][0]["pid"], service.pid());
+    let for_people = run_at(daemon.runtime_dir(), &["describe", "demo.cat"]);
+    for part in ["demo.cat (exclusive)\n", "METHOD", "run", "OFFERED BY", "pid"] {
+        assert!(for_people.succeeded().contains(part), "{part}: {for_people:?}");
+    }
+    assert!(run_at(daemon.runtime_dir(), &["describe", "ipc.daemon"]).succeeded().contains("status"));
+}

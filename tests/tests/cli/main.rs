@@ -1,0 +1,13 @@
+//! The tool as scripts and people see it: real processes, what they write, and how they end.
+
+mod bench;
+mod bridge;
+mod calls;
+mod command;
+mod demo;
+mod events;
+mod inspect;
+mod output;
+mod serving;
+mod unreachable;
+mod usage;
