@@ -198,16 +198,19 @@ impl Port {
 async fn serve(port: Rc<Port>, acceptor: Acceptor<Rc<TcpListener>>) {
     let connections = RefCell::new(JoinSet::new());
     {
-        let mut accepting = pin!(acceptor.run(|arrival| match arrival {
-            Arrival::Connection(socket) => match port.admit(socket) {
-                Ok(connection) => drop(connections.borrow_mut().spawn_local(connection.run())),
-                Err(error) => port.refuse(&error),
-            },
-            Arrival::Exhausted(errno, refused) => {
-                drop(refused);
-                port.refuse(&out_of_resources(errno));
+        let mut accepting = pin!(acceptor.run(
+            async || (),
+            |arrival| match arrival {
+                Arrival::Connection(socket) => match port.admit(socket) {
+                    Ok(connection) => drop(connections.borrow_mut().spawn_local(connection.run())),
+                    Err(error) => port.refuse(&error),
+                },
+                Arrival::Exhausted(errno, refused) => {
+                    drop(refused);
+                    port.refuse(&out_of_resources(errno));
+                }
             }
-        }));
+        ));
         let mut draining = pin!(port.draining.notified());
         poll_fn(|context| {
             if draining.as_mut().poll(context).is_ready() || accepting.as_mut().poll(context).is_ready() {
