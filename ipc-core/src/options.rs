@@ -37,8 +37,8 @@ pub struct ConnectOptions {
     /// A user whose daemon is trusted besides one's own and root's. Default: none.
     pub trusted_owner: Option<u32>,
     /// Async client: whether a task that waits for an answer looks again for up to 50 us, giving way to others in between,
-    /// before it sleeps. Shortens round trips when there is more than one processor, for some processor time; it turns
-    /// itself off where answers take longer. Default: yes.
+    /// before it sleeps. Halves round trips where there is more than one processor, for some processor time; it turns itself
+    /// off where answers take longer, and is off for a program that is bound to one processor. Default: yes.
     pub poll_before_park: bool,
 }
 

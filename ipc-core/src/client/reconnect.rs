@@ -41,7 +41,9 @@ pub(super) async fn connect(options: &ConnectOptions) -> Result<(State, DaemonIn
         reports_completions: true,
     };
     let session = Session::connect(config, clock::now());
-    let mut state = State::new(session, socket, options.poll_before_park);
+    // On a single processor, what is waited for needs the one that looks for it.
+    let spins = options.poll_before_park && processors() > 1;
+    let mut state = State::new(session, socket, spins);
     let greeted = timeout_at(end, poll_fn(|cx| poll_greeting(&mut state, cx))).await;
     if greeted.is_err() {
         state.session.handle_timeout(clock::now() + options.connect_timeout);
@@ -79,6 +81,11 @@ fn poll_greeting(state: &mut State, cx: &mut Context<'_>) -> Poll<()> {
         }
     }
     Poll::Ready(())
+}
+
+/// How many processors this thread may run on.
+fn processors() -> u32 {
+    rustix::thread::sched_getaffinity(None).map_or(1, |set| set.count())
 }
 
 /// A number that differs from client to client: their pauses should not be in step.

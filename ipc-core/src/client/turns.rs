@@ -9,6 +9,10 @@ use super::wakers::Wakes;
 use crate::session::{Outcome, State as Stage, Ticket};
 use crate::transport::clock;
 
+/// When this much waits in company, it is written without waiting for the driver. More would save system calls, but then
+/// all calls of a busy client travel as one convoy: daemon and service wait while it is made up, and it waits for them.
+const CHUNK_BYTES: u64 = 2048;
+
 impl State {
     /// Makes sure that the driver's timer is not later than what is due, nor later than it should listen again.
     fn keep_driver_near(&mut self, wakes: &mut Wakes) {
@@ -43,7 +47,7 @@ impl State {
         self.take_socket_back(wakes);
         self.request_wakers.set(ticket.slot(), cx.waker());
         if self.session.pending_bytes() > 0 {
-            self.notify_driver(wakes);
+            self.written_later(CHUNK_BYTES, wakes);
         }
         self.keep_driver_timely(wakes);
         Poll::Pending
