@@ -31,8 +31,7 @@ Exit status: 0 done; 1 the service answered with an error; 2 usage; 69 daemon no
     after_help = AFTER_HELP,
     max_term_width = 100,
     subcommand_required = true,
-    arg_required_else_help = true,
-    disable_help_subcommand = true
+    arg_required_else_help = true
 )]
 pub(crate) struct Invocation {
     /// Options of every command.

@@ -4,9 +4,15 @@ use crate::command::{run, run_with_input};
 
 #[test]
 fn help_and_version_are_answers() {
-    for arguments in
-        [&["--help"][..], &["-h"], &["call", "--help"], &["bridge", "expose", "--help"], &["--version"]]
-    {
+    for arguments in [
+        &["--help"][..],
+        &["-h"],
+        &["call", "--help"],
+        &["help"],
+        &["help", "call"],
+        &["bridge", "expose", "--help"],
+        &["--version"],
+    ] {
         let ran = run(arguments);
         assert!(!ran.succeeded().is_empty(), "{arguments:?}");
         assert!(ran.stderr.is_empty(), "{ran:?}");

@@ -13,6 +13,8 @@ use crate::commands::bench::figures::Report;
 const AHEAD_MAX: u64 = 2048;
 /// Events published in one go.
 const BATCH: u64 = 256;
+/// Fewest events of a measured phase: more than are on their way when it begins.
+const MEASURED_MIN: u64 = 2 * AHEAD_MAX;
 /// After how many events a subscriber says how far it is.
 const PROGRESS_EVERY: u64 = 512;
 
@@ -116,6 +118,8 @@ pub(super) struct Progress {
     receivers: usize,
     reached: BTreeMap<u64, u64>,
     sent: u64,
+    /// What was sent when the measured phase began.
+    sent_before: u64,
     cpu_before_us: u64,
     warm_end_ns: u64,
     time_ns: u64,
@@ -129,6 +133,7 @@ impl Progress {
             receivers,
             reached: BTreeMap::new(),
             sent: 0,
+            sent_before: 0,
             cpu_before_us: 0,
             warm_end_ns: 0,
             time_ns: 0,
@@ -145,7 +150,7 @@ impl Progress {
     }
 
     pub(super) fn is_over(&self) -> bool {
-        self.end_ns.is_some_and(|end_ns| now_ns() >= end_ns)
+        self.end_ns.is_some_and(|end_ns| now_ns() >= end_ns) && self.sent >= self.sent_before + MEASURED_MIN
     }
 
     /// How many events come next.
@@ -160,6 +165,7 @@ impl Progress {
         let begins = self.end_ns.is_none() && now >= self.warm_end_ns;
         if begins {
             self.end_ns = Some(now.saturating_add(self.time_ns));
+            self.sent_before = self.sent;
             self.sent += 1;
         }
         begins
