@@ -73,6 +73,8 @@ pub struct PeerRow {
     pub names: usize,
     /// Subscriptions.
     pub subscriptions: usize,
+    /// Name watches.
+    pub watches: usize,
     /// Calls it waits for.
     pub pending_calls: usize,
 }
@@ -91,8 +93,8 @@ pub struct TopicRow {
 }
 
 impl Broker {
-    /// Numbers of the whole bus.
-    pub fn status(&self) -> Status {
+    /// What each user and remote principal has in use.
+    pub fn usage(&self) -> Vec<Usage> {
         let usage = self.quota.accounts().map(|(payer, charges)| {
             let (uid, principal) = match payer {
                 Payer::Uid(uid) => (Some(*uid), None),
@@ -100,10 +102,15 @@ impl Broker {
             };
             Usage { uid, principal, charges: charges.clone() }
         });
+        usage.collect()
+    }
+
+    /// Numbers of the whole bus.
+    pub fn status(&self) -> Status {
         Status {
             counters: self.counters.by_name(),
             limits: self.config.limits.by_name(),
-            usage: usage.collect(),
+            usage: self.usage(),
         }
     }
 
@@ -143,6 +150,7 @@ impl Broker {
                 queued_bytes: peer.outbound.queued_bytes(),
                 names: peer.registrations.len(),
                 subscriptions: peer.subscriptions.len(),
+                watches: peer.watches.len(),
                 pending_calls: self.calls.outgoing(key),
             })
             .collect();

@@ -1,0 +1,329 @@
+//! What the model expects a client to receive, and whether a frame is that.
+
+use ipc_core::error::ErrorCode;
+use ipc_core::wire::message::{
+    Close, ErrorBody, NameChange, NameChanged, Published, Registered, Subscribed, Welcome,
+};
+use ipc_core::wire::{Flags, Kind};
+
+use crate::world::Seen;
+
+/// A refusal: its code, and the resource and limit that it names when it is about one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The code.
+    pub code: ErrorCode,
+    /// The limit by its name, and its value.
+    pub limit: Option<(&'static str, u64)>,
+}
+
+impl Refusal {
+    /// A refusal with that code.
+    pub fn of(code: ErrorCode) -> Self {
+        Self { code, limit: None }
+    }
+
+    /// A limit that was reached.
+    pub fn quota(name: &'static str, limit: u32) -> Self {
+        Self { code: ErrorCode::QuotaExceeded, limit: Some((name, limit.into())) }
+    }
+
+    /// Whether an error on the wire is this one.
+    fn is(&self, body: &ErrorBody) -> Result<(), String> {
+        if body.code != self.code.number() {
+            return Err(format!("{} was due, not error {} ({})", self.code, body.code, body.message.0));
+        }
+        if body.message.0.is_empty() {
+            return Err(format!("the error {} says nothing", self.code));
+        }
+        if let Some((name, limit)) = self.limit {
+            let named = body.resource.as_ref().is_some_and(|resource| resource.0.contains(name));
+            if !named || body.limit != Some(limit) {
+                return Err(format!("the error does not name {name} and {limit}: {body:?}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What an operation is answered with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the variants are documented, and their fields bear the names of the wire")]
+pub enum Answer {
+    /// It is done.
+    Ok,
+    /// A registration was made, with this number of the model's.
+    Registered { registration: u64, queued: bool },
+    /// A subscription was made.
+    Subscribed { sequence: u64 },
+    /// An event was taken.
+    Published { sequence: u64, subscribers: u32 },
+    /// A subscription, by its number with the model, was ended.
+    Unsubscribed { subscription: u64 },
+    /// It was refused.
+    Refused(Refusal),
+}
+
+/// What travels unread: kind, envelope and payload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Content {
+    kind: u8,
+    envelope: Vec<u8>,
+    payload: Vec<u8>,
+    is_error: bool,
+}
+
+impl Content {
+    /// What a frame carries.
+    pub fn of(seen: &Seen) -> Self {
+        Self {
+            kind: seen.header.payload_kind.number(),
+            envelope: seen.envelope.clone(),
+            payload: seen.payload.clone(),
+            is_error: seen.has(Flags::ERROR),
+        }
+    }
+
+    /// How many bytes a frame with it has.
+    pub fn frame_bytes(&self) -> u64 {
+        (ipc_core::wire::HEADER_BYTES + self.envelope.len() + self.payload.len()) as u64
+    }
+
+    fn is(&self, seen: &Seen) -> Result<(), String> {
+        if *self == Content::of(seen) {
+            Ok(())
+        } else {
+            Err("what it carries is not what was sent".to_owned())
+        }
+    }
+}
+
+/// The outcome of a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the variants are documented, and their fields bear the names of the wire")]
+pub enum Outcome {
+    /// What the service has answered; if it does not fit, `slow_consumer`.
+    Answered { by: usize, content: Content, may_be_dropped: bool },
+    /// One of these errors of the daemon.
+    Failed(Vec<Refusal>),
+}
+
+/// Something that a client is to receive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the variants are documented, and their fields bear the names of the wire")]
+pub enum Expected {
+    /// The answer to its hello.
+    Welcome { peer: u64 },
+    /// The end, with one of these reasons.
+    Close { codes: Vec<ErrorCode> },
+    /// A sign of life.
+    Pong { correlation: u64, payload: Vec<u8> },
+    /// The answer to an operation.
+    Done { correlation: u64, answer: Answer },
+    /// The outcome of a call.
+    Reply { correlation: u64, outcome: Outcome },
+    /// A call for its service.
+    Call {
+        /// The call's number with the model; `None` for one that wants no answer.
+        call: Option<u64>,
+        registration: u64,
+        method: u16,
+        from: usize,
+        content: Content,
+        /// When the deadline passes, if there is one, in nanoseconds.
+        due: Option<u64>,
+        /// What was left of it when the call came, in microseconds.
+        given_us: u32,
+    },
+    /// A call for its service that is not wanted any more.
+    Cancel { call: u64 },
+    /// An event.
+    Event {
+        subscription: u64,
+        correlation: u64,
+        topic: String,
+        life: u64,
+        sequence: u64,
+        from: usize,
+        content: Content,
+    },
+    /// A name has come, gone or changed hands.
+    NameChanged { watch: u64, correlation: u64, service: String, change: NameChange, from: usize },
+    /// A registration that waited owns its name.
+    Acquired { registration: u64 },
+}
+
+/// What has to be known to compare a frame with what was expected.
+pub trait Lookup {
+    /// Which connection a sender handle stands for, as announced.
+    fn sender(&self, handle: u32) -> Result<usize, String>;
+    /// Which topic a topic handle stands for, as announced.
+    fn topic(&self, index: u32, generation: u16) -> Result<&str, String>;
+    /// The daemon's number of a registration, if the owner has been told.
+    fn registration(&self, number: u64) -> Option<u32>;
+    /// The daemon's number of a call, if the service has been told.
+    fn call(&self, number: u64) -> Option<u64>;
+    /// Nanoseconds since the world began.
+    fn now(&self) -> u64;
+}
+
+impl Expected {
+    /// Whether a frame is this.
+    ///
+    /// # Errors
+    /// A sentence that says how it differs.
+    pub fn is(&self, seen: &Seen, lookup: &dyn Lookup) -> Result<(), String> {
+        let header = &seen.header;
+        let is_kind = |kind: Kind| {
+            if header.kind == kind { Ok(()) } else { Err(format!("a {} was due", kind.name())) }
+        };
+        let is_for = |correlation: u64| {
+            if header.correlation == correlation {
+                Ok(())
+            } else {
+                Err(format!("correlation {correlation} was due"))
+            }
+        };
+        match self {
+            Expected::Welcome { peer } => {
+                is_kind(Kind::WELCOME)?;
+                let welcome: Welcome = seen.decode().ok_or("the welcome is malformed")?;
+                same("peer", welcome.peer, *peer)
+            }
+            Expected::Close { codes } => {
+                is_kind(Kind::CLOSE)?;
+                let close: Close = seen.decode().ok_or("the close is malformed")?;
+                let is_due = codes.iter().any(|code| code.number() == close.code);
+                if is_due && !close.message.0.is_empty() {
+                    Ok(())
+                } else {
+                    Err(format!("{close:?}, not {codes:?}"))
+                }
+            }
+            Expected::Pong { correlation, payload } => {
+                is_kind(Kind::PONG)?;
+                is_for(*correlation)?;
+                if seen.payload == *payload { Ok(()) } else { Err("the pong is not the ping".to_owned()) }
+            }
+            Expected::Done { correlation, answer } => {
+                is_kind(Kind::DONE)?;
+                is_for(*correlation)?;
+                is_answer(answer, seen)
+            }
+            Expected::Reply { correlation, outcome } => {
+                is_kind(Kind::REPLY)?;
+                is_for(*correlation)?;
+                is_outcome(outcome, seen, lookup)
+            }
+            Expected::Call { .. } => {
+                is_kind(Kind::CALL)?;
+                self.is_call(seen, lookup)
+            }
+            Expected::Cancel { call } => {
+                is_kind(Kind::CANCEL)?;
+                same("call", Some(header.correlation), lookup.call(*call))
+            }
+            Expected::Event { .. } => {
+                is_kind(Kind::EVENT)?;
+                self.is_event(seen, lookup)
+            }
+            Expected::NameChanged { correlation, service, change, from, .. } => {
+                is_kind(Kind::NAME_CHANGED)?;
+                is_for(*correlation)?;
+                let body: NameChanged = seen.decode().ok_or("the name_changed is malformed")?;
+                same("service", body.service.0.as_str(), service.as_str())?;
+                same("change", body.change, *change)?;
+                same("owner", lookup.sender(header.sender)?, *from)
+            }
+            Expected::Acquired { registration } => {
+                is_kind(Kind::ACQUIRED)?;
+                same("registration", Some(header.handle.index), lookup.registration(*registration))
+            }
+        }
+    }
+
+    fn is_call(&self, seen: &Seen, lookup: &dyn Lookup) -> Result<(), String> {
+        let Expected::Call { call, registration, method, from, content, due, given_us } = self else {
+            return Ok(());
+        };
+        let header = &seen.header;
+        content.is(seen)?;
+        same("one-way", seen.has(Flags::ONEWAY), call.is_none())?;
+        same("registration", Some(header.handle.index), lookup.registration(*registration))?;
+        same("method", header.handle.generation, *method)?;
+        same("caller", lookup.sender(header.sender)?, *from)?;
+        match due {
+            None => same("deadline", header.deadline_us, 0),
+            Some(due) => {
+                // It left the broker no later than now, so at least what is left now was left then.
+                let left_us = due.saturating_sub(lookup.now()) / 1000;
+                let given = u64::from(header.deadline_us);
+                let is_fine = given >= left_us.max(1) && header.deadline_us <= *given_us;
+                if is_fine { Ok(()) } else { Err(format!("deadline {given} us, {left_us} us are left")) }
+            }
+        }
+    }
+
+    fn is_event(&self, seen: &Seen, lookup: &dyn Lookup) -> Result<(), String> {
+        let Expected::Event { correlation, topic, sequence, from, content, .. } = self else { return Ok(()) };
+        let header = &seen.header;
+        same("subscription", header.correlation, *correlation)?;
+        same("topic", lookup.topic(header.handle.index, header.handle.generation)?, topic.as_str())?;
+        same("sequence", header.sequence, *sequence)?;
+        same("publisher", lookup.sender(header.sender)?, *from)?;
+        content.is(seen)
+    }
+}
+
+fn is_answer(answer: &Answer, seen: &Seen) -> Result<(), String> {
+    if let Answer::Refused(refusal) = answer {
+        same("error flag", seen.has(Flags::ERROR), true)?;
+        return refusal.is(&seen.decode::<ErrorBody>().ok_or("the error is malformed")?);
+    }
+    if seen.has(Flags::ERROR) {
+        let error = seen.decode::<ErrorBody>();
+        return Err(format!("{answer:?} was due, not the error {error:?}"));
+    }
+    match answer {
+        Answer::Ok | Answer::Unsubscribed { .. } => Ok(()),
+        Answer::Registered { queued, .. } => {
+            let body: Registered = seen.decode().ok_or("the answer to register is malformed")?;
+            same("queued", body.queued, *queued)
+        }
+        Answer::Subscribed { sequence } => {
+            let body: Subscribed = seen.decode().ok_or("the answer to subscribe is malformed")?;
+            same("sequence", body.sequence, *sequence)
+        }
+        Answer::Published { sequence, subscribers } => {
+            let body: Published = seen.decode().ok_or("the answer to publish is malformed")?;
+            same("sequence", body.sequence, *sequence)?;
+            same("subscribers", body.subscribers, *subscribers)
+        }
+        Answer::Refused(_) => Ok(()),
+    }
+}
+
+fn is_outcome(outcome: &Outcome, seen: &Seen, lookup: &dyn Lookup) -> Result<(), String> {
+    match outcome {
+        Outcome::Failed(refusals) => {
+            same("error flag", seen.has(Flags::ERROR), true)?;
+            let body = seen.decode::<ErrorBody>().ok_or("the error is malformed")?;
+            if refusals.iter().any(|refusal| refusal.is(&body).is_ok()) {
+                return Ok(());
+            }
+            Err(format!("{body:?}, not one of {refusals:?}"))
+        }
+        Outcome::Answered { by, content, may_be_dropped } => {
+            let code = seen.decode::<ErrorBody>().filter(|_| seen.has(Flags::ERROR)).map(|body| body.code);
+            if *may_be_dropped && code == Some(ErrorCode::SlowConsumer.number()) {
+                return Ok(());
+            }
+            content.is(seen)?;
+            same("responder", lookup.sender(seen.header.sender)?, *by)
+        }
+    }
+}
+
+fn same<T: PartialEq + core::fmt::Debug>(what: &str, is: T, due: T) -> Result<(), String> {
+    if is == due { Ok(()) } else { Err(format!("{what} is {is:?}, {due:?} was due")) }
+}

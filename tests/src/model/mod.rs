@@ -1,0 +1,424 @@
+//! The reference model: what the bus is meant to do, said as simply as possible and with no code of the broker.
+//!
+//! It is given what the daemon's end of each connection has read, in the same order, and keeps its own tables of
+//! names, calls, topics and subscriptions, looked through from front to back. From them it knows what each client is
+//! to receive, in order. Where the broker is free to choose because a queue may be full, the model lets the broker's own
+//! account ([`Queues`]) decide, and then holds it to that choice.
+
+mod announced;
+mod audit;
+mod calls;
+mod expect;
+mod filter;
+mod handles;
+mod inbox;
+mod leave;
+mod names;
+mod receive;
+mod topics;
+
+pub use audit::{QueueRow, Queues, Snapshot};
+pub use expect::{Answer, Content, Expected, Outcome, Refusal};
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use core::time::Duration;
+
+use ipc_core::error::{Error, ErrorCode};
+use ipc_core::identity::Identity;
+use ipc_core::limits::Limits;
+use ipc_core::time::Instant;
+use ipc_core::wire::message::Hello;
+use ipc_core::wire::{Flags, Kind};
+use ipc_daemon::broker::PeerKey;
+
+use self::announced::Announced;
+use self::calls::Call;
+use self::handles::Target;
+use self::inbox::{Due, Inbox};
+use self::names::{Service, Watch};
+use self::topics::{Subscription, Topic};
+use crate::world::{Arrival, Seen};
+
+/// Where a connection stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Greeting,
+    Active,
+    /// It sends nothing more and waits for the outcomes of its calls.
+    InputEnded,
+    /// It has left the bus and is still written to.
+    Left,
+    /// Its end at the daemon is closed.
+    Gone,
+}
+
+/// A connection.
+#[derive(Debug)]
+struct Connection {
+    peer: u64,
+    key: Option<PeerKey>,
+    identity: Identity,
+    only: Option<(String, String)>,
+    phase: Phase,
+    hello_due: Instant,
+    handles: BTreeMap<u32, (u16, Target)>,
+    /// Model's number to the daemon's, once the owner was told.
+    registrations: BTreeMap<u64, u32>,
+    inbox: Inbox,
+    announced: Announced,
+    /// The daemon's numbers of calls that this connection was handed, by the model's.
+    handed: BTreeMap<u64, u64>,
+    /// The client has gone away and hears nothing.
+    is_deaf: bool,
+    /// The broker has asked to close it.
+    is_closing: bool,
+}
+
+/// The reference model.
+#[derive(Debug)]
+pub struct Model {
+    limits: Limits,
+    now: Instant,
+    connections: BTreeMap<usize, Connection>,
+    services: BTreeMap<String, Service>,
+    watches: Vec<Watch>,
+    calls: BTreeMap<u64, Call>,
+    topics: BTreeMap<String, Topic>,
+    subscriptions: Vec<Subscription>,
+    is_draining: bool,
+    /// The last number given to anything.
+    last: u64,
+    /// Grows with everything that happens.
+    batch: u64,
+    /// What happens now happens to several at once, in no order.
+    is_at_once: bool,
+    /// Name changes told in this batch: connection and watch, in order.
+    told: Vec<(usize, u64)>,
+    /// Who has ever had which connection number of the daemon's: the model's number and the identity.
+    people: BTreeMap<u64, (usize, Identity)>,
+    /// Subscriptions whose events may have been dropped.
+    excused: BTreeSet<u64>,
+    /// The broker's account of its queues after the last thing that happened.
+    last_queues: Queues,
+}
+
+impl Model {
+    /// A bus without connections.
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            now: Instant::default(),
+            connections: BTreeMap::new(),
+            services: BTreeMap::new(),
+            watches: Vec::new(),
+            calls: BTreeMap::new(),
+            topics: BTreeMap::new(),
+            subscriptions: Vec::new(),
+            is_draining: false,
+            last: 0,
+            batch: 0,
+            is_at_once: false,
+            told: Vec::new(),
+            people: BTreeMap::new(),
+            excused: BTreeSet::new(),
+            last_queues: Queues::default(),
+        }
+    }
+
+    fn number(&mut self) -> u64 {
+        self.last += 1;
+        self.last
+    }
+
+    fn begin(&mut self, now: Instant) {
+        self.now = now;
+        self.batch += 1;
+        self.is_at_once = false;
+        self.told.clear();
+    }
+
+    /// Makes something due to a connection.
+    fn push(&mut self, to: usize, what: Expected) {
+        let is_event = matches!(what, Expected::Event { .. });
+        let due = Due {
+            what,
+            batch: self.batch,
+            is_loose: is_event || self.is_at_once,
+            is_optional: false,
+            may_be_lost: false,
+        };
+        self.push_due(to, due);
+    }
+
+    fn push_due(&mut self, to: usize, due: Due) {
+        if let Some(connection) = self.connections.get_mut(&to)
+            && !matches!(connection.phase, Phase::Left | Phase::Gone)
+        {
+            connection.inbox.push(due);
+        }
+    }
+
+    fn done(&mut self, to: usize, correlation: u64, answer: Answer) {
+        self.push(to, Expected::Done { correlation, answer });
+    }
+
+    fn conclude(&mut self, to: usize, correlation: u64, result: Result<Answer, Refusal>) {
+        let answer = result.unwrap_or_else(Answer::Refused);
+        self.done(to, correlation, answer);
+    }
+
+    /// A connection was asked for, and taken unless there is an error.
+    ///
+    /// # Errors
+    /// A sentence, when it should have been the other way.
+    pub fn connect(
+        &mut self,
+        now: Instant,
+        number: usize,
+        arrival: &Arrival,
+        refused: Option<&Error>,
+        snapshot: &Snapshot,
+    ) -> Result<(), String> {
+        self.begin(now);
+        let due = self.refusal_of_connection(&arrival.identity);
+        let agrees = match (&due, refused) {
+            (None, None) => true,
+            (Some(due), Some(error)) => {
+                let limit = error.detail.as_ref().and_then(|detail| detail.limit);
+                due.code == error.code && due.limit.is_none_or(|(_, value)| limit == Some(value))
+            }
+            (None, Some(_)) | (Some(_), None) => false,
+        };
+        if !agrees {
+            return Err(format!("a connection was answered with {refused:?}, due was {due:?}"));
+        }
+        let row = snapshot.queues.rows.iter().find(|row| !self.people.contains_key(&row.peer));
+        let timeout = Duration::from_millis(self.limits.hello_timeout_ms.into());
+        let (peer, key, phase) = match (refused, row) {
+            (Some(_), _) => (0, None, Phase::Greeting),
+            (None, Some(row)) => {
+                if row.identity != arrival.identity {
+                    return Err(format!("{:?} is taken for {:?}", arrival.identity, row.identity));
+                }
+                (row.peer, Some(row.key), Phase::Greeting)
+            }
+            (None, None) => return Err("a connection was taken but is not there".to_owned()),
+        };
+        let connection = Connection {
+            peer,
+            key,
+            identity: arrival.identity.clone(),
+            only: arrival.only.clone(),
+            phase,
+            hello_due: now + timeout,
+            handles: BTreeMap::new(),
+            registrations: BTreeMap::new(),
+            inbox: Inbox::default(),
+            announced: Announced::default(),
+            handed: BTreeMap::new(),
+            is_deaf: false,
+            is_closing: refused.is_some(),
+        };
+        if key.is_some() {
+            self.people.insert(peer, (number, arrival.identity.clone()));
+        }
+        self.connections.insert(number, connection);
+        if let Some(error) = refused {
+            self.push(number, Expected::Close { codes: vec![error.code] });
+            self.set_phase(number, Phase::Gone);
+        }
+        Ok(())
+    }
+
+    fn refusal_of_connection(&self, identity: &Identity) -> Option<Refusal> {
+        if self.is_draining {
+            return Some(Refusal::of(ErrorCode::ShuttingDown));
+        }
+        let open = || self.connections.values().filter(|connection| connection.phase != Phase::Gone);
+        let same = || open().filter(|connection| payer(&connection.identity) == payer(identity));
+        let limits = &self.limits;
+        let counts = [
+            ("connections_max", open().count(), limits.connections_max),
+            ("connections_per_uid_max", same().count(), limits.connections_per_uid_max),
+            (
+                "unauthenticated_per_uid_max",
+                same().filter(|connection| connection.phase == Phase::Greeting).count(),
+                limits.unauthenticated_per_uid_max,
+            ),
+        ];
+        let reached = counts.iter().find(|(_, count, max)| *count >= *max as usize);
+        reached.map(|(name, _, max)| Refusal::quota(name, *max))
+    }
+
+    fn phase(&self, number: usize) -> Phase {
+        self.connections.get(&number).map_or(Phase::Gone, |connection| connection.phase)
+    }
+
+    fn set_phase(&mut self, number: usize, phase: Phase) {
+        if let Some(connection) = self.connections.get_mut(&number) {
+            connection.phase = phase;
+        }
+    }
+
+    /// The daemon has read a frame of a connection and handed it to the broker.
+    ///
+    /// # Errors
+    /// A sentence, when what the broker made of it cannot be.
+    pub fn frame(
+        &mut self,
+        now: Instant,
+        from: usize,
+        seen: &Seen,
+        before: &Queues,
+        after: &Queues,
+    ) -> Result<(), String> {
+        self.begin(now);
+        match self.phase(from) {
+            Phase::Active => {}
+            Phase::Greeting => {
+                self.hello(from, seen);
+                return self.reconcile(after);
+            }
+            Phase::InputEnded | Phase::Left | Phase::Gone => return Ok(()),
+        }
+        if seen.has(Flags::ERROR) && seen.kind() != Kind::REPLY {
+            self.violate(from);
+            return self.reconcile(after);
+        }
+        let is_fine = match seen.kind() {
+            Kind::CALL => self.call(from, seen, before, after).map(|()| true)?,
+            Kind::REPLY => {
+                self.reply(from, seen, before);
+                true
+            }
+            Kind::PUBLISH => self.publish(from, seen, before),
+            Kind::PING => {
+                self.ping(from, seen);
+                true
+            }
+            kind if Kind::ALL.contains(&kind) => seen.payload.is_empty() && self.operation(from, seen),
+            _ => {
+                if seen.header.correlation != 0 {
+                    let refusal = Refusal::of(ErrorCode::Unsupported);
+                    self.done(from, seen.header.correlation, Answer::Refused(refusal));
+                }
+                true
+            }
+        };
+        if !is_fine {
+            self.violate(from);
+        }
+        self.reconcile(after)
+    }
+
+    /// Handles everything that is rare. `false` when it is a violation.
+    fn operation(&mut self, from: usize, seen: &Seen) -> bool {
+        match seen.kind() {
+            Kind::CANCEL => {
+                self.cancel(from, seen.header.correlation);
+                true
+            }
+            Kind::RESOLVE => self.resolve(from, seen),
+            Kind::OPEN_TOPIC => self.open_topic(from, seen),
+            Kind::RELEASE => {
+                self.release(from, seen);
+                true
+            }
+            Kind::REGISTER => self.register(from, seen),
+            Kind::UNREGISTER => {
+                self.unregister(from, seen);
+                true
+            }
+            Kind::WATCH_NAMES => self.watch(from, seen),
+            Kind::UNWATCH_NAMES => self.unwatch(from, seen),
+            Kind::SUBSCRIBE => self.subscribe(from, seen),
+            Kind::UNSUBSCRIBE => self.unsubscribe(from, seen),
+            Kind::CLOSE => {
+                self.leave(from, None);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn hello(&mut self, from: usize, seen: &Seen) {
+        let hello = if seen.kind() == Kind::HELLO { seen.decode::<Hello>() } else { None };
+        let Some(hello) = hello.filter(|hello| hello.name.0.len() <= 64) else {
+            self.violate(from);
+            return;
+        };
+        if hello.version_min > 1 || hello.version_max < 1 {
+            self.leave(from, Some(vec![ErrorCode::UnsupportedVersion]));
+            return;
+        }
+        self.set_phase(from, Phase::Active);
+        let peer = self.connections.get(&from).map_or(0, |connection| connection.peer);
+        self.push(from, Expected::Welcome { peer });
+    }
+
+    fn ping(&mut self, from: usize, seen: &Seen) {
+        let correlation = seen.header.correlation;
+        if seen.payload.len() > 4096 {
+            self.done(from, correlation, Answer::Refused(Refusal::of(ErrorCode::PayloadTooLarge)));
+        } else {
+            self.push(from, Expected::Pong { correlation, payload: seen.payload.clone() });
+        }
+    }
+
+    fn violate(&mut self, from: usize) {
+        self.leave(from, Some(vec![ErrorCode::ProtocolViolation]));
+    }
+
+    /// The daemon has read something that is no frame.
+    pub fn violation(&mut self, now: Instant, from: usize) {
+        self.begin(now);
+        self.violate(from);
+    }
+
+    /// The clock stands at `now`, and the broker was told.
+    pub fn timeout(&mut self, now: Instant) {
+        self.begin(now);
+        self.is_at_once = true;
+        self.calls_out_of_time();
+        let late = self
+            .connections
+            .iter()
+            .filter(|(_, connection)| connection.phase == Phase::Greeting && connection.hello_due <= now);
+        let late: Vec<usize> = late.map(|(number, _)| *number).collect();
+        for number in late {
+            self.leave(number, Some(vec![ErrorCode::Unauthenticated]));
+        }
+    }
+
+    /// Whether nothing is overdue.
+    ///
+    /// # Errors
+    /// A sentence that says what the broker has slept through.
+    pub fn is_nothing_due(&self, now: Instant) -> Result<(), String> {
+        if let Some(call) = self.calls.values().find(|call| call.due.is_some_and(|due| due <= now)) {
+            return Err(format!("the deadline of a call was slept through: {call:?}"));
+        }
+        let is_late =
+            |connection: &Connection| connection.phase == Phase::Greeting && connection.hello_due <= now;
+        match self.connections.values().find(|connection| is_late(connection)) {
+            Some(connection) => {
+                Err(format!("peer {} said no hello in time and is still there", connection.peer))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The daemon was asked to stop.
+    pub fn begin_drain(&mut self) {
+        self.is_draining = true;
+    }
+}
+
+/// Who pays for a connection.
+fn payer(identity: &Identity) -> String {
+    match identity {
+        Identity::Local { uid, .. } => format!("uid {uid}"),
+        Identity::Remote { principal, .. } => format!("principal {principal}"),
+    }
+}

@@ -1,0 +1,284 @@
+//! The daemon's side of the simulated sockets, done the way the real event loop does it, and the clients' reading.
+
+use core::time::Duration;
+
+use ipc_core::name::{MethodName, ServiceName};
+use ipc_core::wire::Decoder;
+use ipc_daemon::broker::{Access, Output, PeerKey, Transport, refusal_frame};
+
+use super::{Arrival, Client, Connection, Link, Seen, Socket, World};
+use crate::model::{Queues, Snapshot};
+
+/// How long the event loop waits for a last write.
+const LINGER: Duration = Duration::from_secs(1);
+
+impl World {
+    /// Opens a connection. A client that is still connected is left as it is.
+    ///
+    /// # Errors
+    /// A sentence that says what is wrong.
+    pub fn connect(&mut self, arrival: &Arrival) -> Result<(), String> {
+        if self.position(arrival.slot).is_some() {
+            return Ok(());
+        }
+        let number = self.opened;
+        self.opened += 1;
+        let (transport, access) = match &arrival.only {
+            None => (Transport::UnixStream, Access::Full),
+            Some((service, method)) => {
+                let service = ServiceName::parse(service).map_err(|error| error.to_string())?;
+                let method = MethodName::parse(method).map_err(|error| error.to_string())?;
+                (Transport::ExposeTcp, Access::Only { service, method })
+            }
+        };
+        let outcome = self.broker.connect(self.now, arrival.identity.clone(), transport, access);
+        let mut link = Link::new(arrival.capacity, arrival.only.is_none());
+        let snapshot = Snapshot::of(&self.broker);
+        self.model.connect(self.now, number, arrival, outcome.as_ref().err(), &snapshot)?;
+        let (socket, limits) = match &outcome {
+            Ok(key) => (Socket::Open(*key), self.broker.frame_limits(*key)),
+            Err(error) => {
+                let bytes = refusal_frame(error);
+                link.down.capacity = link.down.capacity.max(bytes.len());
+                link.down.write(&bytes);
+                link.down.end();
+                let limits = ipc_core::wire::FrameLimits { payload_max_bytes: 0, frame_max_bytes: None };
+                (Socket::Closed, limits)
+            }
+        };
+        let decoder = match arrival.only {
+            None => Decoder::after_preamble(limits),
+            Some(_) => Decoder::new(limits),
+        };
+        self.connections.push(Connection {
+            number,
+            slot: arrival.slot,
+            socket,
+            decoder,
+            link,
+            client: Client::new(),
+            is_cut: false,
+            is_whole: outcome.is_err(),
+            has_read_all: false,
+            is_abandoned: false,
+            is_over: false,
+        });
+        self.outputs()
+    }
+
+    /// The daemon reads once from a connection. Says whether anything happened.
+    pub(super) fn daemon_reads(&mut self, at: usize, max: usize) -> Result<bool, String> {
+        let Socket::Open(key) = self.connections[at].socket else { return Ok(false) };
+        let up = &mut self.connections[at].link.up;
+        if up.is_at_end() {
+            return self.end_of_input(at, key);
+        }
+        let bytes = up.read(max);
+        if bytes.is_empty() {
+            return Ok(false);
+        }
+        self.feed(at, key, &bytes)?;
+        if self.connections[at].decoder.is_mid_frame() {
+            self.coverage.count("fault.split_read");
+        }
+        self.outputs()?;
+        Ok(true)
+    }
+
+    /// The daemon has read the end. A client that is gone altogether is noticed as a hang-up.
+    fn end_of_input(&mut self, at: usize, key: PeerKey) -> Result<bool, String> {
+        let connection = &mut self.connections[at];
+        if connection.link.down.is_ended() {
+            self.disconnect(at, key)?;
+            return Ok(true);
+        }
+        if connection.has_read_all {
+            return Ok(false);
+        }
+        connection.has_read_all = true;
+        self.broker.handle_eof(key);
+        self.model.eof(self.now, connection.number);
+        self.reconcile()?;
+        self.outputs()?;
+        Ok(true)
+    }
+
+    /// Lets the model take in what the broker has decided for itself.
+    pub(super) fn reconcile(&mut self) -> Result<(), String> {
+        self.model.reconcile(&Queues::of(&self.broker))
+    }
+
+    fn feed(&mut self, at: usize, key: PeerKey, mut bytes: &[u8]) -> Result<(), String> {
+        let World { connections, broker, model, coverage, now, .. } = self;
+        let connection = &mut connections[at];
+        loop {
+            match connection.decoder.next(&mut bytes) {
+                Ok(None) => return Ok(()),
+                Ok(Some(frame)) => {
+                    let seen = Seen::of(&frame);
+                    let before = Queues::of(broker);
+                    broker.handle_frame(*now, key, frame);
+                    let after = Queues::of(broker);
+                    coverage.count(&format!("sent.{}", seen.kind().name()));
+                    model.frame(*now, connection.number, &seen, &before, &after)?;
+                    connection.decoder.set_limits(broker.frame_limits(key));
+                }
+                Err(error) => {
+                    broker.handle_violation(key, error);
+                    coverage.count("sent.violation");
+                    model.violation(*now, connection.number);
+                    return self.reconcile();
+                }
+            }
+        }
+    }
+
+    /// Does what the broker has asked for.
+    pub(super) fn outputs(&mut self) -> Result<(), String> {
+        while let Some(output) = self.broker.poll_output() {
+            match output {
+                Output::Flush(key) => {
+                    // One that has ended since then is of no interest.
+                    if let Some(at) = self.position_of_key(key) {
+                        self.write(at, key, usize::MAX)?;
+                    }
+                }
+                Output::Close(key) => {
+                    let Some(at) = self.position_of_key(key) else { continue };
+                    self.model.closing(self.connections[at].number)?;
+                    self.write(at, key, usize::MAX)?;
+                    if self.broker.has_pending(key) && self.connections[at].socket != Socket::Closed {
+                        self.connections[at].socket = Socket::Closing(key, self.now + LINGER);
+                        self.coverage.count("fault.lingering_close");
+                    } else if self.connections[at].socket != Socket::Closed {
+                        self.disconnect(at, key)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The kernel has room again. Says whether anything happened.
+    pub(super) fn daemon_writes(&mut self, at: usize, max: usize) -> Result<bool, String> {
+        let Some(key) = self.connections[at].socket.key() else { return Ok(false) };
+        let down = &self.connections[at].link.down;
+        if !self.broker.has_pending(key) || (down.room() == 0 && !down.is_ended()) {
+            return Ok(false);
+        }
+        self.broker.writable(self.now, key);
+        let written = self.write(at, key, max)?;
+        let is_closing = matches!(self.connections[at].socket, Socket::Closing(..));
+        if is_closing && !self.broker.has_pending(key) {
+            self.disconnect(at, key)?;
+            return Ok(true);
+        }
+        self.outputs()?;
+        Ok(written > 0)
+    }
+
+    /// One vectored write, of which the kernel takes what it has room for, and at most `max` bytes.
+    fn write(&mut self, at: usize, key: PeerKey, max: usize) -> Result<usize, String> {
+        let World { connections, broker, now, coverage, .. } = self;
+        if !broker.has_pending(key) {
+            return Ok(0);
+        }
+        let down = &mut connections[at].link.down;
+        if down.is_ended() {
+            // The client's end is gone: EPIPE.
+            self.disconnect(at, key)?;
+            return Ok(0);
+        }
+        let mut taken = 0;
+        for slice in broker.transmit(key) {
+            let count = down.write(&slice[..slice.len().min(max - taken)]);
+            taken += count;
+            if count < slice.len() {
+                coverage.count("fault.partial_write");
+                break;
+            }
+        }
+        broker.transmitted(*now, key, taken);
+        Ok(taken)
+    }
+
+    /// The daemon closes its end.
+    fn disconnect(&mut self, at: usize, key: PeerKey) -> Result<(), String> {
+        let connection = &mut self.connections[at];
+        connection.socket = Socket::Closed;
+        connection.link.down.end();
+        connection.link.up.cut(0);
+        connection.is_whole = !connection.is_cut && !self.broker.has_pending(key);
+        let number = connection.number;
+        self.broker.disconnect(key);
+        self.model.disconnect(self.now, number);
+        self.reconcile()?;
+        self.outputs()
+    }
+
+    /// Wakes the broker, and ends closings that took too long.
+    pub(super) fn wake(&mut self) -> Result<(), String> {
+        for at in 0..self.connections.len() {
+            if let Socket::Closing(key, until) = self.connections[at].socket
+                && until <= self.now
+            {
+                self.disconnect(at, key)?;
+            }
+        }
+        if self.broker.poll_timeout().is_some_and(|due| due <= self.now) {
+            self.broker.handle_timeout(self.now);
+            self.model.timeout(self.now);
+            self.reconcile()?;
+        }
+        self.outputs()
+    }
+
+    /// A client reads once. Says whether anything happened.
+    pub(super) fn client_reads(&mut self, at: usize, max: usize) -> Result<bool, String> {
+        let connection = &mut self.connections[at];
+        if connection.is_over || connection.is_abandoned {
+            return Ok(false);
+        }
+        if connection.link.down.is_stalled {
+            return Ok(false);
+        }
+        if connection.link.down.is_at_end() {
+            connection.is_over = true;
+            if !connection.is_cut {
+                self.model.ended(connection.number, connection.is_whole)?;
+            }
+            return Ok(true);
+        }
+        let bytes = connection.link.down.read(max);
+        if bytes.is_empty() {
+            return Ok(false);
+        }
+        let frames = connection.client.receive(&bytes)?;
+        for frame in &frames {
+            self.coverage.count(&super::coverage_name(frame));
+            self.model.received(self.now, connection.number, frame)?;
+        }
+        Ok(true)
+    }
+
+    /// The bytes that the broker says are queued are those that the links have not taken; and where nothing is on its
+    /// way any more, nothing is due any more.
+    pub(super) fn audit_links(&mut self, queues: &Queues) -> Result<(), String> {
+        for connection in &self.connections {
+            let Some(key) = connection.socket.key() else { continue };
+            let offered: usize = self.broker.transmit(key).map(<[u8]>::len).sum();
+            if self.broker.has_pending(key) != (offered > 0) {
+                return Err(format!("connection {}: pending but nothing to write", connection.number));
+            }
+            self.model.audit_queue(connection.number, offered as u64, queues)?;
+            if offered == 0
+                && connection.link.down.is_empty()
+                && !connection.is_abandoned
+                && !connection.is_cut
+            {
+                self.model.is_complete(connection.number)?;
+            }
+        }
+        Ok(())
+    }
+}

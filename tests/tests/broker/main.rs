@@ -1,0 +1,3 @@
+//! The broker against the reference model, in simulated worlds and in single scenes.
+
+mod simulated;
