@@ -47,9 +47,11 @@ macro_rules! actions {
     ($($(#[$doc:meta])* $name:ident $({ $($field:ident: $type:ty),* })? = $text:literal, $weight:literal;)*) => {
         /// Everything that can happen.
         #[derive(Clone, Debug, PartialEq, Eq)]
-        #[allow(missing_docs, reason = "the fields are described at their actions")]
         pub enum Action {
-            $($(#[$doc])* $name $({ $($field: $type),* })?,)*
+            $($(#[$doc])* $name $({ $(
+                #[doc = "As the action says."]
+                $field: $type
+            ),* })?,)*
         }
 
         /// The actions without what they carry.
@@ -163,7 +165,7 @@ pub fn small_limits(rng: &mut Rng) -> Limits {
         unauthenticated_per_uid_max: draw(1, 3),
         hello_timeout_ms: draw(10, 100),
         frame_before_hello_max_bytes: draw(256, 4096),
-        payload_max_bytes: draw(256, 3000),
+        payload_max_bytes: draw(1024, 3000),
         queue_per_connection_max_bytes: draw(4096, 12_000),
         queue_per_uid_max_bytes: draw(4096, 24_000),
         pending_calls_per_connection_max: draw(2, 6),

@@ -1,5 +1,6 @@
 //! Runs simulated worlds, many at a time, and makes the story of one that failed short.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -44,25 +45,31 @@ pub fn run(seed: u64, steps: usize) -> Result<Coverage, Failure> {
     for _ in 0..steps {
         let step = generator.next(&world);
         taken.push(step.clone());
-        if let Err(reason) = world.step(&step) {
+        if let Err(reason) = guarded(|| world.step(&step)) {
             return Err(Failure { seed, reason, steps: taken });
         }
     }
-    match world.wind_down(&mut Rng::new(seed)) {
+    match guarded(|| world.wind_down(&mut Rng::new(seed))) {
         Ok(()) => Ok(world.coverage),
         Err(reason) => Err(Failure { seed, reason, steps: taken }),
     }
+}
+
+/// A panic is a failure like any other: its steps are wanted too.
+fn guarded(act: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
+    // The world is not looked at again after a panic.
+    catch_unwind(AssertUnwindSafe(act)).unwrap_or_else(|_| Err("it panicked".to_owned()))
 }
 
 /// Plays steps again. Says what is wrong, if it is.
 fn replay(limits: &Limits, seed: u64, steps: &[Step]) -> Option<String> {
     let mut world = World::new(limits.clone());
     for step in steps {
-        if let Err(reason) = world.step(step) {
+        if let Err(reason) = guarded(|| world.step(step)) {
             return Some(reason);
         }
     }
-    world.wind_down(&mut Rng::new(seed)).err()
+    guarded(|| world.wind_down(&mut Rng::new(seed))).err()
 }
 
 /// Leaves out steps as long as something still goes wrong.
@@ -93,7 +100,11 @@ pub fn shrink(failure: &Failure) -> Failure {
 impl Failure {
     /// The failure as a report: what, with which seed, after which steps, and how to see it again.
     pub fn report(&self) -> String {
+        // Each try would print its panic.
+        let hook = std::panic::take_hook();
+        std::panic::set_hook(Box::new(|_| {}));
         let short = shrink(self);
+        std::panic::set_hook(hook);
         let tail = short.steps.len().saturating_sub(TAIL);
         let mut text = format!(
             "seed {0} failed at step {1}: {2}\nrepeat it with {SEED_VARIABLE}={0}\n",

@@ -95,9 +95,9 @@ pub struct Charged {
 }
 
 /// A service as it is shown: name, whether it is a group, numbers of its instances, and how many wait.
-pub(super) type ServiceSeen = (String, bool, Vec<u64>, usize);
+pub type ServiceSeen = (String, bool, Vec<u64>, usize);
 /// A topic as it is shown: name, number given last, subscriptions.
-pub(super) type TopicSeen = (String, u64, usize);
+pub type TopicSeen = (String, u64, usize);
 
 /// All that the broker says of itself.
 #[derive(Clone, Debug, Default)]

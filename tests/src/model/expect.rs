@@ -10,7 +10,7 @@ use crate::world::Seen;
 
 /// A refusal: its code, and the resource and limit that it names when it is about one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
+pub(super) struct Refusal {
     /// The code.
     pub code: ErrorCode,
     /// The limit by its name, and its value.
@@ -19,12 +19,12 @@ pub struct Refusal {
 
 impl Refusal {
     /// A refusal with that code.
-    pub fn of(code: ErrorCode) -> Self {
+    pub(super) fn of(code: ErrorCode) -> Self {
         Self { code, limit: None }
     }
 
     /// A limit that was reached.
-    pub fn quota(name: &'static str, limit: u32) -> Self {
+    pub(super) fn quota(name: &'static str, limit: u32) -> Self {
         Self { code: ErrorCode::QuotaExceeded, limit: Some((name, limit.into())) }
     }
 
@@ -48,8 +48,7 @@ impl Refusal {
 
 /// What an operation is answered with.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the variants are documented, and their fields bear the names of the wire")]
-pub enum Answer {
+pub(super) enum Answer {
     /// It is done.
     Ok,
     /// A registration was made, with this number of the model's.
@@ -66,7 +65,7 @@ pub enum Answer {
 
 /// What travels unread: kind, envelope and payload.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Content {
+pub(super) struct Content {
     kind: u8,
     envelope: Vec<u8>,
     payload: Vec<u8>,
@@ -75,7 +74,7 @@ pub struct Content {
 
 impl Content {
     /// What a frame carries.
-    pub fn of(seen: &Seen) -> Self {
+    pub(super) fn of(seen: &Seen) -> Self {
         Self {
             kind: seen.header.payload_kind.number(),
             envelope: seen.envelope.clone(),
@@ -85,7 +84,7 @@ impl Content {
     }
 
     /// How many bytes a frame with it has.
-    pub fn frame_bytes(&self) -> u64 {
+    pub(super) fn frame_bytes(&self) -> u64 {
         (ipc_core::wire::HEADER_BYTES + self.envelope.len() + self.payload.len()) as u64
     }
 
@@ -100,8 +99,7 @@ impl Content {
 
 /// The outcome of a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the variants are documented, and their fields bear the names of the wire")]
-pub enum Outcome {
+pub(super) enum Outcome {
     /// What the service has answered; if it does not fit, `slow_consumer`.
     Answered { by: usize, content: Content, may_be_dropped: bool },
     /// One of these errors of the daemon.
@@ -110,8 +108,7 @@ pub enum Outcome {
 
 /// Something that a client is to receive.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the variants are documented, and their fields bear the names of the wire")]
-pub enum Expected {
+pub(super) enum Expected {
     /// The answer to its hello.
     Welcome { peer: u64 },
     /// The end, with one of these reasons.
@@ -154,7 +151,7 @@ pub enum Expected {
 }
 
 /// What has to be known to compare a frame with what was expected.
-pub trait Lookup {
+pub(super) trait Lookup {
     /// Which connection a sender handle stands for, as announced.
     fn sender(&self, handle: u32) -> Result<usize, String>;
     /// Which topic a topic handle stands for, as announced.
@@ -165,6 +162,8 @@ pub trait Lookup {
     fn call(&self, number: u64) -> Option<u64>;
     /// Nanoseconds since the world began.
     fn now(&self) -> u64;
+    /// When the oldest byte was written that is not read.
+    fn written_since(&self) -> u64;
 }
 
 impl Expected {
@@ -172,7 +171,7 @@ impl Expected {
     ///
     /// # Errors
     /// A sentence that says how it differs.
-    pub fn is(&self, seen: &Seen, lookup: &dyn Lookup) -> Result<(), String> {
+    pub(super) fn is(&self, seen: &Seen, lookup: &dyn Lookup) -> Result<(), String> {
         let header = &seen.header;
         let is_kind = |kind: Kind| {
             if header.kind == kind { Ok(()) } else { Err(format!("a {} was due", kind.name())) }
@@ -255,11 +254,16 @@ impl Expected {
         match due {
             None => same("deadline", header.deadline_us, 0),
             Some(due) => {
-                // It left the broker no later than now, so at least what is left now was left then.
-                let left_us = due.saturating_sub(lookup.now()) / 1000;
+                // It left the broker no later than now and no earlier than all that is on its way: what was left then
+                // is between these two.
+                let left_us = |at: u64| (due.saturating_sub(at) / 1000).max(1);
+                let (least, most) = (left_us(lookup.now()), left_us(lookup.written_since()));
                 let given = u64::from(header.deadline_us);
-                let is_fine = given >= left_us.max(1) && header.deadline_us <= *given_us;
-                if is_fine { Ok(()) } else { Err(format!("deadline {given} us, {left_us} us are left")) }
+                if (least..=most.min((*given_us).into())).contains(&given) {
+                    Ok(())
+                } else {
+                    Err(format!("deadline {given} us, but between {least} and {most} us are left"))
+                }
             }
         }
     }

@@ -107,18 +107,17 @@ impl Inbox {
         match &due.what {
             Expected::Close { .. } => self.is_closed = true,
             Expected::Event { .. } => self.judge_event(&due.what, seen)?,
-            Expected::NameChanged { watch, .. }
-                if due.is_optional
-                    && !self
-                        .due
-                        .iter()
-                        .any(|other| other.is_optional && is_change_of(&other.what, *watch)) =>
-            {
+            Expected::NameChanged { watch, .. } if due.is_optional && !self.can_be_lost(*watch) => {
                 return Err("a watch was lost, but its client was not told".to_owned());
             }
             _ => {}
         }
         Ok(Receipt::Was(due.what))
+    }
+
+    /// Whether the client can still be told that it has lost that watch.
+    fn can_be_lost(&self, watch: u64) -> bool {
+        self.due.iter().any(|due| due.is_optional && is_change_of(&due.what, watch))
     }
 
     fn find(&self, seen: &Seen, lookup: &dyn Lookup) -> Result<usize, String> {

@@ -17,8 +17,7 @@ mod names;
 mod receive;
 mod topics;
 
-pub use audit::{QueueRow, Queues, Snapshot};
-pub use expect::{Answer, Content, Expected, Outcome, Refusal};
+pub use audit::{Charged, QueueRow, Queues, ServiceSeen, Snapshot, TopicSeen};
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -34,6 +33,7 @@ use ipc_daemon::broker::PeerKey;
 
 use self::announced::Announced;
 use self::calls::Call;
+use self::expect::{Answer, Expected, Refusal};
 use self::handles::Target;
 use self::inbox::{Due, Inbox};
 use self::names::{Service, Watch};
@@ -67,6 +67,8 @@ struct Connection {
     registrations: BTreeMap<u64, u32>,
     inbox: Inbox,
     announced: Announced,
+    /// What the client has not read was written after this.
+    written_since: Instant,
     /// The daemon's numbers of calls that this connection was handed, by the model's.
     handed: BTreeMap<u64, u64>,
     /// The client has gone away and hears nothing.
@@ -216,6 +218,7 @@ impl Model {
             registrations: BTreeMap::new(),
             inbox: Inbox::default(),
             announced: Announced::default(),
+            written_since: now,
             handed: BTreeMap::new(),
             is_deaf: false,
             is_closing: refused.is_some(),
@@ -282,7 +285,8 @@ impl Model {
             }
             Phase::InputEnded | Phase::Left | Phase::Gone => return Ok(()),
         }
-        if seen.has(Flags::ERROR) && seen.kind() != Kind::REPLY {
+        let is_known = Kind::ALL.contains(&seen.kind());
+        if seen.has(Flags::ERROR) && seen.kind() != Kind::REPLY && is_known {
             self.violate(from);
             return self.reconcile(after);
         }
@@ -294,10 +298,13 @@ impl Model {
             }
             Kind::PUBLISH => self.publish(from, seen, before),
             Kind::PING => {
-                self.ping(from, seen);
-                true
+                let is_fine = seen.envelope.is_empty();
+                if is_fine {
+                    self.ping(from, seen);
+                }
+                is_fine
             }
-            kind if Kind::ALL.contains(&kind) => seen.payload.is_empty() && self.operation(from, seen),
+            _ if is_known => seen.payload.is_empty() && self.operation(from, seen),
             _ => {
                 if seen.header.correlation != 0 {
                     let refusal = Refusal::of(ErrorCode::Unsupported);
@@ -314,6 +321,10 @@ impl Model {
 
     /// Handles everything that is rare. `false` when it is a violation.
     fn operation(&mut self, from: usize, seen: &Seen) -> bool {
+        let has_no_envelope = matches!(seen.kind(), Kind::CANCEL | Kind::RELEASE | Kind::UNREGISTER);
+        if has_no_envelope && !seen.envelope.is_empty() {
+            return false;
+        }
         match seen.kind() {
             Kind::CANCEL => {
                 self.cancel(from, seen.header.correlation);
@@ -343,7 +354,9 @@ impl Model {
     }
 
     fn hello(&mut self, from: usize, seen: &Seen) {
-        let hello = if seen.kind() == Kind::HELLO { seen.decode::<Hello>() } else { None };
+        let is_bare =
+            seen.kind() == Kind::HELLO && seen.header.flags == Flags::NONE && seen.payload.is_empty();
+        let hello = if is_bare { seen.decode::<Hello>() } else { None };
         let Some(hello) = hello.filter(|hello| hello.name.0.len() <= 64) else {
             self.violate(from);
             return;

@@ -39,11 +39,22 @@ impl Lookup for View<'_> {
     fn now(&self) -> u64 {
         self.model.now.as_nanos()
     }
+
+    fn written_since(&self) -> u64 {
+        self.connection.written_since.as_nanos()
+    }
 }
 
 impl Model {
     fn number_of(&self, peer: u64) -> Option<usize> {
         self.people.get(&peer).map(|(number, _)| *number)
+    }
+
+    /// The daemon is about to write to a client that has read all that was written before.
+    pub fn nothing_under_way(&mut self, now: Instant, number: usize) {
+        if let Some(connection) = self.connections.get_mut(&number) {
+            connection.written_since = now;
+        }
     }
 
     /// A client has received a frame.

@@ -20,7 +20,7 @@ use crate::rng::Rng;
 const NOWHERE: u64 = 0xdead_beef_0000;
 
 /// The identity of the client in `slot`, and whether it came over an exposed port.
-pub(super) fn identity_of(slot: usize, is_exposed: bool) -> Identity {
+fn identity_of(slot: usize, is_exposed: bool) -> Identity {
     let number = slot as u32;
     match is_exposed {
         false => Identity::Local { uid: UIDS[slot % UIDS.len()], gid: 100 + number, pid: 5000 + number },

@@ -67,6 +67,11 @@ impl Client {
         Self { decoder: Decoder::new(limits), knows: Knowledge::default() }
     }
 
+    /// Whether the beginning of a frame has come and not its end.
+    pub fn is_mid_frame(&self) -> bool {
+        self.decoder.is_mid_frame()
+    }
+
     /// A correlation that was not used before.
     pub fn next_correlation(&mut self) -> u64 {
         self.knows.correlation += 1;

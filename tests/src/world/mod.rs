@@ -313,7 +313,8 @@ fn coverage_name(seen: &Seen) -> String {
             format!("close.{}", code.map_or("unknown", ErrorCode::name))
         }
         (None, _) if seen.kind() == Kind::NAME_CHANGED => {
-            format!("{:?}", seen.decode::<NameChanged>().map(|body| body.change)).to_lowercase()
+            let change = seen.decode::<NameChanged>().map(|body| format!("{:?}", body.change));
+            format!("name.{}", change.unwrap_or_default().to_lowercase())
         }
         (None, _) if seen.kind() == Kind::GAP && seen.header.handle == Handle::MERGED => {
             "received.gap_merged".to_owned()

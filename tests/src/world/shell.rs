@@ -179,11 +179,15 @@ impl World {
 
     /// One vectored write, of which the kernel takes what it has room for, and at most `max` bytes.
     fn write(&mut self, at: usize, key: PeerKey, max: usize) -> Result<usize, String> {
-        let World { connections, broker, now, coverage, .. } = self;
+        let World { connections, broker, model, now, coverage, .. } = self;
         if !broker.has_pending(key) {
             return Ok(0);
         }
-        let down = &mut connections[at].link.down;
+        let connection = &mut connections[at];
+        if connection.link.down.is_empty() && !connection.client.is_mid_frame() {
+            model.nothing_under_way(*now, connection.number);
+        }
+        let down = &mut connection.link.down;
         if down.is_ended() {
             // The client's end is gone: EPIPE.
             self.disconnect(at, key)?;
