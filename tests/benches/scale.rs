@@ -4,6 +4,8 @@
 //! the daemon's. One line of JSON for each figure. Run with
 //! `cargo build --release --workspace && cargo bench -p ipc-tests --bench scale`.
 
+#![allow(clippy::print_stdout, reason = "the figures are the output of this program")]
+
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
