@@ -190,8 +190,8 @@ pub(crate) enum BridgeDo {
     List,
     /// Open a port, such as tcp:127.0.0.1:7000=demo.title/title,framing=line
     Expose {
-        /// tcp:ADDR:PORT=SERVICE/METHOD[,framing=chunk|line][,idle=DUR]
-        #[arg(value_name = "SPEC")]
+        // Not a doc comment: the brackets would be taken for links.
+        #[arg(value_name = "SPEC", help = "tcp:ADDR:PORT=SERVICE/METHOD[,framing=chunk|line][,idle=DUR]")]
         spec: String,
     },
     /// Close a port
