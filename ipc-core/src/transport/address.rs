@@ -6,9 +6,9 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::Environment;
 use super::runtime_dir;
 use super::unix::Trust;
+use super::{Environment, HostPort};
 use crate::error::{Error, ErrorCode};
 
 /// Where a daemon can be reached. As text: `unix:PATH`, where PATH is the daemon's stream socket.
@@ -24,8 +24,57 @@ use crate::error::{Error, ErrorCode};
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Address {
-    /// A stream socket in the file system. The path may be longer than a socket address holds.
+    /// `unix:PATH`: a stream socket in the file system. The path may be longer than a socket address holds.
     Unix(PathBuf),
+    /// `dgram:PATH`: a datagram socket in the file system, likewise.
+    Dgram(PathBuf),
+    /// `tcp:HOST:PORT`.
+    Tcp(HostPort),
+    /// `udp:HOST:PORT`.
+    Udp(HostPort),
+}
+
+/// How the text of an address begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scheme {
+    Unix,
+    Dgram,
+    Tcp,
+    Udp,
+}
+
+impl Scheme {
+    const ALL: [Scheme; 4] = [Scheme::Unix, Scheme::Dgram, Scheme::Tcp, Scheme::Udp];
+    /// Those that a client can connect over; the others are refused as if nobody knew them.
+    const SPOKEN: &[Scheme] = &[Scheme::Unix];
+
+    fn name(self) -> &'static str {
+        match self {
+            Scheme::Unix => "unix",
+            Scheme::Dgram => "dgram",
+            Scheme::Tcp => "tcp",
+            Scheme::Udp => "udp",
+        }
+    }
+
+    fn form(self) -> &'static str {
+        match self {
+            Scheme::Unix => "unix:PATH",
+            Scheme::Dgram => "dgram:PATH",
+            Scheme::Tcp => "tcp:HOST:PORT",
+            Scheme::Udp => "udp:HOST:PORT",
+        }
+    }
+
+    /// The forms that are spoken, for people.
+    fn forms() -> String {
+        let forms: Vec<_> = Self::SPOKEN.iter().map(|scheme| scheme.form()).collect();
+        match forms.split_last() {
+            Some((last, [])) => (*last).to_owned(),
+            Some((last, others)) => format!("{} or {last}", others.join(", ")),
+            None => String::new(),
+        }
+    }
 }
 
 impl Address {
@@ -42,22 +91,42 @@ impl Address {
     /// # Errors
     /// As [`parse`](Address::parse).
     pub fn parse_os(text: &OsStr) -> Result<Self, Error> {
-        let bytes = text.as_bytes();
-        let shown: String = text.to_string_lossy().chars().take(120).flat_map(char::escape_debug).collect();
-        let invalid = |rule: &str| {
+        let address = Self::read(text.as_bytes()).and_then(|address| address.spoken());
+        address.map_err(|rule| {
+            let shown: String =
+                text.to_string_lossy().chars().take(120).flat_map(char::escape_debug).collect();
             Error::new(ErrorCode::InvalidArgument, format!("\"{shown}\" is not an address: {rule}"))
-                .with_hint("write unix:PATH, for example unix:/run/ipc/bus.sock")
-        };
-        let Some(path) = bytes.strip_prefix(b"unix:") else {
-            return Err(invalid("only unix:PATH is supported"));
-        };
-        if path.is_empty() {
-            return Err(invalid("the path is empty"));
+                .with_hint(format!("write {}, for example unix:/run/ipc/bus.sock", Scheme::forms()))
+        })
+    }
+
+    /// What the text says, whether or not a client can connect to it.
+    fn read(text: &[u8]) -> Result<Self, String> {
+        let scheme = Scheme::ALL.into_iter().find_map(|scheme| {
+            let rest = text.strip_prefix(scheme.name().as_bytes())?;
+            Some((scheme, rest.strip_prefix(b":")?))
+        });
+        match scheme {
+            Some((Scheme::Unix, path)) => read_path(path).map(Address::Unix),
+            Some((Scheme::Dgram, path)) => read_path(path).map(Address::Dgram),
+            Some((Scheme::Tcp, place)) => HostPort::read(place).map(Address::Tcp),
+            Some((Scheme::Udp, place)) => HostPort::read(place).map(Address::Udp),
+            None => Err(unsupported()),
         }
-        if path.contains(&0) {
-            return Err(invalid("a path holds no zero byte"));
+    }
+
+    /// This address, if a client can connect to it.
+    fn spoken(self) -> Result<Self, String> {
+        if Scheme::SPOKEN.contains(&self.scheme()) { Ok(self) } else { Err(unsupported()) }
+    }
+
+    fn scheme(&self) -> Scheme {
+        match self {
+            Address::Unix(_) => Scheme::Unix,
+            Address::Dgram(_) => Scheme::Dgram,
+            Address::Tcp(_) => Scheme::Tcp,
+            Address::Udp(_) => Scheme::Udp,
         }
-        Ok(Address::Unix(PathBuf::from(OsStr::from_bytes(path))))
     }
 
     /// The address of the daemon that the environment leads to: `$IPC_ADDRESS`, else the first runtime directory of the
@@ -70,12 +139,38 @@ impl Address {
         runtime_dir::find_socket(&Environment::read(), None, &Trust::default())
     }
 
-    /// The path of the socket.
-    pub fn path(&self) -> &Path {
+    /// The path of the socket, if it is one in the file system.
+    pub fn path(&self) -> Option<&Path> {
         match self {
-            Address::Unix(path) => path,
+            Address::Unix(path) | Address::Dgram(path) => Some(path),
+            Address::Tcp(_) | Address::Udp(_) => None,
         }
     }
+
+    /// The path to connect a stream to.
+    pub(super) fn stream_path(&self) -> Result<&Path, Error> {
+        match self {
+            Address::Unix(path) => Ok(path),
+            Address::Dgram(_) | Address::Tcp(_) | Address::Udp(_) => Err(Error::new(
+                ErrorCode::InvalidArgument,
+                format!("cannot connect to {self}: {}", unsupported()),
+            )),
+        }
+    }
+}
+
+fn unsupported() -> String {
+    format!("only {} is supported", Scheme::forms())
+}
+
+fn read_path(path: &[u8]) -> Result<PathBuf, String> {
+    if path.is_empty() {
+        return Err("the path is empty".to_owned());
+    }
+    if path.contains(&0) {
+        return Err("a path holds no zero byte".to_owned());
+    }
+    Ok(PathBuf::from(OsStr::from_bytes(path)))
 }
 
 impl FromStr for Address {
@@ -88,8 +183,10 @@ impl FromStr for Address {
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = self.scheme().name();
         match self {
-            Address::Unix(path) => write!(f, "unix:{}", path.display()),
+            Address::Unix(path) | Address::Dgram(path) => write!(f, "{scheme}:{}", path.display()),
+            Address::Tcp(place) | Address::Udp(place) => write!(f, "{scheme}:{place}"),
         }
     }
 }
@@ -116,8 +213,37 @@ mod tests {
     }
 
     #[test]
+    fn every_form_can_be_read_and_shown() {
+        let forms = [
+            "unix:/run/bus.sock",
+            "dgram:/run/bus.dgram",
+            "tcp:127.0.0.1:7000",
+            "tcp:[::1]:7000",
+            "udp:localhost:53",
+        ];
+        for text in forms {
+            assert_eq!(Address::read(text.as_bytes()).unwrap().to_string(), text);
+        }
+        let host = HostPort::new("127.0.0.1", 7000).unwrap();
+        assert_eq!(Address::read(b"udp:127.0.0.1:7000"), Ok(Address::Udp(host)));
+        assert_eq!(Address::read(b"dgram:/x"), Ok(Address::Dgram(PathBuf::from("/x"))));
+        for text in ["dgram:", "tcp:", "tcp:localhost", "udp:127.0.0.1:0", "tcp", "TCP:localhost:1"] {
+            assert!(Address::read(text.as_bytes()).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_connects_to_what_is_not_spoken() {
+        for scheme in Scheme::ALL.into_iter().filter(|scheme| !Scheme::SPOKEN.contains(scheme)) {
+            let text = format!("{}:127.0.0.1:1", scheme.name());
+            let address = Address::read(text.as_bytes()).unwrap();
+            assert_eq!(address.stream_path().unwrap_err().code, ErrorCode::InvalidArgument);
+        }
+    }
+
+    #[test]
     fn a_path_need_not_be_utf8() {
         let address = Address::parse_os(OsStr::from_bytes(b"unix:/\xff")).unwrap();
-        assert_eq!(address.path().as_os_str().as_bytes(), b"/\xff");
+        assert_eq!(address.path().unwrap().as_os_str().as_bytes(), b"/\xff");
     }
 }

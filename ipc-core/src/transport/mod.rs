@@ -1,6 +1,6 @@
 //! SHELL. Bytes over kernel sockets, and where those sockets are. Knows no frame.
 //!
-//! - [`Address`]: where a daemon can be reached;
+//! - [`Address`], [`HostPort`]: where a daemon can be reached;
 //! - [`Environment`], [`runtime_dir`]: which directory holds the sockets, and which the durable state;
 //! - [`directory`]: opening and creating a directory that nobody else can write to;
 //! - [`unix`]: connecting to a daemon whose owner is trusted, and who is at the other end;
@@ -12,6 +12,7 @@ pub mod address;
 pub mod clock;
 pub mod directory;
 pub mod environment;
+pub mod host_port;
 pub mod listener;
 pub mod process;
 pub mod runtime_dir;
@@ -21,6 +22,7 @@ pub mod unix;
 pub use address::Address;
 pub use directory::RuntimeDir;
 pub use environment::Environment;
+pub use host_port::{Host, HostPort};
 pub use unix::Trust;
 
 use crate::error::{Error, ErrorCode};

@@ -48,7 +48,7 @@ impl Trust {
 /// - `unauthenticated`: the daemon belongs to a user that is not trusted;
 /// - `io`: this process is out of descriptors.
 pub fn connect(address: &Address, trust: &Trust, timeout: Duration) -> Result<UnixStream, Error> {
-    let path = address.path();
+    let path = address.stream_path()?;
     let socket = new_socket()?;
     let target = Target::of(path)?;
     match rustix::net::connect(&socket, &target.address) {
@@ -71,7 +71,7 @@ pub fn connect(address: &Address, trust: &Trust, timeout: Duration) -> Result<Un
 /// # Errors
 /// As [`connect`].
 pub fn try_connect(address: &Address, trust: &Trust) -> Result<Option<UnixStream>, Error> {
-    let path = address.path();
+    let path = address.stream_path()?;
     let socket = new_socket()?;
     let target = Target::of(path)?;
     loop {
@@ -90,10 +90,7 @@ pub fn try_connect(address: &Address, trust: &Trust) -> Result<Option<UnixStream
 pub fn busy_error(address: &Address, timeout: Duration) -> Error {
     Error::new(
         ErrorCode::Unreachable,
-        format!(
-            "cannot connect to {} within {timeout:?}: its queue of new connections is full",
-            address.path().display()
-        ),
+        format!("cannot connect to {address} within {timeout:?}: its queue of new connections is full"),
     )
     .with_hint("the daemon does not accept: it is overloaded or stopped; look at its log")
 }
