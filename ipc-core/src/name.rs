@@ -108,6 +108,22 @@ impl Filter {
             }
         }
     }
+
+    /// Whether every name that passes `other` passes this filter.
+    pub fn covers(&self, other: &Filter) -> bool {
+        let mut wide = self.0.split('.');
+        let mut narrow = other.0.split('.');
+        loop {
+            match (wide.next(), narrow.next()) {
+                (Some(">"), Some(_)) | (None, None) => return true,
+                // Nothing but `>` covers what has no bound.
+                (_, Some(">")) | (None, Some(_)) | (Some(_), None) => return false,
+                (Some("*"), Some(_)) => {}
+                (Some(wide), Some(narrow)) if wide == narrow => {}
+                (Some(_), Some(_)) => return false,
+            }
+        }
+    }
 }
 
 const RULE_PART: &str = "parts are letters, digits, '_' and '-', joined by '.', none empty";
@@ -202,6 +218,34 @@ mod tests {
         }
         assert!(Filter::parse("a.b").unwrap().is_literal());
         assert!(!Filter::parse("a.>").unwrap().is_literal());
+    }
+
+    /// Held against all names that can make a difference: those of the filters' words and one more, a part longer.
+    #[test]
+    fn a_filter_covers_what_lets_no_other_name_pass() {
+        let words = ["a", "b"];
+        let mut names: Vec<String> = words.map(str::to_owned).to_vec();
+        let mut filters: Vec<String> = ["a", "b", "*", ">"].map(str::to_owned).to_vec();
+        for _ in 0..3 {
+            let longer = |known: &[String], words: &[&str]| -> Vec<String> {
+                let heads = known.iter().filter(|head| !head.ends_with('>'));
+                heads.flat_map(|head| words.iter().map(move |word| format!("{head}.{word}"))).collect()
+            };
+            let more = longer(&names, &words);
+            names.extend(more);
+            if filters.len() < 20 {
+                let more = longer(&filters, &["a", "*", ">"]);
+                filters.extend(more);
+            }
+        }
+        let filters: Vec<Filter> = filters.iter().map(|text| Filter::parse(text).unwrap()).collect();
+        for wide in &filters {
+            for narrow in &filters {
+                let expected =
+                    names.iter().filter(|name| narrow.matches(name)).all(|name| wide.matches(name));
+                assert_eq!(wide.covers(narrow), expected, "{wide} over {narrow}");
+            }
+        }
     }
 
     #[test]
