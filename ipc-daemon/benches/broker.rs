@@ -12,7 +12,7 @@ use ipc_core::wire::message::{
     Hello, MethodInfo, OnSlow, OpenTopic, Register, RegisterMode, Resolve, Subscribe,
 };
 use ipc_core::wire::{Decoder, Flags, FrameLimits, Header, Kind, encode_frame};
-use ipc_daemon::broker::{Access, Broker, Config, Output, PeerKey, Transport};
+use ipc_daemon::broker::{Access, Broker, Config, Output, PeerKey, Policy, Transport};
 
 const NOW: Instant = Instant::from_nanos(1_000_000_000);
 const HANDLE: Handle = Handle { index: 0, generation: 1 };
@@ -25,13 +25,18 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let config = Config { limits: Limits::default(), epoch: Epoch(1), server: "bench".to_owned() };
+        let config = Config {
+            limits: Limits::default(),
+            policy: Policy::open(),
+            epoch: Epoch(1),
+            server: "bench".to_owned(),
+        };
         Self { broker: Broker::new(config), scratch: Vec::new() }
     }
 
     fn connect(&mut self) -> PeerKey {
         let identity = Identity::Local { uid: 1, gid: 1, pid: 1 };
-        let peer = self.broker.connect(NOW, identity, Transport::UnixStream, Access::Full).unwrap();
+        let peer = self.broker.connect(NOW, identity, Transport::UnixStream, Access::Granted).unwrap();
         let hello = Hello { version_min: 1, version_max: 1, features: 0, name: "bench".into() };
         self.send(peer, Header::new(Kind::HELLO), &hello, &[]);
         peer

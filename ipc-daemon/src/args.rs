@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
 
-use crate::bridge::spec::{Spec, on_one_line};
+use crate::bridge::spec::Spec;
+use crate::failure::on_one_line;
 
 /// The message bus: a socket in a runtime directory, over which local processes call each other.
 ///

@@ -85,6 +85,14 @@ impl fmt::Display for Failure {
     }
 }
 
+/// An error with its hint, on one line.
+pub(crate) fn on_one_line(error: &Error) -> String {
+    match error.hint() {
+        Some(hint) => format!("{} ({hint})", error.message),
+        None => error.message.clone(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

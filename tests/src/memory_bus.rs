@@ -8,7 +8,7 @@ use ipc_core::limits::Limits;
 use ipc_core::time::Instant;
 use ipc_core::wire::codec::{self, Wire};
 use ipc_core::wire::{Decoder, FrameLimits, Header, Kind, encode_frame};
-use ipc_daemon::broker::{Access, Broker, Config, Output, PeerKey, Transport};
+use ipc_daemon::broker::{Access, Broker, Config, Output, PeerKey, Policy, Transport};
 
 /// A frame that a client has received.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,14 +70,24 @@ pub struct MemoryBus {
 impl MemoryBus {
     /// A bus with these limits, in a life of the daemon that is the same every time.
     pub fn new(limits: Limits) -> Self {
-        let config = Config { limits, epoch: Epoch(0x0123_4567_89ab_cdef), server: "ipc-daemon".to_owned() };
+        Self::with_policy(limits, Policy::open())
+    }
+
+    /// The same with a policy.
+    pub fn with_policy(limits: Limits, policy: Policy) -> Self {
+        let config =
+            Config { limits, policy, epoch: Epoch(0x0123_4567_89ab_cdef), server: "ipc-daemon".to_owned() };
         Self { broker: Broker::new(config), now: Instant::from_nanos(1_000_000_000), clients: Vec::new() }
     }
 
     /// Opens a connection of a local process; gives its place among the clients.
     pub fn connect(&mut self, uid: u32) -> usize {
-        let identity = Identity::Local { uid, gid: uid, pid: 100 + self.clients.len() as u32 };
-        let connected = self.broker.connect(self.now, identity, Transport::UnixStream, Access::Full);
+        self.connect_as(Identity::Local { uid, gid: uid, pid: 100 + self.clients.len() as u32 })
+    }
+
+    /// Opens a connection of whoever it is; gives its place among the clients.
+    pub fn connect_as(&mut self, identity: Identity) -> usize {
+        let connected = self.broker.connect(self.now, identity, Transport::UnixStream, Access::Granted);
         let key = connected.expect("there is room for another connection");
         let limits = self.broker.frame_limits(key);
         let any = FrameLimits { payload_max_bytes: u32::MAX, frame_max_bytes: None };

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::ListenAddress;
 use super::process::Names;
-use crate::broker::{Broker, PeerRow, ServiceRow, Status, TopicRow, Usage};
+use crate::broker::{PeerRow, ServiceRow, Status, TopicRow, Usage, View};
 
 /// What does not change while the daemon runs.
 #[derive(Clone, Debug)]
@@ -143,11 +143,11 @@ pub(super) struct Inventory {
 
 impl Inventory {
     /// What `kinds` ask for.
-    pub(super) fn take(broker: &Broker, kinds: Kinds) -> Self {
+    pub(super) fn take(view: &View<'_>, kinds: Kinds) -> Self {
         Self {
-            services: if kinds.services { broker.services() } else { Vec::new() },
-            peers: if kinds.peers { broker.peers() } else { Vec::new() },
-            topics: if kinds.topics { broker.topics() } else { Vec::new() },
+            services: if kinds.services { view.services() } else { Vec::new() },
+            peers: if kinds.peers { view.peers() } else { Vec::new() },
+            topics: if kinds.topics { view.topics() } else { Vec::new() },
         }
     }
 
@@ -155,8 +155,8 @@ impl Inventory {
     ///
     /// # Errors
     /// `no_such_service`.
-    pub(super) fn of_service(broker: &Broker, name: &str) -> Result<Self, Error> {
-        let mut services = broker.services();
+    pub(super) fn of_service(view: &View<'_>, name: &str) -> Result<Self, Error> {
+        let mut services = view.services();
         services.retain(|service| service.name == name);
         if services.is_empty() {
             let shown: String = name.chars().take(80).flat_map(char::escape_debug).collect();
@@ -206,7 +206,7 @@ fn service_row(service: &ServiceRow, names: &Names) -> Value {
         "kind": "service",
         "name": service.name,
         "mode": mode(service),
-        "instances": service.instances.len(),
+        "instances": service.instance_count,
         "owner": service.instances.first().map(|peer| Who::new(peer, names)),
         "methods": service.methods.len(),
         "waiting": service.waiting,
@@ -259,14 +259,20 @@ fn described(service: &ServiceRow, names: &Names) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::broker::{Access, Charges, Config, Transport};
+    use crate::broker::{Access, Broker, Charges, Config, Policy, Transport};
+    use ipc_core::id::PeerId;
     use ipc_core::limits::Limits;
 
     fn broker() -> Broker {
-        let config = Config { limits: Limits::default(), epoch: Epoch(7), server: "test".to_owned() };
+        let config = Config {
+            limits: Limits::default(),
+            policy: Policy::open(),
+            epoch: Epoch(7),
+            server: "test".to_owned(),
+        };
         let mut broker = Broker::new(config);
         let identity = Identity::Local { uid: 1000, gid: 100, pid: 42 };
-        broker.connect(Instant::default(), identity, Transport::UnixStream, Access::Full).unwrap();
+        broker.connect(Instant::default(), identity, Transport::UnixStream, Access::Granted).unwrap();
         broker
     }
 
@@ -294,10 +300,10 @@ mod tests {
         let broker = broker();
         let names = Names::from([(42, "sh".to_owned())]);
         for (kinds, expected) in [("services", 0), ("peers", 1), ("topics", 0), ("all", 1), ("", 1)] {
-            let inventory = Inventory::take(&broker, Kinds::parse(kinds).unwrap());
+            let inventory = Inventory::take(&broker.view(PeerId(1)), Kinds::parse(kinds).unwrap());
             assert_eq!(inventory.rows(&names).as_array().unwrap().len(), expected, "{kinds}");
         }
-        let inventory = Inventory::take(&broker, Kinds::parse("peers").unwrap());
+        let inventory = Inventory::take(&broker.view(PeerId(1)), Kinds::parse("peers").unwrap());
         assert_eq!(inventory.pids(), [42]);
         let row = &inventory.rows(&names)[0];
         assert_eq!((&row["kind"], &row["process"]), (&json!("peer"), &json!("sh")));
@@ -309,7 +315,7 @@ mod tests {
     #[test]
     fn a_service_shows_its_owner_and_its_methods() {
         let owner = Peer {
-            id: ipc_core::id::PeerId(3),
+            id: PeerId(3),
             identity: Identity::Remote { principal: "anonymous".to_owned(), address: "1.2.3.4:5".to_owned() },
         };
         let method =
@@ -317,6 +323,7 @@ mod tests {
         let service = ServiceRow {
             name: "a.b".to_owned(),
             is_group: false,
+            instance_count: 1,
             instances: vec![owner],
             methods: vec![method],
             waiting: 1,
@@ -327,7 +334,10 @@ mod tests {
         let described = described(&service, &Names::new());
         assert_eq!((&described["service"], &described["methods"][0]["calls"]), (&json!("a.b"), &json!(2)));
         assert_eq!(described["instances"][0]["id"], 3);
-        assert_eq!(Inventory::of_service(&broker(), "a.b").unwrap_err().code, ErrorCode::NoSuchService);
+        assert_eq!(
+            Inventory::of_service(&broker().view(PeerId(1)), "a.b").unwrap_err().code,
+            ErrorCode::NoSuchService
+        );
     }
 
     #[test]

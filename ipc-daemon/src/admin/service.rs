@@ -7,6 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
 
+use ipc_core::id::PeerId;
 use ipc_core::identity::Identity;
 use ipc_core::name::{MethodName, ServiceName};
 use ipc_core::payload::Payload;
@@ -36,7 +37,7 @@ pub(crate) fn start(bus: &Bus, facts: Facts, bridge: Rc<dyn Bridge>) -> Result<(
     let owner = rustix::process::geteuid().as_raw();
     let gid = rustix::process::getegid().as_raw();
     let identity = Identity::Local { uid: owner, gid, pid: std::process::id() };
-    let peer = InternalPeer::connect(bus, identity, Transport::Internal, Access::Full)?;
+    let peer = InternalPeer::connect(bus, identity, Transport::Internal, Access::Granted)?;
     let config = session::Config { name: SERVICE.to_owned(), preamble: false, ..session::Config::default() };
     let now = clock::now();
     let mut session = Session::connect(config, now);
@@ -146,15 +147,17 @@ impl Service {
             )
         })?;
         let argument = argument.trim();
+        let viewer = call.sender.id;
         match method {
-            Method::Status => Ok(self.status()),
+            Method::Status => Ok(self.status(viewer)),
             Method::List => {
                 let kinds = Kinds::parse(argument)?;
-                let inventory = self.bus.look(|broker| Inventory::take(broker, kinds));
+                let inventory = self.bus.look(|broker| Inventory::take(&broker.view(viewer), kinds));
                 Ok(inventory.rows(&process::names(inventory.pids()).await))
             }
             Method::Describe => {
-                let inventory = self.bus.look(|broker| Inventory::of_service(broker, argument))?;
+                let inventory =
+                    self.bus.look(|broker| Inventory::of_service(&broker.view(viewer), argument))?;
                 Ok(inventory.description(&process::names(inventory.pids()).await))
             }
             Method::BridgeList => Ok(self.bridge.list().into()),
@@ -163,9 +166,9 @@ impl Service {
         }
     }
 
-    fn status(&self) -> Value {
+    fn status(&self, viewer: PeerId) -> Value {
         let bridged = self.bridge.addresses();
-        let broker = self.bus.look(crate::broker::Broker::status);
+        let broker = self.bus.look(|broker| broker.view(viewer).status());
         status(&self.facts, bridged, &broker, &self.bus.tally().by_name(), clock::now())
     }
 

@@ -9,6 +9,8 @@ use ipc_core::{Error, ErrorCode};
 use serde::de::{Deserialize, Deserializer, Error as _};
 use serde::ser::{Serialize, Serializer};
 
+use crate::failure::on_one_line;
+
 /// Shortest and longest `idle`, as the limit `expose_idle_timeout_ms` has them.
 const IDLE_MIN: Duration = Duration::from_millis(10);
 const IDLE_MAX: Duration = Duration::from_secs(86_400);
@@ -201,14 +203,6 @@ impl<'de> Deserialize<'de> for Spec {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         Spec::parse(&text).map_err(|error| D::Error::custom(on_one_line(&error)))
-    }
-}
-
-/// An error with its hint, on one line.
-pub(crate) fn on_one_line(error: &Error) -> String {
-    match error.hint() {
-        Some(hint) => format!("{} ({hint})", error.message),
-        None => error.message.clone(),
     }
 }
 

@@ -5,12 +5,15 @@ use ipc_core::limits::Limits;
 use ipc_core::name::{MethodName, ServiceName};
 
 use super::keys::PeerKey;
+use super::policy::Policy;
 
 /// What a broker is made with.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// What it allows.
     pub limits: Limits,
+    /// Who may do what.
+    pub policy: Policy,
     /// This life of the daemon; the shell draws it at random.
     pub epoch: Epoch,
     /// What the daemon calls itself, with its version.
@@ -39,11 +42,11 @@ impl Transport {
     }
 }
 
-/// What a connection may do, decided once when it is accepted.
+/// What decides what a connection may do; set once, when it is accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// Everything that the bus offers.
-    Full,
+    /// What the policy grants to its verified identity.
+    Granted,
     /// Calls of one method and nothing else.
     Only {
         /// The service.

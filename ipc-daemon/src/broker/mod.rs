@@ -45,9 +45,10 @@ use self::keys::CallKey;
 pub use self::keys::PeerKey;
 use self::names::Names;
 use self::peer::{BufferPool, Peer, Phase};
+pub use self::policy::{Grant, Policy};
 pub use self::quota::Charges;
 use self::quota::{Payer, Quota};
-pub use self::snapshot::{MethodRow, PeerRow, ServiceRow, Status, TopicRow, Usage};
+pub use self::snapshot::{MethodRow, PeerRow, ServiceRow, Status, TopicRow, Usage, View};
 pub use self::stats::Counters;
 use self::topics::Topics;
 
@@ -112,6 +113,11 @@ impl Broker {
     /// Other limits from here on. What is over a lowered limit stays; only what comes is refused.
     pub fn set_limits(&mut self, limits: ipc_core::limits::Limits) {
         self.config.limits = limits;
+    }
+
+    /// Another policy from here on.
+    pub fn set_policy(&mut self, policy: Policy) {
+        self.config.policy = policy;
     }
 
     /// Takes a connection whose identity the shell has verified.

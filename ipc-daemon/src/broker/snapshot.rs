@@ -1,11 +1,15 @@
 //! What the broker says of itself: plain data for whoever renders it.
 
-use ipc_core::identity::Peer as PeerIdentity;
+use ipc_core::id::PeerId;
+use ipc_core::identity::{Identity, Peer as PeerIdentity};
+use ipc_core::name::ServiceName;
 use ipc_core::wire::message::RegisterMode;
 
 use super::Broker;
 use super::event::Transport;
 use super::keys::PeerKey;
+use super::peer::Peer;
+use super::policy::Action;
 use super::quota::{Charges, Payer};
 
 /// Numbers of the whole bus.
@@ -37,6 +41,8 @@ pub struct ServiceRow {
     pub name: String,
     /// Whether instances share the calls.
     pub is_group: bool,
+    /// How many serve it.
+    pub instance_count: usize,
     /// Who serves it, the owner or eldest instance first.
     pub instances: Vec<PeerIdentity>,
     /// What it offers.
@@ -92,7 +98,78 @@ pub struct TopicRow {
     pub subscribers: usize,
 }
 
+/// The bus as one connection may see it.
+///
+/// A process of this machine sees everything. An anonymous network peer sees the services that it may resolve, and of
+/// connections and usage its own alone; topics it does not see.
+#[derive(Debug)]
+pub struct View<'a> {
+    broker: &'a Broker,
+    /// Nobody once it is gone, who sees nothing.
+    viewer: Option<&'a Peer>,
+}
+
+impl View<'_> {
+    fn sees_all(&self) -> bool {
+        self.viewer.is_some_and(|viewer| matches!(viewer.who.identity, Identity::Local { .. }))
+    }
+
+    fn is_own(&self, peer: &PeerIdentity) -> bool {
+        self.viewer.is_some_and(|viewer| viewer.who.id == peer.id)
+    }
+
+    /// The services that it may resolve, in order of their names, with the instances that it sees.
+    pub fn services(&self) -> Vec<ServiceRow> {
+        let mut rows = self.broker.services();
+        if !self.sees_all() {
+            rows.retain(|row| self.may_resolve(&row.name));
+            for row in &mut rows {
+                row.instances.retain(|peer| self.is_own(peer));
+            }
+        }
+        rows
+    }
+
+    fn may_resolve(&self, name: &str) -> bool {
+        let (Some(viewer), Ok(name)) = (self.viewer, ServiceName::parse(name)) else { return false };
+        let policy = &self.broker.config.policy;
+        let action = Action::Resolve(&name);
+        policy.check(&viewer.access, &viewer.who.identity, viewer.transport, &action).is_ok()
+    }
+
+    /// The connections that it sees, in order of their numbers.
+    pub fn peers(&self) -> Vec<PeerRow> {
+        let mut rows = self.broker.peers();
+        rows.retain(|row| self.sees_all() || self.is_own(&row.peer));
+        rows
+    }
+
+    /// The topics that it sees, in order of their names.
+    pub fn topics(&self) -> Vec<TopicRow> {
+        if self.sees_all() { self.broker.topics() } else { Vec::new() }
+    }
+
+    /// Numbers of the whole bus, with the usage that it sees.
+    pub fn status(&self) -> Status {
+        let mut status = self.broker.status();
+        if !self.sees_all() {
+            let own = self.viewer.map(|viewer| Payer::of(&viewer.who.identity));
+            status.usage.retain(|usage| match &own {
+                Some(Payer::Uid(uid)) => usage.uid == Some(*uid),
+                Some(Payer::Remote(principal)) => usage.principal.as_ref() == Some(principal),
+                None => false,
+            });
+        }
+        status
+    }
+}
+
 impl Broker {
+    /// The bus as the connection with that number may see it.
+    pub fn view(&self, viewer: PeerId) -> View<'_> {
+        View { broker: self, viewer: self.peers.values().find(|peer| peer.who.id == viewer) }
+    }
+
     /// What each user and remote principal has in use.
     pub fn usage(&self) -> Vec<Usage> {
         let usage = self.quota.accounts().map(|(payer, charges)| {
@@ -119,6 +196,7 @@ impl Broker {
         let rows = self.names.services().map(|service| ServiceRow {
             name: service.name.to_string(),
             is_group: service.mode == RegisterMode::Group,
+            instance_count: service.instances.len(),
             instances: service
                 .instances
                 .iter()

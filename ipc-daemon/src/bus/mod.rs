@@ -125,7 +125,7 @@ impl Bus {
     /// # Errors
     /// The broker's refusal; the peer is to be told and closed.
     pub(crate) fn connect_socket(&self, identity: Identity, link: Rc<Link>) -> Result<PeerKey, Error> {
-        self.connect(identity, Transport::UnixStream, Access::Full, Endpoint::Socket(link))
+        self.connect(identity, Transport::UnixStream, Access::Granted, Endpoint::Socket(link))
     }
 
     fn connect(

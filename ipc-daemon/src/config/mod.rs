@@ -6,6 +6,9 @@
 //! expose = ["tcp:127.0.0.1:7000=demo.title/title"]
 //! poll_before_park = true           # look for work for up to 50 us before sleeping; costs CPU, saves wake-ups
 //!
+//! [remote]                          # network peers of the bus protocol that have proved nothing
+//! allow = ["call demo.title/title", "publish sensor.>", "subscribe sensor.>"]   # default: nothing
+//!
 //! [log]
 //! format = "auto"                   # auto, text, json
 //! level = "info"                    # off, error, warn, info, debug, trace
@@ -13,6 +16,8 @@
 //! [limits]                          # each as `ipc-cli status` shows it
 //! connections_max = 16384
 //! ```
+
+mod policy;
 
 use core::fmt;
 use std::fs::File;
@@ -25,8 +30,10 @@ use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, Visitor};
 use serde::ser::{SerializeMap, Serializer};
 use serde::{Deserialize, Serialize};
 
+use self::policy::{Remote, WrittenRemote};
 use crate::args::{Args, LogFormat, LogLevel};
 use crate::bridge::spec::Spec;
+use crate::broker::Policy;
 use crate::failure::{Exit, Failure};
 
 /// Longest configuration file, in bytes.
@@ -45,6 +52,8 @@ pub(crate) struct Config {
     pub(crate) expose: Vec<Spec>,
     /// Whether the event loop looks for work for a moment before it sleeps.
     pub(crate) poll_before_park: bool,
+    /// What the network may do.
+    pub(crate) remote: Remote,
     /// Log lines.
     pub(crate) log: Log,
     /// Every limit of the daemon.
@@ -70,6 +79,7 @@ struct Written {
     state_dir: Option<PathBuf>,
     expose: Vec<Spec>,
     poll_before_park: bool,
+    remote: WrittenRemote,
     log: Log,
     #[serde(deserialize_with = "limits_from_table")]
     limits: Limits,
@@ -82,6 +92,7 @@ impl Default for Written {
             state_dir: None,
             expose: Vec::new(),
             poll_before_park: true,
+            remote: WrittenRemote::default(),
             log: Log::default(),
             limits: Limits::default(),
         }
@@ -144,15 +155,12 @@ impl Variables {
 
 impl Config {
     fn load(args: &Args, variables: &Variables) -> Result<Self, Failure> {
-        let written = match find_file(args, variables)? {
-            Some((path, text)) => parse(&path, &text)?,
-            None => Written::default(),
-        };
-        Self::layer(written, args, variables)
+        let place = find_file(args, variables)?;
+        Self::layer(parse(&place)?, &place, args, variables)
     }
 
     /// File, environment, flags: each overrides those before it.
-    fn layer(written: Written, args: &Args, variables: &Variables) -> Result<Self, Failure> {
+    fn layer(written: Written, place: &Place, args: &Args, variables: &Variables) -> Result<Self, Failure> {
         let mut log = written.log;
         if let Some(level) = &variables.log {
             log.level = LogLevel::from_str(level, true).map_err(|_| {
@@ -174,9 +182,15 @@ impl Config {
             state_dir: first(&args.state_dir, &variables.state_dir, written.state_dir),
             expose,
             poll_before_park: written.poll_before_park,
+            remote: written.remote.read(place)?,
             log,
             limits: written.limits,
         })
+    }
+
+    /// Who may do what.
+    pub(crate) fn policy(&self) -> Policy {
+        Policy::new(self.remote.grants())
     }
 
     /// The configuration as a file that has the same effect.
@@ -190,11 +204,11 @@ impl Config {
     }
 }
 
-/// The file that holds, with its text: the one that was named, else the first that exists.
-fn find_file(args: &Args, variables: &Variables) -> Result<Option<(PathBuf, String)>, Failure> {
+/// The file that holds, with its text: the one that was named, else the first that exists, else an empty one.
+fn find_file(args: &Args, variables: &Variables) -> Result<Place, Failure> {
     if let Some(path) = args.config.as_ref().or(variables.config.as_ref()) {
         return match read_file(path)? {
-            Some(text) => Ok(Some((path.clone(), text))),
+            Some(text) => Ok(Place { path: path.clone(), text }),
             None => Err(Failure::new(
                 Exit::Configuration,
                 format!("the configuration file {} does not exist", path.display()),
@@ -205,10 +219,10 @@ fn find_file(args: &Args, variables: &Variables) -> Result<Option<(PathBuf, Stri
     let home = variables.config_home.as_ref().map(|home| home.join("ipc/daemon.toml"));
     for path in home.into_iter().chain([PathBuf::from("/etc/ipc/daemon.toml")]) {
         if let Some(text) = read_file(&path)? {
-            return Ok(Some((path, text)));
+            return Ok(Place { path, text });
         }
     }
-    Ok(None)
+    Ok(Place::default())
 }
 
 /// The text of the file, `None` when there is none.
@@ -228,11 +242,26 @@ fn read_file(path: &Path) -> Result<Option<String>, Failure> {
     Ok(Some(text))
 }
 
-fn parse(path: &Path, text: &str) -> Result<Written, Failure> {
-    toml::from_str(text).map_err(|error| {
-        let (line, column) = position(text, error.span().map_or(0, |span| span.start));
-        let message = error.message();
-        Failure::new(Exit::Configuration, format!("{}:{line}:{column}: {message}", path.display()))
+/// The file that was read, for errors that name a place in it.
+#[derive(Debug, Default)]
+struct Place {
+    path: PathBuf,
+    text: String,
+}
+
+impl Place {
+    /// Something is wrong at this offset.
+    fn wrong_at(&self, offset: usize, message: impl fmt::Display) -> Failure {
+        let (line, column) = position(&self.text, offset);
+        Failure::new(Exit::Configuration, format!("{}:{line}:{column}: {message}", self.path.display()))
+    }
+}
+
+fn parse(place: &Place) -> Result<Written, Failure> {
+    toml::from_str(&place.text).map_err(|error| {
+        let offset = error.span().map_or(0, |span| span.start);
+        place
+            .wrong_at(offset, error.message())
             .with_hint("`ipc-daemon --print-config` prints every key with its value")
     })
 }
@@ -295,18 +324,23 @@ mod tests {
     use super::*;
 
     fn failure(text: &str) -> String {
-        let failure = parse(Path::new("daemon.toml"), text).unwrap_err();
+        let failure = configured(text).unwrap_err();
         assert_eq!(failure.exit, Exit::Configuration);
         failure.message
     }
 
-    fn written(text: &str) -> Written {
-        parse(Path::new("daemon.toml"), text).unwrap()
+    fn layered(text: &str, args: &Args, variables: &Variables) -> Result<Config, Failure> {
+        let place = Place { path: "daemon.toml".into(), text: text.to_owned() };
+        Config::layer(parse(&place)?, &place, args, variables)
+    }
+
+    fn configured(text: &str) -> Result<Config, Failure> {
+        layered(text, &Args::default(), &Variables::default())
     }
 
     #[test]
     fn an_empty_file_is_the_default() {
-        let config = Config::layer(written(""), &Args::default(), &Variables::default()).unwrap();
+        let config = configured("").unwrap();
         assert_eq!(config.limits, Limits::default());
         assert!(config.poll_before_park);
     }
@@ -322,6 +356,9 @@ mod tests {
             ("[limits]\nconnections_max = -1\n", "daemon.toml:2:19: "),
             ("expose = [\"tcp:127.0.0.1:0=a/b\",\n  \"tcp:127.0.0.1:0=a\"]\n", "daemon.toml:1:10: "),
             ("poll_before_park = 1", "daemon.toml:1:20: "),
+            ("[remote]\nallow = [\"call a/b\",\n  \"own a\"]\n", "daemon.toml:3:3: "),
+            ("[remote]\nallow = \"call a/b\"\n", "daemon.toml:2:9: "),
+            ("[remote]\ndeny = []\n", "daemon.toml:2:1: "),
             ("x", "daemon.toml:1:2: "),
         ] {
             let message = failure(text);
@@ -333,7 +370,7 @@ mod tests {
     #[test]
     fn each_layer_overrides_those_before_it() {
         let text = "runtime_dir = \"/file\"\nstate_dir = \"/file\"\nexpose = [\"tcp:[::1]:1=a/file\"]\n[log]\nlevel = \"warn\"\n";
-        let alone = Config::layer(written(text), &Args::default(), &Variables::default()).unwrap();
+        let alone = configured(text).unwrap();
         assert_eq!(alone.runtime_dir.as_deref(), Some(Path::new("/file")));
         assert_eq!(alone.log.level, LogLevel::Warn);
 
@@ -343,7 +380,7 @@ mod tests {
             state_dir: Some("/variable".into()),
             ..Variables::default()
         };
-        let over = Config::layer(written(text), &Args::default(), &variables).unwrap();
+        let over = layered(text, &Args::default(), &variables).unwrap();
         assert_eq!(over.runtime_dir.as_deref(), Some(Path::new("/variable")));
         assert_eq!(
             (over.log.level, &*over.expose),
@@ -357,7 +394,7 @@ mod tests {
             log_format: Some(LogFormat::Json),
             ..Args::default()
         };
-        let top = Config::layer(written(text), &args, &variables).unwrap();
+        let top = layered(text, &args, &variables).unwrap();
         assert_eq!(top.runtime_dir.as_deref(), Some(Path::new("/flag")));
         assert_eq!(top.state_dir.as_deref(), Some(Path::new("/variable")));
         assert_eq!((top.log.level, top.log.format), (LogLevel::Error, LogFormat::Json));
@@ -367,7 +404,7 @@ mod tests {
     #[test]
     fn a_wrong_variable_is_a_wrong_configuration() {
         let variables = Variables { log: Some("loud".to_owned()), ..Variables::default() };
-        let failure = Config::layer(written(""), &Args::default(), &variables).unwrap_err();
+        let failure = layered("", &Args::default(), &variables).unwrap_err();
         assert_eq!(failure.exit, Exit::Configuration);
         assert!(failure.message.contains("IPC_LOG"));
     }
@@ -375,10 +412,11 @@ mod tests {
     #[test]
     fn what_is_printed_reads_back_the_same() {
         let text = "runtime_dir = \"/r\"\nexpose = [\"tcp:127.0.0.1:0=a/b\"]\npoll_before_park = false\n\
+                    [remote]\nallow = [\"call a.b/c\", \"subscribe a.>\"]\n\
                     [log]\nformat = \"json\"\n[limits]\nconnections_max = 7\n";
-        let config = Config::layer(written(text), &Args::default(), &Variables::default()).unwrap();
+        let config = configured(text).unwrap();
         let printed = config.to_toml().unwrap();
-        let again = Config::layer(written(&printed), &Args::default(), &Variables::default()).unwrap();
+        let again = configured(&printed).unwrap();
         assert_eq!(again, config);
         assert_eq!(config.limits.connections_max, 7);
     }

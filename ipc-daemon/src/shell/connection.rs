@@ -319,7 +319,7 @@ fn read_into(link: &Link, buffer: &mut Vec<u8>, room: usize) -> Result<usize, Er
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::broker::{Broker, Config};
+    use crate::broker::{Broker, Config, Policy};
     use crate::bus::timer::Timer;
     use ipc_core::id::Epoch;
     use ipc_core::identity::Identity;
@@ -328,7 +328,12 @@ mod tests {
 
     #[test]
     fn a_connection_costs_little_memory_while_it_is_idle() {
-        let config = Config { limits: Limits::default(), epoch: Epoch(1), server: String::new() };
+        let config = Config {
+            limits: Limits::default(),
+            policy: Policy::open(),
+            epoch: Epoch(1),
+            server: String::new(),
+        };
         let bus = Bus::new(Broker::new(config), Rc::new(Timer::new().unwrap()));
         let (ours, _theirs) = UnixStream::pair().unwrap();
         let link = Rc::new(Link::new(ours.into(), None));

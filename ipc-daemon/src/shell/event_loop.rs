@@ -82,6 +82,7 @@ async fn serve(
 fn start_bus(config: &Config, holdings: &Holdings) -> Result<Bus, Failure> {
     let broker = Broker::new(broker::Config {
         limits: config.limits.clone(),
+        policy: config.policy(),
         epoch: holdings.epoch,
         server: concat!("ipc-daemon ", env!("CARGO_PKG_VERSION")).to_owned(),
     });
@@ -116,7 +117,10 @@ fn reload(bus: &Bus, bridges: &Bridges, source: &Source) {
     let applied = source.load().and_then(|mut config| {
         fit_to_system(&mut config.limits)?;
         bridges.configure(&config.expose, config.limits.bridges_max)?;
-        bus.turn(|broker, _| broker.set_limits(config.limits));
+        bus.turn(|broker, _| {
+            broker.set_policy(config.policy());
+            broker.set_limits(config.limits);
+        });
         Ok(())
     });
     match applied {

@@ -171,6 +171,10 @@ impl Model {
     }
 
     fn try_subscribe(&mut self, from: usize, correlation: u64, body: &Subscribe) -> Result<Answer, Refusal> {
+        let text = body.filter.0.clone();
+        if !filter::is_filter(&text) {
+            return Err(Refusal::of(ErrorCode::InvalidArgument));
+        }
         self.may_all(from)?;
         let own = self.subscriptions_of(from);
         let max = self.limits.subscriptions_per_connection_max;
@@ -179,10 +183,6 @@ impl Model {
         }
         if own.iter().any(|one| one.correlation == correlation) {
             return Err(Refusal::of(ErrorCode::Conflict));
-        }
-        let text = body.filter.0.clone();
-        if !filter::is_filter(&text) {
-            return Err(Refusal::of(ErrorCode::InvalidArgument));
         }
         let limits = &self.limits;
         let (events, bytes) =

@@ -24,7 +24,7 @@ use ipc_core::limits::Limits;
 use ipc_core::time::Instant;
 use ipc_core::wire::message::{Close, ErrorBody, NameChanged};
 use ipc_core::wire::{Decoder, Flags, Kind};
-use ipc_daemon::broker::{Broker, Config, PeerKey};
+use ipc_daemon::broker::{Broker, Config, PeerKey, Policy};
 
 use crate::generator::Step;
 use crate::model::Model;
@@ -114,7 +114,12 @@ pub struct Arrival {
 impl World {
     /// A world with a broker that has these limits, and nobody in it.
     pub fn new(limits: Limits) -> Self {
-        let config = Config { limits: limits.clone(), epoch: EPOCH, server: SERVER.to_owned() };
+        let config = Config {
+            limits: limits.clone(),
+            policy: Policy::open(),
+            epoch: EPOCH,
+            server: SERVER.to_owned(),
+        };
         Self {
             now: Instant::from_nanos(1_000_000_000),
             broker: Broker::new(config),

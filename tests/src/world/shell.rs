@@ -24,7 +24,7 @@ impl World {
         let number = self.opened;
         self.opened += 1;
         let (transport, access) = match &arrival.only {
-            None => (Transport::UnixStream, Access::Full),
+            None => (Transport::UnixStream, Access::Granted),
             Some((service, method)) => {
                 let service = ServiceName::parse(service).map_err(|error| error.to_string())?;
                 let method = MethodName::parse(method).map_err(|error| error.to_string())?;

@@ -1,3 +1,4 @@
 //! The broker against the reference model, in simulated worlds and in single scenes.
 
+mod policy;
 mod simulated;

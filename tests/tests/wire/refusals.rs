@@ -346,14 +346,14 @@ fn silence_is_closed_and_newcomers_are_told_why_they_may_not_come_in() {
     assert!(!bus.client(0).is_closed);
     let again = Identity::Local { uid: 1000, gid: 1, pid: 1 };
     let refused =
-        bus.broker.connect(bus.now, again.clone(), Transport::UnixStream, Access::Full).unwrap_err();
+        bus.broker.connect(bus.now, again.clone(), Transport::UnixStream, Access::Granted).unwrap_err();
     assert_eq!(refused.code, ErrorCode::QuotaExceeded);
     assert_eq!(refusal_frame(&refused)[0], Kind::CLOSE.0);
     bus.wait(Duration::from_millis(1));
     assert!(bus.client(0).is_closed);
     assert_eq!(close_of(&read(&mut bus)).code, ErrorCode::Unauthenticated.number());
     bus.broker.begin_drain();
-    let refused = bus.broker.connect(bus.now, again, Transport::UnixStream, Access::Full).unwrap_err();
+    let refused = bus.broker.connect(bus.now, again, Transport::UnixStream, Access::Granted).unwrap_err();
     assert_eq!(refused.code, ErrorCode::ShuttingDown);
 }
 

@@ -15,7 +15,7 @@ use super::{Outcome, unusable};
 use crate::broker::calls::Call;
 use crate::broker::keys::{CallKey, PeerKey, ServiceKey};
 use crate::broker::peer::Target;
-use crate::broker::policy::{self, Action};
+use crate::broker::policy::Action;
 use crate::broker::{Broker, Due};
 
 /// Where a call goes.
@@ -47,9 +47,7 @@ impl Broker {
     fn find_method(&self, peer: PeerKey, request: &Resolve) -> Result<(ServiceKey, u16), Error> {
         let service = ServiceName::parse(&request.service.0)?;
         let method = MethodName::parse(&request.method.0)?;
-        if let Some(state) = self.peers.get(peer) {
-            policy::check(&state.access, state.transport, &Action::Call(&service, &method))?;
-        }
+        self.check_policy(peer, &Action::Call(&service, &method))?;
         self.names.resolve(&service, &method)
     }
 

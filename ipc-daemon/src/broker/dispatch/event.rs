@@ -9,7 +9,7 @@ use super::{Outcome, unusable};
 use crate::broker::Broker;
 use crate::broker::keys::{PeerKey, TopicKey};
 use crate::broker::peer::{EventRule, GAP_BYTES, Target};
-use crate::broker::policy::{self, Action};
+use crate::broker::policy::Action;
 use crate::broker::topics::{Match, Subscription};
 
 impl Broker {
@@ -29,10 +29,7 @@ impl Broker {
 
     fn find_topic(&mut self, peer: PeerKey, request: &OpenTopic) -> Result<TopicKey, Error> {
         let name = TopicName::parse(&request.topic.0)?;
-        if let Some(state) = self.peers.get(peer) {
-            let action = Action::Publish { is_reserved: name.is_reserved() };
-            policy::check(&state.access, state.transport, &action)?;
-        }
+        self.check_policy(peer, &Action::Publish(&name))?;
         self.topics.open(name, &self.config.limits)
     }
 
@@ -111,8 +108,9 @@ impl Broker {
     pub(super) fn subscribe(&mut self, peer: PeerKey, frame: &Frame<'_>) -> Outcome {
         let request: Subscribe = frame.decode()?;
         let id = frame.header.correlation;
-        let result = self.check_subscribe(peer, id).and_then(|()| {
-            let subscription = self.describe_subscription(peer, id, &request)?;
+        let result = Filter::parse(&request.filter.0).and_then(|filter| {
+            self.check_subscribe(peer, id, &filter)?;
+            let subscription = self.describe_subscription(peer, id, filter, &request)?;
             let (key, sequence) = self.topics.subscribe(subscription, &self.config.limits)?;
             if let Some(state) = self.peers.get_mut(peer) {
                 state.subscriptions.insert(id, key);
@@ -124,9 +122,9 @@ impl Broker {
         self.conclude(peer, id, result)
     }
 
-    fn check_subscribe(&self, peer: PeerKey, id: u64) -> Result<(), Error> {
+    fn check_subscribe(&self, peer: PeerKey, id: u64, filter: &Filter) -> Result<(), Error> {
+        self.check_policy(peer, &Action::Subscribe(filter))?;
         let Some(state) = self.peers.get(peer) else { return Ok(()) };
-        policy::check(&state.access, state.transport, &Action::Watch)?;
         let max = self.config.limits.subscriptions_per_connection_max;
         if state.subscriptions.len() >= max as usize {
             return Err(Error::quota("subscriptions_per_connection_max", max.into()));
@@ -141,10 +139,10 @@ impl Broker {
         &self,
         peer: PeerKey,
         id: u64,
+        filter: Filter,
         request: &Subscribe,
     ) -> Result<Subscription, Error> {
         let limits = &self.config.limits;
-        let filter = Filter::parse(&request.filter.0)?;
         let bound = |asked: u32, default: u32, max: u32, name: &str| match asked {
             0 => Ok(default.min(max)),
             asked if asked <= max => Ok(asked),

@@ -15,6 +15,7 @@ use ipc_core::{Error, ErrorCode};
 use super::Broker;
 use super::keys::PeerKey;
 use super::peer::{Phase, Target};
+use super::policy::Action;
 
 type Outcome = Result<(), WireError>;
 
@@ -96,6 +97,12 @@ impl Broker {
         if let Target::Topic(topic) = state.bind(frame.header.handle, target) {
             self.topics.release(topic);
         }
+    }
+
+    /// Whether the policy, or what the connection was accepted for, lets it do that.
+    fn check_policy(&self, peer: PeerKey, action: &Action<'_>) -> Result<(), Error> {
+        let Some(state) = self.peers.get(peer) else { return Ok(()) };
+        self.config.policy.check(&state.access, &state.who.identity, state.transport, action)
     }
 
     fn check_handle(&self, frame: &Frame<'_>) -> Result<(), Error> {

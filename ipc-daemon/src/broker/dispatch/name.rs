@@ -10,7 +10,7 @@ use super::Outcome;
 use crate::broker::Broker;
 use crate::broker::keys::PeerKey;
 use crate::broker::names::{Change, Claim, Method};
-use crate::broker::policy::{self, Action};
+use crate::broker::policy::Action;
 
 impl Broker {
     pub(super) fn register(&mut self, peer: PeerKey, frame: &Frame<'_>) -> Outcome {
@@ -33,7 +33,7 @@ impl Broker {
         let name = ServiceName::parse(&request.service.0)?;
         let methods = parse_methods(request)?;
         let Some(state) = self.peers.get(peer) else { return Err(super::super::shutting_down()) };
-        policy::check(&state.access, state.transport, &Action::Own(&name))?;
+        self.check_policy(peer, &Action::Own(&name))?;
         let max = self.config.limits.names_per_connection_max;
         if state.registrations.len() >= max as usize {
             return Err(Error::quota("names_per_connection_max", max.into()));
@@ -96,7 +96,7 @@ impl Broker {
 
     fn check_watch(&self, peer: PeerKey, id: u64) -> Result<(), Error> {
         let Some(state) = self.peers.get(peer) else { return Ok(()) };
-        policy::check(&state.access, state.transport, &Action::Watch)?;
+        self.check_policy(peer, &Action::Watch)?;
         let max = self.config.limits.watches_per_connection_max;
         if state.watches.len() >= max as usize {
             return Err(Error::quota("watches_per_connection_max", max.into()));
