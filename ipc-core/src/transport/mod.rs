@@ -3,6 +3,7 @@
 //! - [`Address`], [`HostPort`]: where a daemon can be reached;
 //! - [`Environment`], [`runtime_dir`]: which directory holds the sockets, and which the durable state;
 //! - [`directory`]: opening and creating a directory that nobody else can write to;
+//! - [`socket`]: streams, datagrams and listeners of every family, for whoever programs with sockets;
 //! - [`unix`]: connecting to a daemon whose owner is trusted, and who is at the other end;
 //! - [`listener`]: a daemon's sockets, published so that they are never reachable with wrong permissions, and its lock;
 //! - [`process`]: what a daemon inherits: descriptors (`$LISTEN_FDS`, `--ready-fd`) and limits;
@@ -16,6 +17,7 @@ pub mod host_port;
 pub mod listener;
 pub mod process;
 pub mod runtime_dir;
+pub mod socket;
 mod sys;
 pub mod unix;
 
@@ -23,6 +25,7 @@ pub use address::Address;
 pub use directory::RuntimeDir;
 pub use environment::Environment;
 pub use host_port::{Host, HostPort};
+pub use socket::{Datagram, Listener, Socket, SocketAddress, Stream};
 pub use unix::Trust;
 
 use crate::error::{Error, ErrorCode};

@@ -1,4 +1,4 @@
-//! The only unsafe code of this library: three things the safe wrappers do not offer.
+//! The only unsafe code of this library: what the safe wrappers do not offer.
 //!
 //! Each function here is safe to call with any argument; what makes it so is written at its unsafe block.
 
@@ -36,6 +36,76 @@ pub(super) fn refuse_descriptors(socket: impl AsFd) -> Result<(), Errno> {
         )
     };
     if result == 0 { Ok(()) } else { Err(last_errno()) }
+}
+
+/// Longest value that a socket option is set to, in bytes.
+const OPTION_SET_MAX_BYTES: usize = 32;
+/// Longest value that a socket option is asked for, in bytes.
+const OPTION_GET_MAX_BYTES: usize = 4096;
+
+/// What a socket option is set to, as bytes, at most `max_bytes` and at most 4096 of them.
+///
+/// # Errors
+/// Those of getsockopt(2).
+pub(super) fn socket_option(
+    socket: impl AsFd,
+    level: libc::c_int,
+    number: libc::c_int,
+    max_bytes: usize,
+) -> Result<Vec<u8>, Errno> {
+    let mut value = vec![0_u8; max_bytes.min(OPTION_GET_MAX_BYTES)];
+    let mut length = libc::socklen_t::try_from(value.len()).map_err(|_| Errno::INVAL)?;
+    // SAFETY: the descriptor is borrowed and so open; the pointer is to `length` live bytes, of which the kernel writes at
+    // most that many. A few options read the buffer first, and TCP_ZEROCOPY_RECEIVE takes an address from it to write to:
+    // it holds zeros only, and address zero is none.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            level,
+            number,
+            value.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    if result != 0 {
+        return Err(last_errno());
+    }
+    value.truncate(usize::try_from(length).map_err(|_| Errno::INVAL)?);
+    Ok(value)
+}
+
+/// Sets a socket option to at most 32 bytes.
+///
+/// # Errors
+/// Those of setsockopt(2); `EINVAL` for more bytes.
+pub(super) fn set_socket_option(
+    socket: impl AsFd,
+    level: libc::c_int,
+    number: libc::c_int,
+    value: &[u8],
+) -> Result<(), Errno> {
+    if value.len() > OPTION_SET_MAX_BYTES {
+        return Err(Errno::INVAL);
+    }
+    let length = libc::socklen_t::try_from(value.len()).map_err(|_| Errno::INVAL)?;
+    // SAFETY: the descriptor is borrowed and so open; the pointer is to `length` live bytes, which the kernel only reads.
+    // Structures with an address that the kernel writes to (the tables of packet filters) are longer than the maximum, and
+    // their calls check the length first; addresses in shorter ones (a socket filter) are read by the kernel, which
+    // answers EFAULT when nothing is there.
+    let result =
+        unsafe { libc::setsockopt(socket.as_fd().as_raw_fd(), level, number, value.as_ptr().cast(), length) };
+    if result == 0 { Ok(()) } else { Err(last_errno()) }
+}
+
+/// Bytes that were sent over a socket and have not gone yet (`SIOCOUTQ`).
+///
+/// # Errors
+/// Those of ioctl(2): `EINVAL` for a listener.
+pub(super) fn send_queue(socket: impl AsFd) -> Result<u64, Errno> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the descriptor is borrowed and so open; this request writes one c_int to the pointer, which is to a live one.
+    let result = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    if result == 0 { Ok(u64::try_from(bytes).unwrap_or(0)) } else { Err(last_errno()) }
 }
 
 /// Takes a descriptor that came with the process through exec, and marks it close-on-exec.
