@@ -99,6 +99,12 @@ limits! {
     unauthenticated_per_uid_max: u32 = 64, 1, 100_000;
     /// Time for the hello, in milliseconds.
     hello_timeout_ms: u32 = 10_000, 10, 600_000;
+    /// Connections of the bus protocol over TCP.
+    tcp_connections_max: u32 = 1024, 1, 1_000_000;
+    /// Time for the first byte of a connection over TCP, in milliseconds.
+    tcp_first_byte_timeout_ms: u32 = 2000, 10, 600_000;
+    /// Time for the hello of a connection over TCP, from when it was accepted, in milliseconds.
+    tcp_hello_timeout_ms: u32 = 5000, 10, 600_000;
     /// Largest frame before the hello was answered, in bytes.
     frame_before_hello_max_bytes: u32 = 4096, 256, 65_536;
     /// Largest payload, in bytes.

@@ -1,5 +1,6 @@
 //! SHELL. The command line of the daemon.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
@@ -25,6 +26,10 @@ pub(crate) struct Args {
     /// Configuration file [default: $IPC_CONFIG, $XDG_CONFIG_HOME/ipc/daemon.toml, /etc/ipc/daemon.toml]
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
+
+    /// Address on loopback where the bus protocol is spoken over TCP; such a client may do what `[remote] allow` lists
+    #[arg(long, value_name = "ADDR:PORT", value_parser = address)]
+    pub(crate) tcp: Option<SocketAddr>,
 
     /// Plain TCP port whose bytes go to one method of a service:
     /// tcp:ADDR:PORT=SERVICE/METHOD[,framing=chunk|line][,idle=DUR]; can be given several times
@@ -59,6 +64,12 @@ Signals: SIGTERM and SIGINT drain and stop, a second one stops at once; SIGHUP r
 
 fn expose(text: &str) -> Result<Spec, String> {
     Spec::parse(text).map_err(|error| on_one_line(&error))
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        "write an IP address and a port, as in 127.0.0.1:7100; port 0 takes any free one".to_owned()
+    })
 }
 
 /// How log lines are written.
@@ -105,8 +116,7 @@ mod tests {
 
     #[test]
     fn flags_of_features_that_do_not_exist_are_refused() {
-        for flag in ["--tcp=127.0.0.1:0", "--udp=127.0.0.1:0", "--forward=a=tcp:localhost:1", "--check-store"]
-        {
+        for flag in ["--udp=127.0.0.1:0", "--forward=a=tcp:localhost:1", "--check-store"] {
             let error = Args::try_parse_from(["ipc-daemon", flag]).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{flag}");
         }
@@ -119,6 +129,7 @@ mod tests {
             "--runtime-dir=/r",
             "--state-dir=/s",
             "--config=/c",
+            "--tcp=127.0.0.1:0",
             "--expose=tcp:127.0.0.1:0=a/b",
             "--expose=tcp:127.0.0.1:0=c/d",
             "--log-format=json",
@@ -132,6 +143,15 @@ mod tests {
         assert_eq!((args.log_format, args.log_level), (Some(LogFormat::Json), Some(LogLevel::Debug)));
         assert_eq!(args.ready_fd, Some(3));
         assert!(Args::try_parse_from(["ipc-daemon", "--ready-fd=-1"]).is_err());
+    }
+
+    #[test]
+    fn a_wrong_address_is_a_wrong_command_line() {
+        for text in ["localhost:1", "127.0.0.1", "[::1]"] {
+            let error = Args::try_parse_from(["ipc-daemon", "--tcp", text]).unwrap_err();
+            assert_eq!(error.exit_code(), 2);
+            assert!(error.to_string().contains("127.0.0.1:7100"), "{error}");
+        }
     }
 
     #[test]

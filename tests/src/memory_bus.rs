@@ -87,7 +87,11 @@ impl MemoryBus {
 
     /// Opens a connection of whoever it is; gives its place among the clients.
     pub fn connect_as(&mut self, identity: Identity) -> usize {
-        let connected = self.broker.connect(self.now, identity, Transport::UnixStream, Access::Granted);
+        let transport = match identity {
+            Identity::Local { .. } => Transport::UnixStream,
+            Identity::Remote { .. } => Transport::Tcp,
+        };
+        let connected = self.broker.connect(self.now, identity, transport, Access::Granted);
         let key = connected.expect("there is room for another connection");
         let limits = self.broker.frame_limits(key);
         let any = FrameLimits { payload_max_bytes: u32::MAX, frame_max_bytes: None };

@@ -1,6 +1,7 @@
 //! A client made of bytes, for end-to-end tests of what no library would send. Every wait is bounded.
 
 use std::io::{ErrorKind, Read, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
@@ -77,7 +78,13 @@ pub struct RawPeer {
 impl RawPeer {
     /// Connects, and says nothing.
     pub fn connect(socket: &Path) -> Self {
-        let stream = UnixStream::connect(socket).expect("the daemon listens");
+        Self::over(UnixStream::connect(socket).expect("the daemon listens"))
+    }
+
+    /// A peer over a connected socket of any family, which has said nothing yet.
+    pub fn over(stream: impl Into<OwnedFd>) -> Self {
+        // What std's type does, it does with any stream socket.
+        let stream = UnixStream::from(stream.into());
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
         stream.set_write_timeout(Some(PATIENCE)).expect("a timeout can be set");
         let limits = FrameLimits { payload_max_bytes: PAYLOAD_MAX_CEILING_BYTES, frame_max_bytes: None };

@@ -89,7 +89,6 @@ mod tests {
             &[],
             &["lock", "a"],
             &["kv", "get", "a"],
-            &["sockets"],
             &["call", "a.b", "m", "x", "--stream"],
             &["publish", "t", "x", "--retain"],
             &["subscribe", "t", "--group", "g"],

@@ -15,7 +15,7 @@ pub(crate) struct Globals {
     #[arg(long, global = true, value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
     pub(crate) runtime_dir: Option<PathBuf>,
 
-    /// The daemon's address, such as unix:/run/ipc/bus.sock [default: $IPC_ADDRESS]
+    /// The daemon's address, unix:PATH or tcp:HOST:PORT [default: $IPC_ADDRESS]
     #[arg(long, global = true, value_name = "ADDR", conflicts_with = "runtime_dir")]
     pub(crate) address: Option<OsString>,
 

@@ -21,6 +21,8 @@ pub(crate) enum Command {
     List(ListArgs),
     /// Show a service: its methods and who offers it
     Describe(DescribeArgs),
+    /// Show every socket of the daemon, with addresses, options and queued bytes
+    Sockets,
     /// Call a method and print the reply, byte for byte
     Call(CallArgs),
     /// Offer a method: each call runs a command, whose output is the reply

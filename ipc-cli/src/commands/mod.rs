@@ -12,6 +12,7 @@ mod ping;
 mod publish;
 mod rows;
 mod serve;
+mod sockets;
 mod status;
 mod subscribe;
 
@@ -55,6 +56,7 @@ async fn run_on_bus(invocation: Invocation, output: &Output, interrupts: Interru
         Command::Status => status::run(globals, output).await,
         Command::List(args) => list::run(&args, globals, output).await,
         Command::Describe(args) => describe::run(&args, globals, output).await,
+        Command::Sockets => sockets::run(globals, output).await,
         Command::Call(args) => call::run(args, globals, output).await,
         Command::Serve(args) => serve::run(args, globals, output, interrupts).await,
         Command::Publish(args) => publish::run(args, globals, output).await,

@@ -12,7 +12,7 @@ use crate::limits::{DEADLINE_MAX, PAYLOAD_BEFORE_WELCOME_MAX_BYTES};
 use crate::options::ConnectOptions;
 use crate::payload::Payload;
 use crate::session::{Config, DaemonInfo, Session, State};
-use crate::transport::{clock, unix};
+use crate::transport::{clock, connect};
 
 /// The next client's number.
 static NEXT_ID: AtomicU64 = AtomicU64::new(0);
@@ -148,5 +148,5 @@ impl AsFd for Client {
 /// A connection to the daemon that the options lead to, on which nothing was said yet.
 pub(super) fn open_link(options: &ConnectOptions) -> Result<Link, Error> {
     let address = options.find_daemon()?;
-    unix::connect(&address, &options.trust(), options.connect_timeout).map(Link::new)
+    connect::connect(&address, &options.trust(), options.connect_timeout).map(Link::new)
 }

@@ -1,7 +1,6 @@
 //! The socket: one system call for each thing that is done, and how long to wait for it.
 
 use std::io::IoSlice;
-use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -9,6 +8,7 @@ use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, send, sendmsg};
 
+use crate::transport::Stream;
 use crate::transport::unix::receive_onto;
 
 /// Most pieces of one vectored write.
@@ -45,13 +45,13 @@ pub(super) enum Wait {
 /// A connected stream that blocks when it is read and does not when it is written.
 #[derive(Debug)]
 pub(super) struct Link {
-    stream: UnixStream,
+    stream: Stream,
     /// The read timeout that the kernel has been told; `None` is none.
     armed: Option<Duration>,
 }
 
 impl Link {
-    pub(super) fn new(stream: UnixStream) -> Self {
+    pub(super) fn new(stream: Stream) -> Self {
         Self { stream, armed: None }
     }
 
@@ -146,7 +146,7 @@ mod tests {
 
     #[test]
     fn reads_wait_as_told() {
-        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let (ours, mut theirs) = Stream::pair().unwrap();
         let mut link = Link::new(ours);
         let mut buffer = Vec::new();
         assert_eq!(link.read(&mut buffer, 16, Wait::No), Ok(Read::Nothing));
@@ -172,7 +172,7 @@ mod tests {
 
     #[test]
     fn writes_do_not_wait() {
-        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let (ours, mut theirs) = Stream::pair().unwrap();
         let link = Link::new(ours);
         assert_eq!(link.write([&b"ab"[..], b"c"].into_iter()), Ok(3));
         let mut buffer = [0; 3];

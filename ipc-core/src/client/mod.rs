@@ -92,7 +92,7 @@ impl Client {
     /// Connects and says hello.
     ///
     /// # Errors
-    /// `unreachable`, `permission_denied` or `unauthenticated` as [`connect`](crate::transport::unix::connect);
+    /// `unreachable`, `permission_denied` or `unauthenticated` as [`connect`](crate::transport::connect::connect);
     /// `unreachable` when the hello is not answered within `connect_timeout`; `unsupported_version`.
     ///
     /// # Panics
@@ -100,8 +100,8 @@ impl Client {
     ///
     /// # Cancel safety
     /// Dropped before it is ready, there is no connection.
-    pub async fn connect(options: ConnectOptions) -> Result<Self, Error> {
-        let (state, welcome) = reconnect::connect(&options).await?;
+    pub async fn connect(mut options: ConnectOptions) -> Result<Self, Error> {
+        let (state, welcome) = reconnect::connect(&mut options).await?;
         let shared = Shared::new(state, welcome, options);
         let driver = tokio::spawn(Driver::new(Arc::clone(&shared)));
         shared.keep_driver(driver);

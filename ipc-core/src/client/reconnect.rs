@@ -6,7 +6,7 @@ use std::hash::{BuildHasher, Hasher};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::time::{Instant as Timer, sleep_until, timeout_at};
+use tokio::time::{Instant as Timer, sleep, timeout_at};
 
 use super::shared::State;
 use super::socket::Socket;
@@ -14,23 +14,27 @@ use super::wakers::Wakes;
 use crate::error::{Error, ErrorCode};
 use crate::options::ConnectOptions;
 use crate::session::{Config, DaemonInfo, Session, State as Stage};
-use crate::transport::{clock, unix};
+use crate::transport::{Address, clock, connect};
 
 /// Pauses while the daemon's queue of new connections is full.
 const FULL_PAUSE_FIRST: Duration = Duration::from_millis(1);
 const FULL_PAUSE_MAX: Duration = Duration::from_millis(50);
 
-/// One attempt; `None` when the daemon's queue is full just now.
+/// One attempt; `None` when the daemon's queue is full just now. Over TCP the connection is under way, and how that ends
+/// shows when it is written to.
 pub(super) fn try_socket(options: &ConnectOptions) -> Result<Option<Socket>, Error> {
-    let address = options.find_daemon()?;
-    let Some(stream) = unix::try_connect(&address, &options.trust())? else { return Ok(None) };
+    try_address(&options.find_daemon()?, options)
+}
+
+fn try_address(address: &Address, options: &ConnectOptions) -> Result<Option<Socket>, Error> {
+    let Some(stream) = connect::try_connect(address, &options.trust())? else { return Ok(None) };
     let socket = Socket::new(stream)
         .map_err(|error| Error::new(ErrorCode::Io, format!("cannot wait for the connection: {error}")))?;
     Ok(Some(socket))
 }
 
-/// A connection whose hello was answered.
-pub(super) async fn connect(options: &ConnectOptions) -> Result<(State, DaemonInfo), Error> {
+/// A connection whose hello was answered. A name that was looked up for it stays looked up in the options.
+pub(super) async fn connect(options: &mut ConnectOptions) -> Result<(State, DaemonInfo), Error> {
     let end = Timer::now() + options.connect_timeout;
     let socket = socket(options, end).await?;
     let config = Config {
@@ -55,17 +59,60 @@ pub(super) async fn connect(options: &ConnectOptions) -> Result<(State, DaemonIn
     }
 }
 
-async fn socket(options: &ConnectOptions, end: Timer) -> Result<Socket, Error> {
+async fn socket(options: &mut ConnectOptions, end: Timer) -> Result<Socket, Error> {
+    let address = options.find_daemon()?;
+    let found = look_up(&address, options.connect_timeout, end).await?;
+    let mut last = None;
+    for found in found {
+        match socket_at(&found, options, end).await {
+            Ok(socket) => {
+                if found != address {
+                    options.address = Some(found);
+                }
+                return Ok(socket);
+            }
+            Err(error) => last = Some(error),
+        }
+    }
+    Err(last.unwrap_or_else(|| connect::failed(&address, None, options.connect_timeout)))
+}
+
+/// The address with its name looked up, on a thread for what may take its time.
+async fn look_up(address: &Address, timeout: Duration, end: Timer) -> Result<Vec<Address>, Error> {
+    let named = match address {
+        Address::Tcp(place) if place.socket_addr().is_none() => address.clone(),
+        known => return Ok(vec![known.clone()]),
+    };
+    let found = tokio::task::spawn_blocking(move || connect::look_up(&named));
+    match timeout_at(end, found).await {
+        Ok(Ok(found)) => found,
+        // The runtime is going away, or the resolver does not answer.
+        Ok(Err(_)) | Err(_) => Err(connect::failed(address, None, timeout)),
+    }
+}
+
+async fn socket_at(address: &Address, options: &ConnectOptions, end: Timer) -> Result<Socket, Error> {
+    let socket = match timeout_at(end, waiting_in_line(address, options)).await {
+        Ok(socket) => socket?,
+        Err(_) => return Err(connect::failed(address, None, options.connect_timeout)),
+    };
+    if !matches!(address, Address::Tcp(_)) {
+        return Ok(socket);
+    }
+    match timeout_at(end, socket.connected()).await {
+        Ok(Ok(())) => Ok(socket),
+        Ok(Err(error)) => Err(connect::failed(address, Some(error), options.connect_timeout)),
+        Err(_) => Err(connect::failed(address, None, options.connect_timeout)),
+    }
+}
+
+async fn waiting_in_line(address: &Address, options: &ConnectOptions) -> Result<Socket, Error> {
     let mut pause = FULL_PAUSE_FIRST;
     loop {
-        if let Some(socket) = try_socket(options)? {
+        if let Some(socket) = try_address(address, options)? {
             return Ok(socket);
         }
-        let next = Timer::now() + pause;
-        if next >= end {
-            return Err(unix::busy_error(&options.find_daemon()?, options.connect_timeout));
-        }
-        sleep_until(next).await;
+        sleep(pause).await;
         pause = (pause * 2).min(FULL_PAUSE_MAX);
     }
 }

@@ -3,7 +3,6 @@
 use std::future::Future;
 use std::io::{self, IoSlice};
 use std::os::fd::AsFd;
-use std::os::unix::net::UnixStream;
 use std::pin::pin;
 use std::task::{Context, Poll, ready};
 
@@ -16,7 +15,7 @@ use tokio::net::unix::pipe;
 use tokio::runtime::Handle;
 
 use crate::session::Session;
-use crate::transport::clock;
+use crate::transport::{Socket as _, Stream, clock};
 
 /// What one read takes at most; the buffer is made with the first one.
 const READ_BUFFER_BYTES: usize = 64 * 1024;
@@ -42,9 +41,18 @@ pub(super) struct Socket {
 
 impl Socket {
     /// Takes a connected stream, which must be non-blocking.
-    pub(super) fn new(stream: UnixStream) -> io::Result<Self> {
+    pub(super) fn new(stream: Stream) -> io::Result<Self> {
         let reader = pipe::Receiver::from_owned_fd_unchecked(stream.into())?;
         Ok(Self { reader, runtime: Handle::current(), writer: None, buffer: Vec::new(), write_failed: None })
+    }
+
+    /// Completes when a connect that was under way has ended. Cancel safe.
+    ///
+    /// # Errors
+    /// Why it failed.
+    pub(super) async fn connected(&self) -> io::Result<()> {
+        self.register_writer()?.writable().await?;
+        self.reader.as_fd().take_error()?.map_or(Ok(()), Err)
     }
 
     /// Writes what the kernel takes now. Says whether everything was written, or never will be.

@@ -11,13 +11,14 @@ use super::unix::Trust;
 use super::{Environment, HostPort};
 use crate::error::{Error, ErrorCode};
 
-/// Where a daemon can be reached. As text: `unix:PATH`, where PATH is the daemon's stream socket.
+/// Where a daemon can be reached. As text: `unix:PATH`, where PATH is the daemon's stream socket, or `tcp:HOST:PORT`.
 ///
 /// ```
 /// use ipc_core::Address;
 ///
 /// let address: Address = "unix:/run/ipc/bus.sock".parse()?;
 /// assert_eq!(address.to_string(), "unix:/run/ipc/bus.sock");
+/// assert_eq!(Address::parse("tcp:[::1]:7000")?.path(), None);
 /// assert!("carrier-pigeon:coo".parse::<Address>().is_err());
 /// # Ok::<(), ipc_core::Error>(())
 /// ```
@@ -46,7 +47,7 @@ enum Scheme {
 impl Scheme {
     const ALL: [Scheme; 4] = [Scheme::Unix, Scheme::Dgram, Scheme::Tcp, Scheme::Udp];
     /// Those that a client can connect over; the others are refused as if nobody knew them.
-    const SPOKEN: &[Scheme] = &[Scheme::Unix];
+    const SPOKEN: &[Scheme] = &[Scheme::Unix, Scheme::Tcp];
 
     fn name(self) -> &'static str {
         match self {
@@ -147,15 +148,9 @@ impl Address {
         }
     }
 
-    /// The path to connect a stream to.
-    pub(super) fn stream_path(&self) -> Result<&Path, Error> {
-        match self {
-            Address::Unix(path) => Ok(path),
-            Address::Dgram(_) | Address::Tcp(_) | Address::Udp(_) => Err(Error::new(
-                ErrorCode::InvalidArgument,
-                format!("cannot connect to {self}: {}", unsupported()),
-            )),
-        }
+    /// The error for an address that no stream connects to.
+    pub(super) fn not_a_stream(&self) -> Error {
+        Error::new(ErrorCode::InvalidArgument, format!("cannot connect to {self}: {}", unsupported()))
     }
 }
 
@@ -194,17 +189,21 @@ impl fmt::Display for Address {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::transport::connect;
+    use std::time::Duration;
 
     #[test]
     fn text_survives() {
-        for text in ["unix:/run/ipc/bus.sock", "unix:relative/bus.sock", "unix:/with:colon"] {
+        for text in
+            ["unix:/run/ipc/bus.sock", "unix:relative/bus.sock", "unix:/with:colon", "tcp:localhost:7000"]
+        {
             assert_eq!(Address::parse(text).unwrap().to_string(), text);
         }
     }
 
     #[test]
     fn other_schemes_are_refused_with_what_is_supported() {
-        for text in ["", "unix:", "unix", "tcp:127.0.0.1:1", "dgram:/x", "/run/ipc/bus.sock", "unix:a\0b"] {
+        for text in ["", "unix:", "unix", "tcp:127.0.0.1", "dgram:/x", "/run/ipc/bus.sock", "unix:a\0b"] {
             let error = Address::parse(text).unwrap_err();
             assert_eq!(error.code, ErrorCode::InvalidArgument, "{text:?}");
             assert!(error.hint().unwrap().contains("unix:PATH"), "{text:?}");
@@ -237,7 +236,8 @@ mod tests {
         for scheme in Scheme::ALL.into_iter().filter(|scheme| !Scheme::SPOKEN.contains(scheme)) {
             let text = format!("{}:127.0.0.1:1", scheme.name());
             let address = Address::read(text.as_bytes()).unwrap();
-            assert_eq!(address.stream_path().unwrap_err().code, ErrorCode::InvalidArgument);
+            let error = connect::connect(&address, &Trust::default(), Duration::from_secs(1)).unwrap_err();
+            assert_eq!(error.code, ErrorCode::InvalidArgument);
         }
     }
 

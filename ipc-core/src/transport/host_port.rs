@@ -117,6 +117,15 @@ fn invalid(rule: impl fmt::Display) -> Error {
         .with_hint("write HOST:PORT, for example 127.0.0.1:7000, [::1]:7000 or localhost:7000")
 }
 
+impl TryFrom<SocketAddr> for HostPort {
+    type Error = Error;
+
+    /// Fails for port 0.
+    fn try_from(address: SocketAddr) -> Result<Self, Error> {
+        Self::checked(Host::Ip(address.ip()), address.port()).map_err(invalid)
+    }
+}
+
 impl FromStr for HostPort {
     type Err = Error;
 

@@ -6,15 +6,15 @@
 use std::ffi::CString;
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use rustix::fs::{AtFlags, FileType, FlockOperation, Gid, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use super::directory::file_type_name;
-use super::{RuntimeDir, SOCKET_PATH_MAX_BYTES, os_error};
+use super::{Listener, RuntimeDir, SOCKET_PATH_MAX_BYTES, os_error};
 use crate::error::{Error, ErrorCode};
 
 /// Connections that may wait to be accepted; the kernel cuts it at `net.core.somaxconn`.
@@ -135,7 +135,7 @@ pub fn bind_listener(
     directory: &RuntimeDir,
     name: &str,
     access: SocketAccess,
-) -> Result<(UnixListener, SocketFile), Error> {
+) -> Result<(Listener, SocketFile), Error> {
     check_replaceable(directory, name)?;
     let temporary = format!("{name}.{}.tmp", std::process::id());
     if check_replaceable(directory, &temporary)? {
@@ -162,7 +162,8 @@ pub fn bind_listener(
         device: stat.st_dev,
         inode: stat.st_ino,
     };
-    Ok((UnixListener::from(socket), file))
+    // The kernel remembers the name it was bound to, which nobody can connect to any more.
+    Ok((Listener::with_name(socket, Some(Arc::from(file.path.as_path()))), file))
 }
 
 fn publish(
@@ -250,9 +251,11 @@ fn unlink(directory: &RuntimeDir, name: &str) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::transport::{Address, STREAM_SOCKET_NAME, Trust, unix};
+    use crate::transport::socket::{Mode as Waits, Socket, SocketAddress};
+    use crate::transport::{Address, STREAM_SOCKET_NAME, Trust, connect};
     use std::fs;
     use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
+    use std::os::unix::net::UnixListener;
     use std::path::Path;
     use std::time::Duration;
 
@@ -260,14 +263,16 @@ mod tests {
         RuntimeDir::open(path, &[rustix::process::geteuid().as_raw()]).unwrap()
     }
 
-    fn bind(directory: &RuntimeDir) -> Result<(UnixListener, SocketFile), Error> {
+    fn bind(directory: &RuntimeDir) -> Result<(Listener, SocketFile), Error> {
         bind_listener(directory, STREAM_SOCKET_NAME, SocketAccess::default())
     }
 
-    fn reaches(listener: &UnixListener, path: &Path) {
+    fn reaches(listener: &Listener, path: &Path) {
         let address = Address::Unix(path.to_owned());
-        let _client = unix::connect(&address, &Trust::default(), Duration::from_secs(5)).unwrap();
-        listener.accept().unwrap();
+        let _client = connect::connect(&address, &Trust::default(), Duration::from_secs(5)).unwrap();
+        listener.set_mode(Waits::Blocking).unwrap();
+        let (server, _) = listener.accept().unwrap();
+        assert_eq!(server.local_address().unwrap(), SocketAddress::from(path));
     }
 
     fn names(path: &Path) -> Vec<String> {

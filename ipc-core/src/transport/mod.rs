@@ -4,16 +4,20 @@
 //! - [`Environment`], [`runtime_dir`]: which directory holds the sockets, and which the durable state;
 //! - [`directory`]: opening and creating a directory that nobody else can write to;
 //! - [`socket`]: streams, datagrams and listeners of every family, for whoever programs with sockets;
-//! - [`unix`]: connecting to a daemon whose owner is trusted, and who is at the other end;
+//! - [`connect`]: connecting to a daemon, over whatever its address says;
+//! - [`unix`]: whose daemon is trusted, and who is at the other end of a connection;
+//! - [`inet`]: TCP as the bus uses it;
 //! - [`listener`]: a daemon's sockets, published so that they are never reachable with wrong permissions, and its lock;
 //! - [`process`]: what a daemon inherits: descriptors (`$LISTEN_FDS`, `--ready-fd`) and limits;
 //! - [`clock`]: the clock of the bus.
 
 pub mod address;
 pub mod clock;
+pub mod connect;
 pub mod directory;
 pub mod environment;
 pub mod host_port;
+pub mod inet;
 pub mod listener;
 pub mod process;
 pub mod runtime_dir;

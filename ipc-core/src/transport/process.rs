@@ -1,12 +1,11 @@
 //! What a daemon inherits from whoever started it: descriptors and limits.
 
 use std::os::fd::{AsFd, OwnedFd, RawFd};
-use std::os::unix::net::UnixListener;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use rustix::net::{AddressFamily, SocketType};
 
-use super::{Environment, os_error, sys};
+use super::{Environment, Listener, os_error, sys};
 use crate::error::{Error, ErrorCode};
 
 /// The first descriptor that a service manager hands over (sd_listen_fds(3)).
@@ -21,7 +20,7 @@ const LISTEN_FDS_MAX: u32 = 64;
 ///
 /// # Errors
 /// `invalid_argument` when the variable makes no sense or a descriptor is not a listening AF_UNIX stream socket.
-pub fn inherited_listeners(environment: &Environment) -> Result<Vec<UnixListener>, Error> {
+pub fn inherited_listeners(environment: &Environment) -> Result<Vec<Listener>, Error> {
     let count = inherited_count(environment)?;
     let numbers = (LISTEN_FDS_START..).take(usize::try_from(count).unwrap_or(usize::MAX));
     numbers.map(inherited_listener).collect()
@@ -42,7 +41,7 @@ fn inherited_count(environment: &Environment) -> Result<u32, Error> {
     })
 }
 
-fn inherited_listener(number: RawFd) -> Result<UnixListener, Error> {
+fn inherited_listener(number: RawFd) -> Result<Listener, Error> {
     let socket = take_inherited(number)?;
     check_listener(&socket).map_err(|found| {
         Error::new(
@@ -51,10 +50,9 @@ fn inherited_listener(number: RawFd) -> Result<UnixListener, Error> {
         )
         .with_hint("give the socket unit one ListenStream= with a path, and no Accept=yes")
     })?;
-    let listener = UnixListener::from(socket);
-    listener
-        .set_nonblocking(true)
-        .map_err(|error| Error::new(ErrorCode::Io, format!("cannot set up descriptor {number}: {error}")))?;
+    rustix::io::ioctl_fionbio(&socket, true)
+        .map_err(|errno| os_error(format_args!("set up descriptor {number}"), errno))?;
+    let listener = Listener::from(socket);
     super::unix::refuse_descriptors(&listener)?;
     Ok(listener)
 }
@@ -112,7 +110,7 @@ pub fn raise_open_files_limit() -> Result<u64, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::net::{UnixDatagram, UnixStream};
+    use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 
     fn environment(pid: &str, count: &str) -> Environment {
         Environment {

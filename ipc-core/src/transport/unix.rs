@@ -1,17 +1,16 @@
 //! Connecting to a daemon over its stream socket, and who is at the other end of a socket.
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::net::UnixStream;
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::Duration;
 
 use nix::sys::socket::{getsockopt, sockopt};
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, FileType};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt::Timeout};
 
 use super::directory::file_type_name;
-use super::{Address, SOCKET_PATH_MAX_BYTES, clock, os_error, reason, sys};
+use super::socket::Family;
+use super::{SocketAddress, Stream, os_error, reason, sys};
 use crate::error::{Error, ErrorCode};
 use crate::identity::Identity;
 
@@ -37,62 +36,39 @@ impl Trust {
     }
 }
 
-/// Connects to the daemon at `address`, for a caller that may block: the stream is a blocking one.
-///
-/// Waits at most `timeout` for room in the daemon's queue of new connections, in the kernel and in turn. Nothing has been
-/// sent or received when it returns, and whose daemon it is has been checked.
-///
-/// # Errors
-/// - `unreachable`: nothing there, nobody listens, something else is at that path, or no room within `timeout`;
-/// - `permission_denied`: the socket or a directory before it does not let this user through;
-/// - `unauthenticated`: the daemon belongs to a user that is not trusted;
-/// - `io`: this process is out of descriptors.
-pub fn connect(address: &Address, trust: &Trust, timeout: Duration) -> Result<UnixStream, Error> {
-    let path = address.stream_path()?;
-    let socket = new_socket()?;
-    let target = Target::of(path)?;
-    match rustix::net::connect(&socket, &target.address) {
-        Ok(()) => {}
-        Err(Errno::AGAIN | Errno::INTR) => connect_in_turn(&socket, &target, path, timeout)?,
-        Err(errno) => return Err(connect_error(path, errno)),
-    }
-    check_owner(&socket, path, trust)?;
-    let stream = UnixStream::from(socket);
-    stream.set_nonblocking(false).map_err(|error| {
-        Error::new(ErrorCode::Io, format!("cannot make the connection a blocking one: {error}"))
+/// Connects to the daemon whose stream socket is at `path`, as [`connect`](super::connect::connect) does.
+pub(super) fn connect(path: &Path, trust: &Trust, timeout: Duration) -> Result<Stream, Error> {
+    let stream = Stream::connect_timeout(&SocketAddress::from(path), timeout).map_err(|error| {
+        match Errno::from_io_error(&error) {
+            Some(errno) => connect_error(path, errno),
+            None => busy_error(path, timeout),
+        }
     })?;
+    check_owner(&stream, path, trust)?;
     Ok(stream)
 }
 
-/// Connects to the daemon at `address` without waiting, for a caller that must not block: the stream is a non-blocking one.
-///
-/// `None` means that the daemon's queue of new connections is full: to be tried again after a pause, say 1 ms, then longer.
-///
-/// # Errors
-/// As [`connect`].
-pub fn try_connect(address: &Address, trust: &Trust) -> Result<Option<UnixStream>, Error> {
-    let path = address.stream_path()?;
-    let socket = new_socket()?;
-    let target = Target::of(path)?;
-    loop {
-        match rustix::net::connect(&socket, &target.address) {
-            Ok(()) => break,
-            Err(Errno::INTR) => {}
-            Err(Errno::AGAIN) => return Ok(None),
-            Err(errno) => return Err(connect_error(path, errno)),
-        }
+/// The same without waiting; `None` when the daemon's queue of new connections is full.
+pub(super) fn try_connect(path: &Path, trust: &Trust) -> Result<Option<Stream>, Error> {
+    let failed = |errno| connect_error(path, errno);
+    let mut stream = Stream::unconnected_nonblocking(Family::Unix).map_err(failed)?;
+    match stream.connect_now(&SocketAddress::from(path)) {
+        Ok(()) => {}
+        Err(Errno::AGAIN) => return Ok(None),
+        Err(errno) => return Err(failed(errno)),
     }
-    check_owner(&socket, path, trust)?;
-    Ok(Some(UnixStream::from(socket)))
+    check_owner(&stream, path, trust)?;
+    Ok(Some(stream))
 }
 
 /// The error for a daemon that left no room for a new connection within `timeout`.
-pub fn busy_error(address: &Address, timeout: Duration) -> Error {
-    Error::new(
-        ErrorCode::Unreachable,
-        format!("cannot connect to {address} within {timeout:?}: its queue of new connections is full"),
-    )
-    .with_hint("the daemon does not accept: it is overloaded or stopped; look at its log")
+pub(super) fn busy_error(path: &Path, timeout: Duration) -> Error {
+    let message = format!(
+        "cannot connect to {} within {timeout:?}: its queue of new connections is full",
+        path.display()
+    );
+    Error::new(ErrorCode::Unreachable, message)
+        .with_hint("the daemon does not accept: it is overloaded or stopped; look at its log")
 }
 
 /// Who opened the other end of a connected socket, as the kernel noted it then (`SO_PEERCRED`).
@@ -141,55 +117,7 @@ pub(crate) fn receive_onto(
     sys::receive_onto(socket, buffer, room, flags)
 }
 
-/// Where to connect to, and what must stay open until then.
-struct Target {
-    address: SocketAddrUnix,
-    /// The socket's inode, when its path does not fit into an address.
-    _inode: Option<OwnedFd>,
-}
-
-impl Target {
-    fn of(path: &Path) -> Result<Self, Error> {
-        if path.as_os_str().len() <= SOCKET_PATH_MAX_BYTES {
-            let address = SocketAddrUnix::new(path).map_err(|errno| connect_error(path, errno))?;
-            return Ok(Self { address, _inode: None });
-        }
-        let inode = rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
-            .map_err(|errno| connect_error(path, errno))?;
-        let address = SocketAddrUnix::new(format!("/proc/self/fd/{}", inode.as_raw_fd()))
-            .map_err(|errno| connect_error(path, errno))?;
-        Ok(Self { address, _inode: Some(inode) })
-    }
-}
-
-fn new_socket() -> Result<OwnedFd, Error> {
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
-        .map_err(|errno| os_error("make a socket", errno))
-}
-
-/// Waits in the kernel's line of those who want to connect.
-fn connect_in_turn(socket: &OwnedFd, target: &Target, path: &Path, timeout: Duration) -> Result<(), Error> {
-    let setting = |errno| os_error("set a connection's timeout", errno);
-    rustix::io::ioctl_fionbio(socket, false).map_err(setting)?;
-    let end = clock::now() + timeout;
-    loop {
-        let left = end.since(clock::now());
-        if left < Duration::from_micros(1) {
-            return Err(busy_error(&Address::Unix(path.to_owned()), timeout));
-        }
-        rustix::net::sockopt::set_socket_timeout(socket, Timeout::Send, Some(left)).map_err(setting)?;
-        match rustix::net::connect(socket, &target.address) {
-            Ok(()) => break,
-            // The timeout, or a signal; the clock tells them apart.
-            Err(Errno::AGAIN | Errno::INTR) => {}
-            Err(errno) => return Err(connect_error(path, errno)),
-        }
-    }
-    rustix::net::sockopt::set_socket_timeout(socket, Timeout::Send, None).map_err(setting)
-}
-
-fn check_owner(socket: &OwnedFd, path: &Path, trust: &Trust) -> Result<(), Error> {
+fn check_owner(socket: &Stream, path: &Path, trust: &Trust) -> Result<(), Error> {
     let own = rustix::process::geteuid().as_raw();
     let Identity::Local { uid, .. } = peer_credentials(socket)? else {
         return Err(Error::new(ErrorCode::Unauthenticated, "the daemon is no process of this machine"));
@@ -247,6 +175,7 @@ fn connect_error(path: &Path, errno: Errno) -> Error {
             Error::new(ErrorCode::PermissionDenied, message)
                 .with_hint("run as the daemon's user, or have it configured to let this one in")
         }
+        Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM => os_error("make a socket", errno),
         errno => unreachable(&reason(errno)),
     }
 }
@@ -260,23 +189,19 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn address(path: &Path) -> Address {
-        Address::Unix(path.to_owned())
-    }
-
     #[test]
     fn both_ends_know_each_other() {
         let base = tempfile::tempdir().unwrap();
         let path = base.path().join("bus.sock");
         let listener = UnixListener::bind(&path).unwrap();
-        let client = connect(&address(&path), &Trust::default(), SECOND).unwrap();
+        let client = connect(&path, &Trust::default(), SECOND).unwrap();
         let (server, _) = listener.accept().unwrap();
         let uid = rustix::process::geteuid().as_raw();
-        for end in [&client, &server] {
+        for end in [client.as_fd(), server.as_fd()] {
             let Identity::Local { uid: found, pid, .. } = peer_credentials(end).unwrap() else { panic!() };
             assert_eq!((found, pid), (uid, std::process::id()));
         }
-        assert!(try_connect(&address(&path), &Trust::default()).unwrap().is_some());
+        assert!(try_connect(&path, &Trust::default()).unwrap().is_some());
     }
 
     #[test]
@@ -290,11 +215,10 @@ mod tests {
             let _listener = UnixListener::bind(&short).unwrap();
             let path = directory.join("bus.sock");
             fs::rename(&short, &path).unwrap();
-            connect(&address(&path), &Trust::default(), SECOND).unwrap();
-            try_connect(&address(&path), &Trust::default()).unwrap().unwrap();
+            connect(&path, &Trust::default(), SECOND).unwrap();
+            try_connect(&path, &Trust::default()).unwrap().unwrap();
         }
-        let error =
-            connect(&address(&base.path().join("x".repeat(200))), &Trust::default(), SECOND).unwrap_err();
+        let error = connect(&base.path().join("x".repeat(200)), &Trust::default(), SECOND).unwrap_err();
         assert!(error.message.contains("no such file"), "{error}");
     }
 
@@ -314,7 +238,7 @@ mod tests {
             ("datagram", "a datagram socket"),
             ("file/below", "Not a directory"),
         ] {
-            let error = connect(&address(&path(name)), &Trust::default(), SECOND).unwrap_err();
+            let error = connect(&path(name), &Trust::default(), SECOND).unwrap_err();
             assert_eq!(error.code, ErrorCode::Unreachable, "{name}: {error}");
             assert!(error.message.contains(words), "{name}: {error}");
             assert!(error.message.contains(path(name).to_str().unwrap()), "{name}: {error}");
@@ -325,22 +249,19 @@ mod tests {
     fn a_full_queue_is_waited_for_and_then_an_error() {
         let base = tempfile::tempdir().unwrap();
         let path = base.path().join("bus.sock");
-        let listener =
-            rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
-                .unwrap();
-        rustix::net::bind(&listener, &SocketAddrUnix::new(&path).unwrap()).unwrap();
-        rustix::net::listen(&listener, 0).unwrap();
+        let mut socket = Stream::unconnected(Family::Unix).unwrap();
+        socket.bind(&path.as_path().into()).unwrap();
+        let listener = socket.listen(0).unwrap();
         let mut waiting = Vec::new();
-        while let Some(stream) = try_connect(&address(&path), &Trust::default()).unwrap() {
+        while let Some(stream) = try_connect(&path, &Trust::default()).unwrap() {
             waiting.push(stream);
             assert!(waiting.len() < 16);
         }
-        let error = connect(&address(&path), &Trust::default(), Duration::from_millis(20)).unwrap_err();
+        let error = connect(&path, &Trust::default(), Duration::from_millis(20)).unwrap_err();
         assert_eq!(error.code, ErrorCode::Unreachable);
         assert!(error.message.contains("queue of new connections is full"), "{error}");
-        let listener = UnixListener::from(listener);
         std::thread::scope(|scope| {
-            let late = scope.spawn(|| connect(&address(&path), &Trust::default(), Duration::from_secs(30)));
+            let late = scope.spawn(|| connect(&path, &Trust::default(), Duration::from_secs(30)));
             for _ in 0..=waiting.len() {
                 listener.accept().unwrap();
             }
@@ -367,8 +288,8 @@ mod tests {
                 })
                 .join()
                 .unwrap();
-            let refused = connect(&address(path), &Trust::default(), SECOND);
-            let trusted = connect(&address(path), &Trust::with_owner(stranger), SECOND);
+            let refused = connect(path, &Trust::default(), SECOND);
+            let trusted = connect(path, &Trust::with_owner(stranger), SECOND);
             drop(listener);
             (refused, trusted)
         });
@@ -391,7 +312,7 @@ mod tests {
         let error = std::thread::scope(|scope| {
             let joined = scope.spawn(|| {
                 become_user(12_345);
-                connect(&address(&path), &Trust::default(), SECOND).unwrap_err()
+                connect(&path, &Trust::default(), SECOND).unwrap_err()
             });
             joined.join().unwrap()
         });

@@ -9,6 +9,7 @@ pub(super) enum Method {
     Status,
     List,
     Describe,
+    Sockets,
     BridgeList,
     BridgeExpose,
     BridgeRemove,
@@ -16,10 +17,11 @@ pub(super) enum Method {
 
 impl Method {
     /// All of them, in the order of the registration.
-    pub(super) const ALL: [Method; 6] = [
+    pub(super) const ALL: [Method; 7] = [
         Method::Status,
         Method::List,
         Method::Describe,
+        Method::Sockets,
         Method::BridgeList,
         Method::BridgeExpose,
         Method::BridgeRemove,
@@ -31,6 +33,7 @@ impl Method {
             Method::Status => "status",
             Method::List => "list",
             Method::Describe => "describe",
+            Method::Sockets => "sockets",
             Method::BridgeList => "bridge-list",
             Method::BridgeExpose => "bridge-expose",
             Method::BridgeRemove => "bridge-remove",
@@ -43,6 +46,7 @@ impl Method {
             Method::Status => "the daemon: version, addresses, counters, limits, usage; no payload",
             Method::List => "what is on the bus; payload: services, peers, topics or all",
             Method::Describe => "one service with its methods and instances; payload: its name",
+            Method::Sockets => "every socket of the daemon; no payload",
             Method::BridgeList => "the exposed ports; no payload",
             Method::BridgeExpose => "exposes a method at a port; payload: tcp:ADDR:PORT=SERVICE/METHOD[,...]",
             Method::BridgeRemove => "closes an exposed port; payload: its number",
@@ -52,9 +56,14 @@ impl Method {
     /// Whether the method changes what the daemon does.
     const fn is_administrative(self) -> bool {
         match self {
-            Method::Status | Method::List | Method::Describe | Method::BridgeList => false,
+            Method::Status | Method::List | Method::Describe | Method::Sockets | Method::BridgeList => false,
             Method::BridgeExpose | Method::BridgeRemove => true,
         }
+    }
+
+    /// Whether the answer is the same for whoever may see it, and not for the network.
+    const fn is_local(self) -> bool {
+        matches!(self, Method::Sockets)
     }
 
     /// Whether `caller`, for whom the policy has let the call through, may have it done. The daemon shows itself to whoever
@@ -64,7 +73,8 @@ impl Method {
     /// `permission_denied`.
     pub(super) fn check(self, caller: &Peer, owner: u32) -> Result<(), Error> {
         match &caller.identity {
-            _ if !self.is_administrative() => Ok(()),
+            Identity::Local { .. } if !self.is_administrative() => Ok(()),
+            Identity::Remote { .. } if !self.is_administrative() && !self.is_local() => Ok(()),
             Identity::Local { uid, .. } if *uid == owner || *uid == 0 => Ok(()),
             Identity::Local { .. } | Identity::Remote { .. } => {
                 let message = format!("{} of ipc.daemon is not open to {caller}", self.name());
@@ -92,7 +102,8 @@ mod tests {
             assert!(method.check(&local(0), 1000).is_ok());
             let is_looking = !matches!(method, Method::BridgeExpose | Method::BridgeRemove);
             for stranger in [&local(1001), &remote] {
-                assert_eq!(method.check(stranger, 1000).is_ok(), is_looking, "{method:?} by {stranger}");
+                let is_shown = is_looking && !(method == Method::Sockets && stranger == &remote);
+                assert_eq!(method.check(stranger, 1000).is_ok(), is_shown, "{method:?} by {stranger}");
             }
         }
     }

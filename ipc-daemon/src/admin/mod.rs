@@ -3,15 +3,18 @@
 //! - [`service`]: an internal peer that offers the methods, over the same session as any service;
 //! - [`method`]: which methods there are, and who may call them;
 //! - [`report`]: the answers, as the specification of `ipc-cli --json` has them;
+//! - [`sockets`]: every socket of the daemon;
 //! - [`process`]: names of processes, read away from the bus.
 
 mod method;
 mod process;
 mod report;
 mod service;
+mod sockets;
 
 pub(crate) use report::Facts;
 pub(crate) use service::start;
+pub(crate) use sockets::{Held, HeldSocket};
 
 use ipc_core::Error;
 use serde_json::Value;
@@ -19,14 +22,23 @@ use serde_json::Value;
 /// Where something of the daemon listens.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub(crate) struct ListenAddress {
-    /// `unix_stream` or `expose_tcp`.
+    /// `unix_stream`, `tcp` or `expose_tcp`.
     pub(crate) kind: &'static str,
     /// A path, or address and port as they were bound.
     pub(crate) address: String,
 }
 
+/// A part of the daemon that has sockets of its own.
+pub(crate) trait Sockets {
+    /// Where it listens.
+    fn addresses(&self) -> Vec<ListenAddress>;
+
+    /// Every one it holds.
+    fn sockets(&self) -> Vec<HeldSocket>;
+}
+
 /// The plain network side, as it can be asked for while the daemon runs.
-pub(crate) trait Bridge {
+pub(crate) trait Bridge: Sockets {
     /// A row for each.
     fn list(&self) -> Vec<Value>;
 
@@ -41,7 +53,4 @@ pub(crate) trait Bridge {
     /// # Errors
     /// `invalid_argument` when there is none of that number.
     fn remove(&self, id: &str) -> Result<Value, Error>;
-
-    /// Where it listens.
-    fn addresses(&self) -> Vec<ListenAddress>;
 }

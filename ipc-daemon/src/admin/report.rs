@@ -21,8 +21,6 @@ pub(crate) struct Facts {
     pub(crate) epoch: Epoch,
     /// When it began.
     pub(crate) started: Instant,
-    /// Where clients connect.
-    pub(crate) addresses: Vec<ListenAddress>,
 }
 
 /// Who is behind a connection. What does not apply is null.
@@ -62,7 +60,7 @@ impl Who {
 /// The daemon.
 pub(super) fn status(
     facts: &Facts,
-    bridged: Vec<ListenAddress>,
+    addresses: Vec<ListenAddress>,
     broker: &Status,
     tally: &[(&'static str, u64)],
     now: Instant,
@@ -70,7 +68,6 @@ pub(super) fn status(
     let counters: BTreeMap<_, _> = broker.counters.iter().chain(tally).copied().collect();
     let limits: BTreeMap<_, _> = broker.limits.iter().copied().collect();
     let usage: BTreeMap<_, _> = broker.usage.iter().map(usage_row).collect();
-    let addresses: Vec<ListenAddress> = facts.addresses.iter().cloned().chain(bridged).collect();
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "protocol": VERSION_MAX,
@@ -279,9 +276,9 @@ mod tests {
     #[test]
     fn the_status_has_the_fields_that_scripts_rely_on() {
         let address = ListenAddress { kind: "unix_stream", address: "/run/ipc/bus.sock".to_owned() };
-        let facts = Facts { epoch: Epoch(7), started: Instant::from_nanos(0), addresses: vec![address] };
+        let facts = Facts { epoch: Epoch(7), started: Instant::from_nanos(0) };
         let now = Instant::from_nanos(5_000_000);
-        let status = status(&facts, Vec::new(), &broker().status(), &[("refused_access", 3)], now);
+        let status = status(&facts, vec![address], &broker().status(), &[("refused_access", 3)], now);
         assert_eq!(status["epoch"], "0000000000000007");
         assert_eq!(status["protocol"], 1);
         assert_eq!(status["uptime_ms"], 5);

@@ -20,7 +20,7 @@ use tokio::task::spawn_local;
 
 use super::method::Method;
 use super::report::{Inventory, Kinds, status};
-use super::{Bridge, Facts, process};
+use super::{Bridge, Facts, Sockets, process, sockets};
 use crate::broker::{Access, Transport};
 use crate::bus::Bus;
 use crate::bus::internal::InternalPeer;
@@ -33,7 +33,12 @@ const REQUESTS_MAX: u32 = 64;
 ///
 /// # Errors
 /// What kept it from connecting or from being registered; nothing that a peer can cause.
-pub(crate) fn start(bus: &Bus, facts: Facts, bridge: Rc<dyn Bridge>) -> Result<(), Error> {
+pub(crate) fn start(
+    bus: &Bus,
+    facts: Facts,
+    doors: Rc<dyn Sockets>,
+    bridge: Rc<dyn Bridge>,
+) -> Result<(), Error> {
     let owner = rustix::process::geteuid().as_raw();
     let gid = rustix::process::getegid().as_raw();
     let identity = Identity::Local { uid: owner, gid, pid: std::process::id() };
@@ -47,6 +52,7 @@ pub(crate) fn start(bus: &Bus, facts: Facts, bridge: Rc<dyn Bridge>) -> Result<(
         peer: RefCell::new(peer),
         session: RefCell::new(session),
         facts,
+        doors,
         bridge,
         owner,
         open: Cell::new(0),
@@ -75,6 +81,7 @@ struct Service {
     peer: RefCell<InternalPeer>,
     session: RefCell<Session>,
     facts: Facts,
+    doors: Rc<dyn Sockets>,
     bridge: Rc<dyn Bridge>,
     /// The user whose word counts beside root's.
     owner: u32,
@@ -160,6 +167,7 @@ impl Service {
                     self.bus.look(|broker| Inventory::of_service(&broker.view(viewer), argument))?;
                 Ok(inventory.description(&process::names(inventory.pids()).await))
             }
+            Method::Sockets => Ok(sockets::rows(&self.bus, &[&*self.doors, &*self.bridge]).await),
             Method::BridgeList => Ok(self.bridge.list().into()),
             Method::BridgeExpose => self.bridge.expose(argument),
             Method::BridgeRemove => self.bridge.remove(argument),
@@ -167,9 +175,10 @@ impl Service {
     }
 
     fn status(&self, viewer: PeerId) -> Value {
-        let bridged = self.bridge.addresses();
+        let mut addresses = self.doors.addresses();
+        addresses.extend(self.bridge.addresses());
         let broker = self.bus.look(|broker| broker.view(viewer).status());
-        status(&self.facts, bridged, &broker, &self.bus.tally().by_name(), clock::now())
+        status(&self.facts, addresses, &broker, &self.bus.tally().by_name(), clock::now())
     }
 
     /// Hands what the session has written to the bus.

@@ -46,14 +46,14 @@ enum End {
 /// A client of a port.
 pub(super) struct Connection {
     port: Rc<Port>,
-    stream: TcpStream,
+    stream: Rc<TcpStream>,
     client: SocketAddr,
     state: Conversation,
 }
 
 impl Connection {
     /// A connection with its peer on the bus.
-    pub(super) fn new(port: Rc<Port>, stream: TcpStream, client: SocketAddr, caller: Caller) -> Self {
+    pub(super) fn new(port: Rc<Port>, stream: Rc<TcpStream>, client: SocketAddr, caller: Caller) -> Self {
         let state = Conversation::new(Rc::clone(&port), caller);
         Counters::add(&port.counters.accepted, 1);
         Self { port, stream, client, state }

@@ -24,7 +24,7 @@ use std::task::Poll;
 use ipc_core::{Error, ErrorCode};
 use serde_json::{Value, json};
 
-use crate::admin::{Bridge, ListenAddress};
+use crate::admin::{Bridge, HeldSocket, ListenAddress, Sockets};
 use crate::bus::Bus;
 use port::{OpenPort, Port};
 use spec::Spec;
@@ -161,6 +161,20 @@ impl Bridges {
     }
 }
 
+impl Sockets for Bridges {
+    fn addresses(&self) -> Vec<ListenAddress> {
+        let ports = self.0.ports.borrow();
+        let addresses = ports
+            .values()
+            .map(|port| ListenAddress { kind: EXPOSE_TCP, address: port.port().address.to_string() });
+        addresses.collect()
+    }
+
+    fn sockets(&self) -> Vec<HeldSocket> {
+        self.0.ports.borrow().values().flat_map(OpenPort::sockets).collect()
+    }
+}
+
 impl Bridge for Bridges {
     fn list(&self) -> Vec<Value> {
         self.0.ports.borrow().iter().map(|(id, port)| row(*id, port)).collect()
@@ -186,14 +200,6 @@ impl Bridge for Bridges {
         port.close();
         tracing::info!(address = %row["address"], "removed {}", row["spec"]);
         Ok(row)
-    }
-
-    fn addresses(&self) -> Vec<ListenAddress> {
-        let ports = self.0.ports.borrow();
-        let addresses = ports
-            .values()
-            .map(|port| ListenAddress { kind: EXPOSE_TCP, address: port.port().address.to_string() });
-        addresses.collect()
     }
 }
 

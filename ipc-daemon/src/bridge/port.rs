@@ -1,20 +1,19 @@
 //! One exposed port: listening, accepting, counting.
 
 use core::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
-use std::os::fd::OwnedFd;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::pin::{Pin, pin};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::task::{Context, Poll};
-use std::time::Duration;
 
-use ipc_core::identity::Identity;
-use ipc_core::transport::clock;
+use ipc_core::transport::socket::Half;
+use ipc_core::transport::{Listener, Socket, SocketAddress, Stream, clock, inet};
 use ipc_core::{Error, ErrorCode};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, sockopt};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::task::{JoinHandle, JoinSet};
@@ -22,18 +21,11 @@ use tokio::task::{JoinHandle, JoinSet};
 use super::caller::Caller;
 use super::connection::Connection;
 use super::spec::Spec;
+use crate::admin::{Held, HeldSocket};
 use crate::bus::Bus;
 use crate::logging::rate::RateLimit;
 use crate::net::accept::{Acceptor, Arrival};
-
-/// Connections that wait to be accepted; the system may allow fewer.
-const BACKLOG: i32 = 1024;
-/// Who has proved nothing.
-const ANONYMOUS: &str = "anonymous";
-/// A client whose machine is gone is noticed after some two minutes.
-const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
-const KEEPALIVE_EVERY: Duration = Duration::from_secs(10);
-const KEEPALIVE_PROBES: u32 = 6;
+use crate::net::anonymous;
 
 /// What the connections of a port share.
 pub(super) struct Port {
@@ -43,6 +35,8 @@ pub(super) struct Port {
     pub(super) counters: Counters,
     /// Bytes of replies that the clients of all ports have not read yet.
     pub(super) unread_bytes: Rc<Cell<usize>>,
+    /// The connections' sockets by descriptor; a number that is used again stands for its latest.
+    open_streams: RefCell<BTreeMap<RawFd, Weak<TcpStream>>>,
     log: RateLimit,
     /// Told once when no more connections are to be accepted.
     draining: Notify,
@@ -77,7 +71,7 @@ impl Counters {
 /// A port that listens. Dropping it without [`close`](OpenPort::close) leaves its connections alone.
 pub(super) struct OpenPort {
     port: Rc<Port>,
-    listener: Rc<TcpListener>,
+    listener: Rc<Listener>,
     task: JoinHandle<()>,
 }
 
@@ -87,7 +81,7 @@ impl OpenPort {
     /// # Errors
     /// `io` or `permission_denied` when the system does not give the port.
     pub(super) fn open(bus: &Bus, spec: Spec, unread_bytes: Rc<Cell<usize>>) -> Result<Self, Error> {
-        let listener = listen(spec.address).map_err(|errno| cannot_listen(&spec, &io::Error::from(errno)))?;
+        let listener = inet::listen(spec.address).map_err(|error| cannot_listen(&spec, &error))?;
         Self::start(bus, spec, listener, unread_bytes)
     }
 
@@ -104,12 +98,14 @@ impl OpenPort {
     fn start(
         bus: &Bus,
         spec: Spec,
-        listener: TcpListener,
+        listener: Listener,
         unread_bytes: Rc<Cell<usize>>,
     ) -> Result<Self, Error> {
         let failed = |error: io::Error| cannot_listen(&spec, &error);
         let listener = Rc::new(listener);
-        let address = listener.local_addr().map_err(failed)?;
+        let SocketAddress::Inet(address) = listener.local_address().map_err(failed)? else {
+            return Err(failed(io::ErrorKind::Unsupported.into()));
+        };
         let acceptor = Acceptor::new(Rc::clone(&listener)).map_err(failed)?;
         let port = Rc::new(Port {
             bus: bus.clone(),
@@ -117,6 +113,7 @@ impl OpenPort {
             address,
             counters: Counters::default(),
             unread_bytes,
+            open_streams: RefCell::default(),
             log: RateLimit::new(clock::now()),
             draining: Notify::new(),
         });
@@ -144,8 +141,8 @@ impl OpenPort {
 
     /// At once, and not only when the task has had its turn: whoever connects from here on is refused.
     fn stop_listening(&self) {
-        if let Err(errno) = rustix::net::shutdown(&*self.listener, Shutdown::Both) {
-            tracing::debug!(address = %self.port.address, "cannot stop listening before the socket is closed: {errno}");
+        if let Err(error) = self.listener.shutdown(Half::Both) {
+            tracing::debug!(address = %self.port.address, "cannot stop listening before the socket is closed: {error}");
         }
     }
 
@@ -158,6 +155,17 @@ impl OpenPort {
     /// What its connections share.
     pub(super) fn port(&self) -> &Port {
         &self.port
+    }
+
+    /// Its sockets, the listening one first.
+    pub(super) fn sockets(&self) -> Vec<HeldSocket> {
+        let listener = Held::Listener(Rc::clone(&self.listener));
+        let mut sockets = vec![HeldSocket { role: "exposed_listener", peer: None, socket: listener }];
+        let mut open = self.port.open_streams.borrow_mut();
+        open.retain(|_, stream| stream.strong_count() > 0);
+        let streams = open.values().filter_map(Weak::upgrade).map(Held::Plain);
+        sockets.extend(streams.map(|socket| HeldSocket { role: "exposed_connection", peer: None, socket }));
+        sockets
     }
 }
 
@@ -180,22 +188,23 @@ impl Port {
     ///
     /// # Errors
     /// Why it is to be closed at once.
-    fn admit(self: &Rc<Self>, socket: OwnedFd) -> Result<Connection, Error> {
+    fn admit(self: &Rc<Self>, socket: Stream) -> Result<Connection, Error> {
         let max = self.bus.look(|broker| broker.limits().expose_connections_max);
         if self.counters.connections.get() >= max.into() {
             return Err(Error::quota("expose_connections_max", max.into()));
         }
         let failed = |error| Error::new(ErrorCode::Io, format!("cannot watch the connection: {error}"));
-        let stream = TcpStream::from_std(socket.into()).map_err(failed)?;
+        let stream = TcpStream::from_std(OwnedFd::from(socket).into()).map_err(failed)?;
         let client = stream.peer_addr().map_err(failed)?;
-        let identity = Identity::Remote { principal: ANONYMOUS.to_owned(), address: client.to_string() };
-        let caller = Caller::connect(self, identity)?;
+        let caller = Caller::connect(self, anonymous(&client))?;
+        let stream = Rc::new(stream);
+        self.open_streams.borrow_mut().insert(stream.as_raw_fd(), Rc::downgrade(&stream));
         Ok(Connection::new(Rc::clone(self), stream, client, caller))
     }
 }
 
 /// Accepts until the drain begins, then waits for the connections to end.
-async fn serve(port: Rc<Port>, acceptor: Acceptor<Rc<TcpListener>>) {
+async fn serve(port: Rc<Port>, acceptor: Acceptor) {
     let connections = RefCell::new(JoinSet::new());
     {
         let mut accepting = pin!(acceptor.run(
@@ -230,23 +239,6 @@ async fn serve(port: Rc<Port>, acceptor: Acceptor<Rc<TcpListener>>) {
 fn out_of_resources(errno: Errno) -> Error {
     Error::new(ErrorCode::QuotaExceeded, format!("the daemon cannot accept: {errno}"))
         .with_hint("raise the limit of open files of the daemon (RLIMIT_NOFILE)")
-}
-
-/// A socket that listens and does not block; what accepted ones are to have is set here, they inherit it.
-fn listen(address: SocketAddr) -> Result<TcpListener, Errno> {
-    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
-    // Connections of a daemon before this one do not keep the port.
-    sockopt::set_socket_reuseaddr(&socket, true)?;
-    sockopt::set_tcp_nodelay(&socket, true)?;
-    sockopt::set_socket_keepalive(&socket, true)?;
-    sockopt::set_tcp_keepidle(&socket, KEEPALIVE_AFTER)?;
-    sockopt::set_tcp_keepintvl(&socket, KEEPALIVE_EVERY)?;
-    sockopt::set_tcp_keepcnt(&socket, KEEPALIVE_PROBES)?;
-    rustix::net::bind(&socket, &address)?;
-    rustix::net::listen(&socket, BACKLOG)?;
-    Ok(socket.into())
 }
 
 fn cannot_listen(spec: &Spec, error: &io::Error) -> Error {

@@ -25,6 +25,8 @@ pub struct Config {
 pub enum Transport {
     /// An `AF_UNIX` stream socket.
     UnixStream,
+    /// A TCP socket that speaks the bus protocol.
+    Tcp,
     /// The daemon itself.
     Internal,
     /// An exposed TCP port.
@@ -36,10 +38,20 @@ impl Transport {
     pub const fn name(self) -> &'static str {
         match self {
             Transport::UnixStream => "unix_stream",
+            Transport::Tcp => "tcp",
             Transport::Internal => "internal",
             Transport::ExposeTcp => "expose_tcp",
         }
     }
+}
+
+/// On which side of the machine's edge a connection's other end is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// A process of this machine, known by its user.
+    Local,
+    /// The network.
+    Remote,
 }
 
 /// What decides what a connection may do; set once, when it is accepted.

@@ -40,7 +40,7 @@ use slotmap::SlotMap;
 
 use self::calls::Calls;
 use self::deadlines::Deadlines;
-pub use self::event::{Access, Config, Output, Transport};
+pub use self::event::{Access, Config, Output, Side, Transport};
 use self::keys::CallKey;
 pub use self::keys::PeerKey;
 use self::names::Names;
@@ -82,6 +82,8 @@ pub struct Broker {
     /// Connections to close at the end of this turn.
     condemned: Vec<PeerKey>,
     next_peer: u64,
+    /// Connections over TCP.
+    tcp_connections: u32,
     stage: Stage,
 }
 
@@ -101,6 +103,7 @@ impl Broker {
             outputs: VecDeque::new(),
             condemned: Vec::new(),
             next_peer: 1,
+            tcp_connections: 0,
             stage: Stage::Running,
         }
     }
@@ -135,23 +138,53 @@ impl Broker {
             self.counters.connections_refused += 1;
             return Err(shutting_down());
         }
-        let opened = self.quota.open(Payer::of(&identity), &self.config.limits);
+        let payer = Payer::of(&identity);
+        let opened = self.tcp_room(transport).and_then(|()| self.quota.open(payer, &self.config.limits));
         let account = opened.inspect_err(|_| self.counters.connections_refused += 1)?;
+        self.tcp_connections += u32::from(transport == Transport::Tcp);
         self.counters.connections_accepted += 1;
         let who = PeerIdentity { id: PeerId(self.next_peer), identity };
         self.next_peer += 1;
-        let timeout = Duration::from_millis(self.config.limits.hello_timeout_ms.into());
+        let limits = &self.config.limits;
+        let timeout_ms = match transport {
+            Transport::Tcp => limits.tcp_first_byte_timeout_ms.min(limits.tcp_hello_timeout_ms),
+            Transport::UnixStream | Transport::Internal | Transport::ExposeTcp => limits.hello_timeout_ms,
+        };
         let deadlines = &mut self.deadlines;
         Ok(self.peers.insert_with_key(|key| {
+            let timeout = Duration::from_millis(timeout_ms.into());
             let deadline = deadlines.insert(now + timeout, Due::Hello(key));
-            Peer::new(who, transport, access, account, deadline)
+            Peer::new(who, transport, access, account, now, deadline)
         }))
     }
 
-    /// Whether there is room for a connection that has not said hello yet, whoever comes. While there is none the shell
-    /// had better let new ones wait in the kernel: those who come in a crowd are served in turn instead of refused.
-    pub fn has_greeting_room(&self) -> bool {
-        self.quota.has_greeting_room(&self.config.limits)
+    fn tcp_room(&self, transport: Transport) -> Result<(), Error> {
+        let max = self.config.limits.tcp_connections_max;
+        if transport != Transport::Tcp || self.tcp_connections < max {
+            return Ok(());
+        }
+        Err(Error::quota("tcp_connections_max", max.into()))
+    }
+
+    /// The first bytes of a connection have arrived; there may not be a frame in them yet.
+    pub fn handle_first_bytes(&mut self, peer: PeerKey) {
+        let Some(state) = self.peers.get_mut(peer) else { return };
+        if state.transport != Transport::Tcp {
+            return;
+        }
+        if let Some(deadline) = state.hello_deadline.take() {
+            self.deadlines.remove(deadline);
+            let timeout = Duration::from_millis(self.config.limits.tcp_hello_timeout_ms.into());
+            let due = state.accepted_at + timeout;
+            state.hello_deadline = Some(self.deadlines.insert(due, Due::Hello(peer)));
+        }
+    }
+
+    /// Whether there is room for a connection that has not said hello yet, whoever comes from that side. While there is none
+    /// the shell had better let new ones wait in the kernel: those who come in a crowd are served in turn instead of
+    /// refused. A crowd from the network keeps no process of this machine waiting.
+    pub fn has_greeting_room(&self, side: Side) -> bool {
+        self.quota.has_greeting_room(side, &self.config.limits)
     }
 
     /// A frame arrived. Frames of a connection that has departed are ignored.
@@ -192,6 +225,7 @@ impl Broker {
     pub fn disconnect(&mut self, peer: PeerKey) {
         self.depart(peer);
         if let Some(mut state) = self.peers.remove(peer) {
+            self.tcp_connections -= u32::from(state.transport == Transport::Tcp);
             self.quota.requeue(state.account, state.outbound.queued_bytes(), 0);
             state.outbound.clear(&mut self.pool);
             self.quota.close(state.account);
@@ -265,6 +299,21 @@ impl Broker {
             }
         }
         self.end_turn();
+    }
+
+    /// Closes every connection that came over `transport`, telling it why.
+    pub fn close_transport(&mut self, transport: Transport, reason: &Error) {
+        let of_it = |(key, peer): (PeerKey, &Peer)| (peer.transport == transport).then_some(key);
+        let peers: Vec<PeerKey> = self.peers.iter().filter_map(of_it).collect();
+        for peer in peers {
+            self.close(peer, reason);
+        }
+        self.end_turn();
+    }
+
+    /// The number that a connection is known by.
+    pub fn peer_id(&self, peer: PeerKey) -> Option<PeerId> {
+        self.peers.get(peer).map(|peer| peer.who.id)
     }
 
     /// Takes no new connections and no new calls from here on; open calls may end.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use ipc_core::identity::Identity;
 use ipc_core::{Error, limits::Limits};
 
+use super::event::Side;
 use super::keys::AccountKey;
 
 /// Who pays.
@@ -19,6 +20,13 @@ impl Payer {
         match identity {
             Identity::Local { uid, .. } => Payer::Uid(*uid),
             Identity::Remote { principal, .. } => Payer::Remote(principal.clone()),
+        }
+    }
+
+    fn side(&self) -> Side {
+        match self {
+            Payer::Uid(_) => Side::Local,
+            Payer::Remote(_) => Side::Remote,
         }
     }
 }
@@ -110,10 +118,11 @@ impl Quota {
         self.accounts.get(key).map_or(0, |(_, charges)| charges.queued_bytes)
     }
 
-    /// Whether every payer may open one more connection that has not said hello yet.
-    pub(super) fn has_greeting_room(&self, limits: &Limits) -> bool {
+    /// Whether every payer of that side may open one more connection that has not said hello yet.
+    pub(super) fn has_greeting_room(&self, side: Side, limits: &Limits) -> bool {
         let max = limits.unauthenticated_per_uid_max;
-        self.accounts.values().all(|(_, charges)| charges.unauthenticated < max)
+        let mut accounts = self.accounts.values();
+        accounts.all(|(payer, charges)| payer.side() != side || charges.unauthenticated < max)
     }
 
     pub(super) fn connections(&self) -> u32 {

@@ -4,10 +4,11 @@
 //! peer's own task woken, to wait until it does.
 
 use std::cell::{Cell, RefCell};
-use std::io::IoSlice;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::task::Waker;
 
+use ipc_core::transport::{Socket, SocketAddress, Stream};
 use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendFlags};
 
@@ -41,7 +42,7 @@ pub(crate) enum Sent {
 /// The socket of a connection with what others may know about it.
 #[derive(Debug)]
 pub(crate) struct Link {
-    socket: OwnedFd,
+    socket: Stream,
     /// Where the kernel lets descriptors through. Dropped after the socket.
     guard: Option<Guard>,
     writing: Cell<Writing>,
@@ -51,7 +52,7 @@ pub(crate) struct Link {
 
 impl Link {
     /// A link over a connected, non-blocking socket; with a reaper if the kernel does not keep descriptors out.
-    pub(crate) fn new(socket: OwnedFd, reaper: Option<Reaper>) -> Self {
+    pub(crate) fn new(socket: Stream, reaper: Option<Reaper>) -> Self {
         Self {
             socket,
             guard: reaper.map(Guard::new),
@@ -62,7 +63,7 @@ impl Link {
     }
 
     /// The socket.
-    pub(crate) fn socket(&self) -> &OwnedFd {
+    pub(crate) fn socket(&self) -> &Stream {
         &self.socket
     }
 
@@ -192,6 +193,18 @@ impl Drop for Link {
         if let Some(guard) = &self.guard {
             guard.outlive(&self.socket);
         }
+    }
+}
+
+impl AsFd for Link {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl Socket for Link {
+    fn local_address(&self) -> io::Result<SocketAddress> {
+        self.socket.local_address()
     }
 }
 

@@ -21,13 +21,14 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
+use ipc_core::id::PeerId;
 use ipc_core::identity::Identity;
 use ipc_core::time::Instant;
 use ipc_core::transport::clock;
 use ipc_core::{Error, ErrorCode};
 use slotmap::SecondaryMap;
 
-use crate::broker::{Access, Broker, Output, PeerKey, Transport};
+use crate::broker::{Access, Broker, Output, PeerKey, Side, Transport};
 use activity::Activity;
 use internal::Mailbox;
 use link::{Link, Sent};
@@ -124,8 +125,23 @@ impl Bus {
     ///
     /// # Errors
     /// The broker's refusal; the peer is to be told and closed.
-    pub(crate) fn connect_socket(&self, identity: Identity, link: Rc<Link>) -> Result<PeerKey, Error> {
-        self.connect(identity, Transport::UnixStream, Access::Granted, Endpoint::Socket(link))
+    pub(crate) fn connect_socket(
+        &self,
+        identity: Identity,
+        transport: Transport,
+        link: Rc<Link>,
+    ) -> Result<PeerKey, Error> {
+        self.connect(identity, transport, Access::Granted, Endpoint::Socket(link))
+    }
+
+    /// Every connection over a socket, with the number of its peer.
+    pub(crate) fn links(&self) -> Vec<(PeerId, Rc<Link>)> {
+        let state = self.0.state.borrow();
+        let links = state.endpoints.iter().filter_map(|(key, endpoint)| match endpoint {
+            Endpoint::Socket(link) => Some((state.broker.peer_id(key)?, Rc::clone(link))),
+            Endpoint::Internal(_) => None,
+        });
+        links.collect()
     }
 
     fn connect(
@@ -191,9 +207,9 @@ impl Bus {
         self.until(|state| state.endpoints.values().all(is_internal)).await;
     }
 
-    /// Completes when there is room for a connection that has not said hello yet. Cancel safe.
-    pub(crate) async fn has_greeting_room(&self) {
-        self.until(|state| state.broker.has_greeting_room()).await;
+    /// Completes when there is room for a connection from that side that has not said hello yet. Cancel safe.
+    pub(crate) async fn has_greeting_room(&self, side: Side) {
+        self.until(|state| state.broker.has_greeting_room(side)).await;
     }
 
     async fn until(&self, is_done: impl Fn(&State) -> bool) {

@@ -62,12 +62,12 @@ impl Guard {
     }
 
     /// Reads once.
-    pub(super) fn receive(&self, socket: &OwnedFd, buffer: &mut [u8]) -> Result<Received, Errno> {
+    pub(super) fn receive(&self, socket: impl AsFd, buffer: &mut [u8]) -> Result<Received, Errno> {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let message = rustix::io::retry_on_intr(|| {
             let mut into = [IoSliceMut::new(buffer)];
-            rustix::net::recvmsg(socket, &mut into, &mut control, RecvFlags::CMSG_CLOEXEC)
+            rustix::net::recvmsg(&socket, &mut into, &mut control, RecvFlags::CMSG_CLOEXEC)
         })?;
         let mut descriptors = usize::from(message.flags.contains(ReturnFlags::CTRUNC));
         for part in control.drain() {

@@ -3,6 +3,7 @@
 //! ```toml
 //! runtime_dir = "/run/ipc"          # where the sockets are
 //! state_dir = "/var/lib/ipc"        # what outlives the daemon
+//! tcp = "127.0.0.1:7100"            # the bus protocol over TCP, on loopback; default: not at all
 //! expose = ["tcp:127.0.0.1:7000=demo.title/title"]
 //! poll_before_park = true           # look for work for up to 50 us before sleeping; costs CPU, saves wake-ups
 //!
@@ -17,11 +18,13 @@
 //! connections_max = 16384
 //! ```
 
+mod loopback;
 mod policy;
 
 use core::fmt;
 use std::fs::File;
 use std::io::Read;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
@@ -29,6 +32,7 @@ use ipc_core::limits::Limits;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, Visitor};
 use serde::ser::{SerializeMap, Serializer};
 use serde::{Deserialize, Serialize};
+use toml::Spanned;
 
 use self::policy::{Remote, WrittenRemote};
 use crate::args::{Args, LogFormat, LogLevel};
@@ -48,6 +52,9 @@ pub(crate) struct Config {
     /// Directory for what outlives the daemon; `None` leaves it to the usual places.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) state_dir: Option<PathBuf>,
+    /// Where the bus protocol is spoken over TCP, an address on loopback.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tcp: Option<SocketAddr>,
     /// Plain TCP ports, as `--expose` takes them.
     pub(crate) expose: Vec<Spec>,
     /// Whether the event loop looks for work for a moment before it sleeps.
@@ -77,6 +84,7 @@ pub(crate) struct Log {
 struct Written {
     runtime_dir: Option<PathBuf>,
     state_dir: Option<PathBuf>,
+    tcp: Option<Spanned<SocketAddr>>,
     expose: Vec<Spec>,
     poll_before_park: bool,
     remote: WrittenRemote,
@@ -90,6 +98,7 @@ impl Default for Written {
         Self {
             runtime_dir: None,
             state_dir: None,
+            tcp: None,
             expose: Vec::new(),
             poll_before_park: true,
             remote: WrittenRemote::default(),
@@ -180,6 +189,7 @@ impl Config {
         Ok(Self {
             runtime_dir: first(&args.runtime_dir, &variables.runtime_dir, written.runtime_dir),
             state_dir: first(&args.state_dir, &variables.state_dir, written.state_dir),
+            tcp: loopback::layer("tcp", args.tcp, written.tcp, place)?,
             expose,
             poll_before_park: written.poll_before_park,
             remote: written.remote.read(place)?,
@@ -356,6 +366,8 @@ mod tests {
             ("[limits]\nconnections_max = -1\n", "daemon.toml:2:19: "),
             ("expose = [\"tcp:127.0.0.1:0=a/b\",\n  \"tcp:127.0.0.1:0=a\"]\n", "daemon.toml:1:10: "),
             ("poll_before_park = 1", "daemon.toml:1:20: "),
+            ("tcp = \"localhost:1\"", "daemon.toml:1:7: "),
+            ("\ntcp = \"0.0.0.0:7100\"", "daemon.toml:2:7: "),
             ("[remote]\nallow = [\"call a/b\",\n  \"own a\"]\n", "daemon.toml:3:3: "),
             ("[remote]\nallow = \"call a/b\"\n", "daemon.toml:2:9: "),
             ("[remote]\ndeny = []\n", "daemon.toml:2:1: "),
@@ -411,7 +423,7 @@ mod tests {
 
     #[test]
     fn what_is_printed_reads_back_the_same() {
-        let text = "runtime_dir = \"/r\"\nexpose = [\"tcp:127.0.0.1:0=a/b\"]\npoll_before_park = false\n\
+        let text = "runtime_dir = \"/r\"\ntcp = \"[::1]:7100\"\nexpose = [\"tcp:127.0.0.1:0=a/b\"]\npoll_before_park = false\n\
                     [remote]\nallow = [\"call a.b/c\", \"subscribe a.>\"]\n\
                     [log]\nformat = \"json\"\n[limits]\nconnections_max = 7\n";
         let config = configured(text).unwrap();

@@ -4,14 +4,15 @@ use core::time::Duration;
 use std::cell::RefCell;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
 
+use ipc_core::transport::{Listener, Stream};
 use rustix::io::Errno;
-use rustix::net::SocketFlags;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use super::readable::{OwnsDescriptor, watch};
+use super::readable::watch;
 
 /// Pause after the system had no resource for another connection.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -22,33 +23,33 @@ const ACCEPT_BUDGET: u32 = 64;
 #[derive(Debug)]
 pub(crate) enum Arrival {
     /// A connection.
-    Connection(OwnedFd),
+    Connection(Stream),
     /// The system has no resource for more connections: descriptors or memory. Those who come wait; the one that could be
     /// accepted all the same is to be told, and closed at once.
-    Exhausted(Errno, Option<OwnedFd>),
+    Exhausted(Errno, Option<Stream>),
 }
 
 /// What came of one attempt to accept.
 enum Attempt {
-    Connection(OwnedFd),
+    Connection(Stream),
     /// Nobody waits.
     Nobody,
     Exhausted(Errno),
 }
 
 /// A listening socket that does not block.
-pub(crate) struct Acceptor<L: OwnsDescriptor> {
-    socket: AsyncFd<L>,
+pub(crate) struct Acceptor {
+    socket: AsyncFd<Rc<Listener>>,
     /// A descriptor kept for the moment when there is no other: it is given up to accept one connection and refuse it.
     spare: RefCell<Option<OwnedFd>>,
 }
 
-impl<L: OwnsDescriptor + AsFd> Acceptor<L> {
-    /// An acceptor over a bound socket that does not block.
+impl Acceptor {
+    /// An acceptor over a socket that does not block.
     ///
     /// # Errors
     /// When the runtime cannot watch it.
-    pub(crate) fn new(socket: L) -> io::Result<Self> {
+    pub(crate) fn new(socket: Rc<Listener>) -> io::Result<Self> {
         let socket = watch(socket, Interest::READABLE)?;
         Ok(Self { socket, spare: RefCell::new(open_spare().ok()) })
     }
@@ -90,14 +91,16 @@ impl<L: OwnsDescriptor + AsFd> Acceptor<L> {
     }
 
     fn attempt(&self) -> Attempt {
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         loop {
-            match rustix::net::accept_with(self.socket.get_ref(), flags) {
+            let error = match self.socket.get_ref().accept_nonblocking() {
                 Ok(socket) => return Attempt::Connection(socket),
-                Err(Errno::AGAIN) => return Attempt::Nobody,
+                Err(error) => error,
+            };
+            match Errno::from_io_error(&error).unwrap_or(Errno::IO) {
+                Errno::AGAIN => return Attempt::Nobody,
                 // That connection failed (it was aborted, or a security module said no); the next one may not.
-                Err(Errno::CONNABORTED | Errno::INTR | Errno::PERM | Errno::PROTO) => {}
-                Err(errno) => return Attempt::Exhausted(errno),
+                Errno::CONNABORTED | Errno::PERM | Errno::PROTO => {}
+                errno => return Attempt::Exhausted(errno),
             }
         }
     }
@@ -116,7 +119,7 @@ impl<L: OwnsDescriptor + AsFd> Acceptor<L> {
     }
 
     /// The next connection that waits already.
-    pub(crate) fn next_waiting(&self) -> Option<OwnedFd> {
+    pub(crate) fn next_waiting(&self) -> Option<Stream> {
         match self.attempt() {
             Attempt::Connection(socket) => Some(socket),
             Attempt::Nobody | Attempt::Exhausted(_) => None,

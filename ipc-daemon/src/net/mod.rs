@@ -5,3 +5,12 @@
 
 pub(crate) mod accept;
 pub(crate) mod readable;
+
+use core::fmt;
+
+use ipc_core::identity::Identity;
+
+/// Who comes over the network and has proved nothing, whatever the address.
+pub(crate) fn anonymous(address: &impl fmt::Display) -> Identity {
+    Identity::Remote { principal: "anonymous".to_owned(), address: address.to_string() }
+}

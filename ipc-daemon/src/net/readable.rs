@@ -10,8 +10,7 @@ use tokio::io::unix::AsyncFd;
 /// A type that owns the one descriptor it shows, for as long as it lives.
 pub(crate) trait OwnsDescriptor: AsRawFd {}
 
-impl OwnsDescriptor for std::net::TcpListener {}
-impl OwnsDescriptor for std::os::unix::net::UnixListener {}
+impl OwnsDescriptor for ipc_core::transport::Listener {}
 impl OwnsDescriptor for crate::bus::link::Link {}
 impl OwnsDescriptor for crate::bus::timer::Timer {}
 impl<T: OwnsDescriptor> OwnsDescriptor for Rc<T> {}

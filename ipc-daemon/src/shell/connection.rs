@@ -66,6 +66,8 @@ pub(crate) struct Connection {
     has_input: bool,
     /// Whether a read makes sense before the runtime has said so.
     is_fresh: bool,
+    /// Whether nothing has come yet.
+    is_silent: bool,
     /// Whether the decoder has the limits of a peer that has said hello.
     is_greeted: bool,
     decoder: Decoder,
@@ -84,6 +86,7 @@ impl Connection {
             has_input: true,
             // The hello is often there before the connection is accepted.
             is_fresh: true,
+            is_silent: true,
             is_greeted: false,
             decoder,
         }
@@ -249,9 +252,12 @@ impl Connection {
 
     /// Hands what was read to the broker, frame by frame, as one turn of the bus.
     fn receive(&mut self, input: &[u8]) -> Result<(), End> {
-        let Self { bus, key, decoder, is_greeted, .. } = self;
+        let Self { bus, key, decoder, is_silent, is_greeted, .. } = self;
         let mut rest = input;
         let stranger = bus.turn(|broker, now| {
+            if core::mem::take(is_silent) {
+                broker.handle_first_bytes(*key);
+            }
             loop {
                 let before = rest;
                 match decoder.next(&mut rest) {
@@ -319,7 +325,7 @@ fn read_into(link: &Link, buffer: &mut Vec<u8>, room: usize) -> Result<usize, Er
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::broker::{Broker, Config, Policy};
+    use crate::broker::{Broker, Config, Policy, Transport};
     use crate::bus::timer::Timer;
     use ipc_core::id::Epoch;
     use ipc_core::identity::Identity;
@@ -338,7 +344,7 @@ mod tests {
         let (ours, _theirs) = UnixStream::pair().unwrap();
         let link = Rc::new(Link::new(ours.into(), None));
         let identity = Identity::Local { uid: 0, gid: 0, pid: 1 };
-        let key = bus.connect_socket(identity, Rc::clone(&link)).unwrap();
+        let key = bus.connect_socket(identity, Transport::UnixStream, Rc::clone(&link)).unwrap();
         let future = Connection::new(bus, key, link).run();
         assert!(size_of_val(&future) <= 512, "{} bytes", size_of_val(&future));
     }

@@ -1,17 +1,16 @@
 //! The daemon's life: start, serve, drain, stop.
 
 use core::time::Duration;
-use std::os::unix::net::UnixListener;
 use std::rc::Rc;
 
 use ipc_core::transport::clock;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::runtime::{Builder, LocalOptions};
-use tokio::task::{JoinHandle, spawn_local};
+use tokio::task::spawn_local;
 
+use super::doors::Doors;
 use super::idle::poll_before_park;
-use super::listener::Listener;
 use super::readiness::{Readiness, announce_stopping};
 use super::signals::{Request, Signals};
 use super::startup::{Holdings, fit_to_system};
@@ -44,12 +43,6 @@ pub(crate) fn run(mut config: Config, source: &Source, readiness: Readiness) -> 
     served
 }
 
-/// A listener with its loop.
-struct Door {
-    listener: Rc<Listener>,
-    task: JoinHandle<()>,
-}
-
 async fn serve(
     config: &Config,
     source: &Source,
@@ -58,23 +51,22 @@ async fn serve(
 ) -> Result<(), Failure> {
     let mut signals = Signals::install()?;
     let bus = start_bus(config, holdings)?;
-    let facts =
-        Facts { epoch: holdings.epoch, started: clock::now(), addresses: holdings.listen_addresses() };
+    let facts = Facts { epoch: holdings.epoch, started: clock::now() };
     let bridges = Bridges::new(bus.clone());
     bridges.configure(&config.expose, config.limits.bridges_max)?;
-    admin::start(&bus, facts, Rc::new(bridges.clone()))?;
-    let listeners = std::mem::take(&mut holdings.listeners);
-    let doors: Vec<Door> =
-        listeners.into_iter().map(|socket| open_door(&bus, socket)).collect::<Result<_, _>>()?;
+    let doors = Doors::new(bus.clone());
+    admin::start(&bus, facts, Rc::new(doors.clone()), Rc::new(bridges.clone()))?;
+    doors.open_local(std::mem::take(&mut holdings.listeners))?;
+    doors.apply(doors.prepare(config.tcp)?);
     if config.poll_before_park {
         drop(spawn_local(poll_before_park(bus.clone())));
     }
     readiness.announce();
-    tracing::info!(epoch = %holdings.epoch, address = holdings.shown_addresses(), "ready");
+    tracing::info!(epoch = %holdings.epoch, address = doors.shown_addresses(), "ready");
     while signals.next().await == Request::Reload {
-        reload(&bus, &bridges, source);
+        reload(&bus, &doors, &bridges, source);
     }
-    stop(&bus, &bridges, doors, holdings, &mut signals).await;
+    stop(&bus, &doors, &bridges, holdings, &mut signals).await;
     tracing::info!("stopped");
     Ok(())
 }
@@ -105,18 +97,13 @@ async fn keep_deadlines(bus: Bus, timer: AsyncFd<Rc<Timer>>) {
     }
 }
 
-fn open_door(bus: &Bus, socket: UnixListener) -> Result<Door, Failure> {
-    let listener = Rc::new(Listener::new(bus.clone(), socket)?);
-    let accepting = Rc::clone(&listener);
-    let task = spawn_local(async move { accepting.run().await });
-    Ok(Door { listener, task })
-}
-
 /// Reads the configuration again. A wrong one changes nothing.
-fn reload(bus: &Bus, bridges: &Bridges, source: &Source) {
+fn reload(bus: &Bus, doors: &Doors, bridges: &Bridges, source: &Source) {
     let applied = source.load().and_then(|mut config| {
         fit_to_system(&mut config.limits)?;
+        let tcp = doors.prepare(config.tcp)?;
         bridges.configure(&config.expose, config.limits.bridges_max)?;
+        doors.apply(tcp);
         bus.turn(|broker, _| {
             broker.set_policy(config.policy());
             broker.set_limits(config.limits);
@@ -124,7 +111,9 @@ fn reload(bus: &Bus, bridges: &Bridges, source: &Source) {
         Ok(())
     });
     match applied {
-        Ok(()) => tracing::info!("configuration read again; its limits and exposed ports hold from here on"),
+        Ok(()) => {
+            tracing::info!("configuration read again; its addresses, policy and limits hold from here on")
+        }
         Err(failure) => {
             tracing::error!(hint = failure.hint, "the old configuration stays: {}", failure.message);
         }
@@ -132,17 +121,11 @@ fn reload(bus: &Bus, bridges: &Bridges, source: &Source) {
 }
 
 /// Drains and stops: at most the drain timeout, at once when asked a second time.
-async fn stop(
-    bus: &Bus,
-    bridges: &Bridges,
-    doors: Vec<Door>,
-    holdings: &mut Holdings,
-    signals: &mut Signals,
-) {
+async fn stop(bus: &Bus, doors: &Doors, bridges: &Bridges, holdings: &mut Holdings, signals: &mut Signals) {
     tracing::debug!("stopping");
     announce_stopping();
     let is_ours = holdings.unpublish();
-    close_doors(doors, is_ours);
+    doors.close(is_ours);
     bridges.begin_drain();
     let timeout = bus.look(|broker| broker.limits().drain_timeout_ms);
     bus.turn(|broker, _| broker.begin_drain());
@@ -154,17 +137,6 @@ async fn stop(
             bridges.deserted().await;
         };
         first(deserted, signals.stop(), FAREWELL_TIMEOUT).await;
-    }
-}
-
-/// Whoever has found the socket already and waits to be accepted is told that the daemon stops. A socket that was
-/// handed over stays open elsewhere, for the daemon's successor: those who wait there are left to it.
-fn close_doors(doors: Vec<Door>, is_ours: bool) {
-    for door in doors {
-        door.task.abort();
-        if is_ours {
-            door.listener.turn_away();
-        }
     }
 }
 

@@ -1,53 +1,82 @@
 //! Accepting connections: who it is, whether they may, and a task for each that may.
 
-use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixListener;
+use std::io;
 use std::rc::Rc;
 
 use ipc_core::identity::Identity;
-use ipc_core::transport::{clock, unix};
+use ipc_core::transport::{Listener as Socket, Socket as _, Stream, clock, unix};
 use ipc_core::{Error, ErrorCode};
 use rustix::io::Errno;
 use rustix::net::SendFlags;
 
 use super::connection::Connection;
-use crate::broker::refusal_frame;
+use crate::broker::{Side, Transport, refusal_frame};
 use crate::bus::link::Link;
 use crate::bus::reaper::Reaper;
 use crate::bus::{Bus, Tally, access_denied};
 use crate::failure::Failure;
 use crate::logging::rate::RateLimit;
 use crate::net::accept::{Acceptor, Arrival};
+use crate::net::anonymous;
 
 /// Connections told that the daemon stops before it does: as many as can have been waiting.
 const BACKLOG_MAX: u32 = 8192;
 
+/// Whom a listening socket lets in, and how it knows them.
+enum Entrance {
+    /// Processes of this machine, whose user the kernel names.
+    Local {
+        /// Who may connect beside root.
+        owner: u32,
+        /// Where the kernel does not keep descriptors out.
+        reaper: Option<Reaper>,
+    },
+    /// The network, which proves nothing.
+    Network,
+}
+
 /// A listening socket and the loop that accepts from it.
 pub(crate) struct Listener {
     bus: Bus,
-    acceptor: Acceptor<UnixListener>,
-    /// Who may connect beside root.
-    owner: u32,
-    /// Where the kernel does not keep descriptors out.
-    reaper: Option<Reaper>,
+    socket: Rc<Socket>,
+    acceptor: Acceptor,
+    entrance: Entrance,
     log: RateLimit,
 }
 
 impl Listener {
-    /// A listener over a bound socket that does not block.
+    /// A listener over a bound `AF_UNIX` socket that does not block.
     ///
     /// # Errors
     /// 74 when the runtime cannot watch it.
-    pub(crate) fn new(bus: Bus, socket: UnixListener) -> Result<Self, Failure> {
+    pub(crate) fn local(bus: Bus, socket: Socket) -> Result<Self, Failure> {
         let reaper = if unix::refuse_descriptors(&socket)? {
             None
         } else {
             Some(Reaper::start().map_err(|error| Failure::io("start a thread", error))?)
         };
-        let acceptor =
-            Acceptor::new(socket).map_err(|error| Failure::io("watch the listening socket", error))?;
         let owner = rustix::process::geteuid().as_raw();
-        Ok(Self { bus, acceptor, owner, reaper, log: RateLimit::new(clock::now()) })
+        Self::new(bus, socket, Entrance::Local { owner, reaper })
+            .map_err(|error| Failure::io("watch the listening socket", error))
+    }
+
+    /// A listener over a bound TCP socket that does not block.
+    ///
+    /// # Errors
+    /// When the runtime cannot watch it.
+    pub(crate) fn network(bus: Bus, socket: Socket) -> io::Result<Self> {
+        Self::new(bus, socket, Entrance::Network)
+    }
+
+    fn new(bus: Bus, socket: Socket, entrance: Entrance) -> io::Result<Self> {
+        let socket = Rc::new(socket);
+        let acceptor = Acceptor::new(Rc::clone(&socket))?;
+        Ok(Self { bus, socket, acceptor, entrance, log: RateLimit::new(clock::now()) })
+    }
+
+    /// The socket that it accepts from.
+    pub(crate) fn socket(&self) -> &Rc<Socket> {
+        &self.socket
     }
 
     /// Accepts for as long as the daemon runs. Cancel safe.
@@ -56,21 +85,28 @@ impl Listener {
             Arrival::Connection(socket) => self.welcome(socket),
             Arrival::Exhausted(errno, refused) => self.exhausted(errno, refused),
         };
-        self.acceptor.run(async || self.bus.has_greeting_room().await, handle).await;
+        let side = match &self.entrance {
+            Entrance::Local { .. } => Side::Local,
+            Entrance::Network => Side::Remote,
+        };
+        self.acceptor.run(async || self.bus.has_greeting_room(side).await, handle).await;
     }
 
     /// Even a connection that is refused may hold descriptors that must not be closed here.
-    fn link(&self, socket: OwnedFd) -> Link {
-        Link::new(socket, self.reaper.clone())
+    fn link(&self, socket: Stream) -> Link {
+        let reaper = match &self.entrance {
+            Entrance::Local { reaper, .. } => reaper.clone(),
+            Entrance::Network => None,
+        };
+        Link::new(socket, reaper)
     }
 
     /// Lets a connection in, or tells it why not.
-    fn welcome(&self, socket: OwnedFd) {
+    fn welcome(&self, socket: Stream) {
         let link = Rc::new(self.link(socket));
-        let admitted = unix::peer_credentials(link.socket()).and_then(|identity| {
-            self.check_access(&identity)?;
-            self.bus.connect_socket(identity, Rc::clone(&link))
-        });
+        let admitted = self
+            .identify(link.socket())
+            .and_then(|(identity, transport)| self.bus.connect_socket(identity, transport, Rc::clone(&link)));
         match admitted {
             Ok(key) => {
                 // The task ends with its connection; nobody waits for it.
@@ -83,12 +119,20 @@ impl Listener {
         }
     }
 
-    fn check_access(&self, identity: &Identity) -> Result<(), Error> {
-        if is_admitted(identity, self.owner) {
-            return Ok(());
+    /// Who it is, if they may come in at all.
+    fn identify(&self, socket: &Stream) -> Result<(Identity, Transport), Error> {
+        let Entrance::Local { owner, .. } = &self.entrance else {
+            let address = socket.peer_address().map_err(|error| {
+                Error::new(ErrorCode::Io, format!("a network client was gone before it was let in: {error}"))
+            })?;
+            return Ok((anonymous(&address), Transport::Tcp));
+        };
+        let identity = unix::peer_credentials(socket)?;
+        if is_admitted(&identity, *owner) {
+            return Ok((identity, Transport::UnixStream));
         }
         Tally::add(&self.bus.tally().refused_access);
-        Err(access_denied(identity))
+        Err(access_denied(&identity))
     }
 
     fn log_refusal(&self, error: &Error) {
@@ -97,7 +141,7 @@ impl Listener {
         }
     }
 
-    fn exhausted(&self, errno: Errno, refused: Option<OwnedFd>) {
+    fn exhausted(&self, errno: Errno, refused: Option<Stream>) {
         Tally::add(&self.bus.tally().accept_pauses);
         let mut error = Error::new(ErrorCode::QuotaExceeded, format!("the daemon cannot accept: {errno}"))
             .with_hint("try again; raise the limit of open files of the daemon (RLIMIT_NOFILE)");

@@ -2,10 +2,12 @@
 //!
 //! - [`event_loop`]: the daemon's life, from start to stop;
 //! - [`startup`], [`readiness`], [`signals`]: what an operator or a service manager sees of it;
+//! - [`doors`]: what clients connect to, opened and closed while the daemon runs;
 //! - [`listener`], [`connection`]: sockets, from accept to close; [`greeting`]: strangers among them;
 //! - [`idle`]: looking for work for a moment before sleeping;
 
 mod connection;
+mod doors;
 mod event_loop;
 mod greeting;
 mod idle;

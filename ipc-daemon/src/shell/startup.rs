@@ -2,17 +2,14 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
 
 use ipc_core::id::Epoch;
 use ipc_core::limits::Limits;
 use ipc_core::transport::listener::{LockFile, SocketAccess, SocketFile, bind_listener, lock_file};
 use ipc_core::transport::{
-    Environment, RUNTIME_LOCK_NAME, STATE_LOCK_NAME, STREAM_SOCKET_NAME, process, runtime_dir,
+    Environment, Listener, RUNTIME_LOCK_NAME, STATE_LOCK_NAME, STREAM_SOCKET_NAME, process, runtime_dir,
 };
 
-use crate::admin::ListenAddress;
 use crate::config::Config;
 use crate::failure::Failure;
 
@@ -22,11 +19,9 @@ const CONNECTIONS_SHARE_PERCENT: u64 = 80;
 /// What the daemon holds while it runs.
 pub(crate) struct Holdings {
     /// The listening sockets, bound here or handed over.
-    pub(crate) listeners: Vec<UnixListener>,
+    pub(crate) listeners: Vec<Listener>,
     /// The name of the socket that was bound here.
     socket_file: Option<SocketFile>,
-    /// Where clients connect, for people and for `status`.
-    addresses: Vec<PathBuf>,
     /// This life of the daemon.
     pub(crate) epoch: Epoch,
     /// Held until the process ends.
@@ -52,12 +47,8 @@ impl Holdings {
         } else {
             (handed_over, None)
         };
-        let addresses = match &socket_file {
-            Some(file) => vec![file.path().to_owned()],
-            None => listeners.iter().filter_map(path_of).collect(),
-        };
         let epoch = draw_epoch()?;
-        Ok(Self { listeners, socket_file, addresses, epoch, _locks: [runtime_lock, state_lock] })
+        Ok(Self { listeners, socket_file, epoch, _locks: [runtime_lock, state_lock] })
     }
 
     /// Removes the name of the socket, so that nobody finds it any more. Says whether the listening sockets are the
@@ -72,22 +63,6 @@ impl Holdings {
             None => false,
         }
     }
-
-    /// Where clients connect, for `status`.
-    pub(crate) fn listen_addresses(&self) -> Vec<ListenAddress> {
-        let shown = self.addresses.iter().map(|path| path.display().to_string());
-        shown.map(|address| ListenAddress { kind: "unix_stream", address }).collect()
-    }
-
-    /// Where clients connect, for people.
-    pub(crate) fn shown_addresses(&self) -> String {
-        let addresses = self.addresses.iter().map(|path| format!("unix:{}", path.display()));
-        addresses.collect::<Vec<_>>().join(" ")
-    }
-}
-
-fn path_of(listener: &UnixListener) -> Option<PathBuf> {
-    listener.local_addr().ok()?.as_pathname().map(PathBuf::from)
 }
 
 /// Draws the number of this life at random: a client must see a restart whatever the clock says.

@@ -7,6 +7,7 @@ mod command;
 mod demo;
 mod events;
 mod inspect;
+mod network;
 mod output;
 mod serving;
 mod unreachable;

@@ -9,4 +9,5 @@ mod payloads;
 mod python_client;
 mod shutdown;
 mod strangers;
+mod tcp;
 mod title;

@@ -12,7 +12,7 @@ use ipc_core::wire::message::{
     Unsubscribe, UnwatchNames, WatchNames, Welcome,
 };
 use ipc_core::wire::{Flags, Header, Kind, PREAMBLE};
-use ipc_daemon::broker::{Access, Transport, refusal_frame};
+use ipc_daemon::broker::{Access, Side, Transport, refusal_frame};
 use ipc_tests::memory_bus::{MemoryBus, Received};
 use ipc_tests::raw::{frame, greeting};
 
@@ -355,6 +355,40 @@ fn silence_is_closed_and_newcomers_are_told_why_they_may_not_come_in() {
     bus.broker.begin_drain();
     let refused = bus.broker.connect(bus.now, again, Transport::UnixStream, Access::Granted).unwrap_err();
     assert_eq!(refused.code, ErrorCode::ShuttingDown);
+}
+
+/// The network has less time: little for the first byte, and little from then on for the whole hello.
+#[test]
+fn a_connection_over_tcp_has_its_own_times_and_its_own_room() {
+    let limits = Limits { tcp_connections_max: 2, unauthenticated_per_uid_max: 2, ..Limits::default() };
+    let (first, hello) =
+        (u64::from(limits.tcp_first_byte_timeout_ms), u64::from(limits.tcp_hello_timeout_ms));
+    let mut bus = MemoryBus::new(limits);
+    let anonymous = || Identity::Remote { principal: "anonymous".into(), address: "127.0.0.1:1".into() };
+    let silent = bus.connect_as(anonymous());
+    assert!(bus.broker.has_greeting_room(Side::Remote));
+    let slow = bus.connect_as(anonymous());
+    assert!(!bus.broker.has_greeting_room(Side::Remote) && bus.broker.has_greeting_room(Side::Local));
+    let refused = bus.broker.connect(bus.now, anonymous(), Transport::Tcp, Access::Granted).unwrap_err();
+    assert_eq!(refused.detail.unwrap().resource.as_deref(), Some("tcp_connections_max"));
+    let key = bus.client(slow).key();
+    bus.broker.handle_first_bytes(key);
+    bus.wait(Duration::from_millis(first - 1));
+    assert!(!bus.client(silent).is_closed);
+    bus.wait(Duration::from_millis(1));
+    assert!(bus.client(silent).is_closed && !bus.client(slow).is_closed);
+    bus.broker.handle_first_bytes(key);
+    bus.wait(Duration::from_millis(hello - first - 1));
+    assert!(!bus.client(slow).is_closed);
+    bus.wait(Duration::from_millis(1));
+    assert!(bus.client(slow).is_closed, "counted from when it was accepted");
+    for client in [silent, slow] {
+        let key = bus.client(client).key();
+        bus.broker.disconnect(key);
+    }
+    for _ in 0..2 {
+        bus.connect_as(anonymous());
+    }
 }
 
 /// The envelope of a call comes from another client; the daemon passes it on whatever it holds.

@@ -43,6 +43,11 @@ impl Stream {
         Ok(Self::from(new_socket(family, SocketFlags::CLOEXEC)?))
     }
 
+    /// The same in non-blocking mode.
+    pub(in crate::transport) fn unconnected_nonblocking(family: Family) -> Result<Self, Errno> {
+        Ok(Self::from(new_socket(family, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?))
+    }
+
     /// Two streams that are connected to each other, in blocking mode (socketpair(2)).
     ///
     /// # Errors
@@ -83,13 +88,14 @@ impl Stream {
     /// number of connect(2). In non-blocking mode that is `EINPROGRESS` as a rule: when the socket has room to write,
     /// [`take_error`](Socket::take_error) has the outcome.
     pub fn connect_ex(&mut self, address: &SocketAddress) -> i32 {
-        match connect_once(self.as_fd(), address) {
-            Ok(reach) => {
-                self.note_peer(address, &reach);
-                0
-            }
-            Err(errno) => errno.raw_os_error(),
-        }
+        self.connect_now(address).map_or_else(Errno::raw_os_error, |()| 0)
+    }
+
+    /// The same with the code as an error.
+    pub(in crate::transport) fn connect_now(&mut self, address: &SocketAddress) -> Result<(), Errno> {
+        let reach = connect_once(self.as_fd(), address)?;
+        self.note_peer(address, &reach);
+        Ok(())
     }
 
     fn note_peer(&mut self, address: &SocketAddress, reach: &Reach) {
@@ -206,8 +212,8 @@ impl Stream {
     }
 }
 
-fn new_socket(family: Family, flags: SocketFlags) -> io::Result<OwnedFd> {
-    Ok(rustix::net::socket_with(family.to_kernel(), SocketType::STREAM, flags, None)?)
+fn new_socket(family: Family, flags: SocketFlags) -> Result<OwnedFd, Errno> {
+    rustix::net::socket_with(family.to_kernel(), SocketType::STREAM, flags, None)
 }
 
 impl Socket for Stream {
@@ -266,6 +272,18 @@ impl Write for Stream {
 impl From<OwnedFd> for Stream {
     fn from(fd: OwnedFd) -> Self {
         Self { fd, names: LongNames::default() }
+    }
+}
+
+impl From<std::os::unix::net::UnixStream> for Stream {
+    fn from(stream: std::os::unix::net::UnixStream) -> Self {
+        Self::from(OwnedFd::from(stream))
+    }
+}
+
+impl From<std::net::TcpStream> for Stream {
+    fn from(stream: std::net::TcpStream) -> Self {
+        Self::from(OwnedFd::from(stream))
     }
 }
 

@@ -10,6 +10,7 @@ use ipc_core::ErrorCode;
 use ipc_core::id::Handle;
 use ipc_core::identity::Peer as PeerIdentity;
 use ipc_core::name::ServiceName;
+use ipc_core::time::Instant;
 
 use super::event::{Access, Transport};
 use super::keys::{AccountKey, DeadlineKey, ServiceKey, SubscriptionKey, TopicKey};
@@ -61,6 +62,7 @@ pub(super) struct Peer {
     pub(super) phase: Phase,
     /// What the client calls itself.
     pub(super) program: String,
+    pub(super) accepted_at: Instant,
     pub(super) hello_deadline: Option<DeadlineKey>,
     pub(super) outbound: Outbound,
     /// Whether an output for it is waiting to be polled.
@@ -82,6 +84,7 @@ impl Peer {
         transport: Transport,
         access: Access,
         account: AccountKey,
+        accepted_at: Instant,
         hello_deadline: DeadlineKey,
     ) -> Self {
         Self {
@@ -91,6 +94,7 @@ impl Peer {
             account,
             phase: Phase::Greeting,
             program: String::new(),
+            accepted_at,
             hello_deadline: Some(hello_deadline),
             outbound: Outbound::default(),
             is_touched: false,

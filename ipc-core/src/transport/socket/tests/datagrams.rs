@@ -1,14 +1,10 @@
 //! Datagrams: whole, truncated, empty, too long.
 
-use std::io::{BufRead, ErrorKind, IoSlice, Read, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::PathBuf;
-use std::time::Duration;
+use std::io::ErrorKind;
 
 use nix::libc;
 
 use super::*;
-use crate::transport::socket::option::*;
 
 #[test]
 fn datagrams_of_every_family_are_whole() {

@@ -1,8 +1,7 @@
 //! What sockets can be asked and told.
 
-use std::io::{BufRead, ErrorKind, IoSlice, Read, Write};
+use std::io::{ErrorKind, IoSlice, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::PathBuf;
 use std::time::Duration;
 
 use nix::libc;

@@ -1,7 +1,6 @@
 //! Connections: bytes, halves, partial sends, errors of connect.
 
 use std::io::{BufRead, ErrorKind, IoSlice, Read, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::Duration;
 
