@@ -1,4 +1,11 @@
-//! The broker against the reference model, in simulated worlds and in single scenes.
+//! The broker by itself, without a socket: in scenes that read as a story (`calls`, `names`, `events`, `endings`), at its
+//! limits, and in random worlds against a reference model whose own judgement is tested too.
 
+mod bus;
+mod calls;
+mod endings;
+mod events;
+mod limits;
+mod names;
 mod policy;
 mod simulated;
