@@ -1,5 +1,7 @@
 //! A daemon that stops: what becomes of those who are connected, and of those who come too late.
 
+use std::time::{Duration, Instant};
+
 use ipc_core::ErrorCode;
 use ipc_core::wire::{Header, Kind};
 use ipc_tests::daemon::{Daemon, Options, Signal};
@@ -52,4 +54,22 @@ fn a_second_signal_ends_the_drain_at_once() {
     daemon.signal(Signal::INT);
     assert_eq!(daemon.wait().status.code(), Some(0));
     assert_eq!(caller.receive().unwrap().error().unwrap().code, ErrorCode::ShuttingDown);
+}
+
+/// `drain_timeout_ms`: no open call is given up before, and none is waited for after it.
+#[test]
+fn a_drain_lasts_as_long_as_it_may_and_no_longer() {
+    for limit in [0, 300] {
+        let config = format!("[limits]\ndrain_timeout_ms = {limit}\n");
+        let mut daemon = Daemon::start_with(&Options::with_config(config));
+        let (_service, mut caller) = open_call(&daemon.socket());
+        let started = Instant::now();
+        daemon.signal(Signal::TERM);
+        assert_eq!(caller.receive().unwrap().error().unwrap().code, ErrorCode::ShuttingDown);
+        let taken = started.elapsed();
+        assert!(taken >= Duration::from_millis(limit), "{taken:?} instead of {limit} ms");
+        // Five seconds is what it would be without the setting.
+        assert!(taken < Duration::from_secs(4), "{taken:?} instead of {limit} ms");
+        assert_eq!(daemon.wait().status.code(), Some(0));
+    }
 }
