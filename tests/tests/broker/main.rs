@@ -3,6 +3,7 @@
 
 mod bus;
 mod calls;
+mod checker;
 mod endings;
 mod events;
 mod limits;
