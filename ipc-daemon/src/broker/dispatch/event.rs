@@ -85,24 +85,55 @@ impl Broker {
         frame: &Frame<'_>,
         shared: &mut Option<(bytes::Bytes, bytes::Bytes)>,
     ) {
-        if !matched.is_announced {
-            matched.is_announced = true;
-            self.announce_topic(matched.peer, topic);
-        }
-        header.sender = self.announce_peer(matched.peer, publisher);
-        header.correlation = matched.id;
-        let limits = &self.config.limits;
         let rule = EventRule {
             subscription: matched.id,
             events_max: matched.events_max as usize,
             bytes_max: matched.bytes_max as usize,
-            queue_max_bytes: limits.queue_per_connection_max_bytes as usize,
+            queue_max_bytes: self.config.limits.queue_per_connection_max_bytes as usize,
         };
+        if !self.announce_event(publisher, topic, matched, &rule, header.frame_bytes()) {
+            return;
+        }
+        header.sender = publisher.slot();
+        header.correlation = matched.id;
         let Some(state) = self.peers.get_mut(matched.peer) else { return };
         let before = state.outbound.queued_bytes();
         state.outbound.push_event(&mut self.pool, &rule, &header, (frame.envelope, &frame.body), shared);
         self.quota.requeue(state.account, before, state.outbound.queued_bytes());
         self.touch(matched.peer);
+    }
+
+    /// Makes the topic and the publisher of an event known to its subscriber. `false` when there is no room for that and
+    /// for an event of `length` bytes: what is said of topics and publishers is bounded with the events.
+    fn announce_event(
+        &mut self,
+        publisher: PeerKey,
+        topic: TopicKey,
+        matched: &mut Match,
+        rule: &EventRule,
+        length: usize,
+    ) -> bool {
+        let Some(state) = self.peers.get(matched.peer) else { return false };
+        let knows_publisher = state.known.knows(publisher);
+        if matched.is_announced && knows_publisher {
+            return true;
+        }
+        let of_topic = if matched.is_announced { 0 } else { self.topic_announcement_bytes(topic) };
+        let of_peer = if knows_publisher { 0 } else { self.peer_announcement_bytes(publisher) };
+        let Some(state) = self.peers.get_mut(matched.peer) else { return false };
+        let before = state.outbound.queued_bytes();
+        let has_room = state.outbound.make_room(rule, of_topic + of_peer + length);
+        self.quota.requeue(state.account, before, state.outbound.queued_bytes());
+        if !has_room {
+            self.touch(matched.peer);
+            return false;
+        }
+        if !matched.is_announced {
+            matched.is_announced = true;
+            self.announce_topic(matched.peer, topic);
+        }
+        self.announce_peer(matched.peer, publisher);
+        true
     }
 
     pub(super) fn subscribe(&mut self, peer: PeerKey, frame: &Frame<'_>) -> Outcome {

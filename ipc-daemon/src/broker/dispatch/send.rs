@@ -1,5 +1,6 @@
 //! Frames on their way to a peer: announced, charged, and flushed once in a batch.
 
+use ipc_core::identity::Identity;
 use ipc_core::time::Instant;
 use ipc_core::wire::codec::{self, Wire};
 use ipc_core::wire::message::{Close, ErrorBody, Forget, ForgetWhat, PeerInfo, TopicInfo};
@@ -13,6 +14,14 @@ use crate::broker::{Broker, Stage, shutting_down};
 
 /// How far the answers to a connection's own requests may go past its mark before it is closed, in bytes.
 const ANSWERS_SLACK_BYTES: usize = 1 << 20;
+
+/// The envelope of a `forget`.
+const FORGET_BYTES: usize = 1;
+/// The length of a text of at most 64 KiB.
+const TEXT_LENGTH_BYTES: usize = 3;
+/// The numbers of a `peer_announced` in their longest form: the peer's, the choice of identity, and either three ids or the
+/// lengths of two texts.
+const PEER_NUMBERS_BYTES: usize = 9 + 1 + 3 * 5;
 
 impl Broker {
     /// Queues a frame without asking whether there is room. For answers and announcements.
@@ -146,6 +155,20 @@ impl Broker {
             }
         }
         sender.slot()
+    }
+
+    /// How many bytes announcing a peer takes at most, and forgetting another one for it.
+    pub(in crate::broker) fn peer_announcement_bytes(&self, peer: PeerKey) -> usize {
+        let text = match self.peers.get(peer).map(|peer| &peer.who.identity) {
+            Some(Identity::Remote { principal, address }) => principal.len() + address.len(),
+            Some(Identity::Local { .. }) | None => 0,
+        };
+        2 * HEADER_BYTES + FORGET_BYTES + PEER_NUMBERS_BYTES + text
+    }
+
+    /// How many bytes announcing a topic takes at most.
+    pub(in crate::broker) fn topic_announcement_bytes(&self, topic: TopicKey) -> usize {
+        HEADER_BYTES + TEXT_LENGTH_BYTES + self.topics.get(topic).map_or(0, |topic| topic.name.as_str().len())
     }
 
     /// Makes a topic known to `to`.

@@ -139,6 +139,32 @@ impl Backlog {
         stream.live_bytes += length;
     }
 
+    /// Drops the oldest events of a subscription until `length` more bytes stay within `mark`. `false` when they do not
+    /// although none is left.
+    pub(in crate::broker) fn make_room(&mut self, subscription: u64, mark: usize, length: usize) -> bool {
+        while self.bytes + length > mark {
+            if !self.drop_oldest(subscription, mark) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Counts a missing event of a topic that the peer does not know: only the merged record can hold it. The
+    /// subscription has no live event, so that the record may stand behind everything else.
+    pub(in crate::broker) fn miss_unannounced(&mut self, subscription: u64) {
+        let stream = self.streams.entry(subscription).or_default();
+        let index = if stream.gaps.is_empty() {
+            let gap = Gap { from: 0, to: 0, count: 0 };
+            let index = self.link(Item::Gap { subscription, topic: Handle::MERGED, gap });
+            self.streams.entry(subscription).or_default().gaps.insert(Handle::MERGED, index);
+            index
+        } else {
+            self.merge_gaps(subscription)
+        };
+        self.extend_gap(index, 0);
+    }
+
     /// Turns the oldest event of a subscription into part of a gap record. `false` when it has none.
     fn drop_oldest(&mut self, subscription: u64, mark: usize) -> bool {
         let Some(stream) = self.streams.get_mut(&subscription) else { return false };

@@ -24,6 +24,11 @@ pub(in crate::broker) enum Announce {
 }
 
 impl Known {
+    /// Whether `sender` can be used as a sender without being announced.
+    pub(in crate::broker) fn knows(&self, sender: PeerKey) -> bool {
+        self.last == Some(sender) || self.announced.get(&sender.slot()) == Some(&sender.generation())
+    }
+
     /// Notes that `sender` is about to be used as a sender.
     pub(in crate::broker) fn note(&mut self, sender: PeerKey, max: usize) -> Announce {
         if self.last == Some(sender) {
@@ -58,10 +63,12 @@ mod tests {
             assert_eq!(known.note(peers[at], 3), Announce::Yes { forget }, "{at}");
             assert_eq!(known.note(peers[at], 3), Announce::No);
         }
+        assert_eq!([0, 1, 2, 3].map(|at| known.knows(peers[at])), [false, true, true, true]);
         assert_eq!(known.note(peers[0], 3), Announce::Yes { forget: Some(peers[1].slot()) });
         keys.remove(peers[0]);
         let again = keys.insert(());
         assert_eq!(again.slot(), peers[0].slot());
+        assert!(!known.knows(again), "the number of one who has gone");
         assert_eq!(known.note(again, 3), Announce::Yes { forget: None });
     }
 }

@@ -138,6 +138,21 @@ impl Outbound {
         self.backlog.get_or_insert_default().push_event(rule, mark, queued);
     }
 
+    /// Whether `length` bytes of announcements and the event behind them fit; the oldest events of the subscription go for
+    /// them. If they do not fit all the same, the event is counted as missing, and nothing must be announced for it.
+    pub(in crate::broker) fn make_room(&mut self, rule: &EventRule, length: usize) -> bool {
+        if self.fits(length, rule.queue_max_bytes) {
+            return true;
+        }
+        let mark = rule.queue_max_bytes.saturating_sub(self.wire_bytes + self.reserved);
+        let backlog = self.backlog.get_or_insert_default();
+        let has_room = backlog.make_room(rule.subscription, mark, length);
+        if !has_room {
+            backlog.miss_unannounced(rule.subscription);
+        }
+        has_room
+    }
+
     fn write_frame(
         &mut self,
         pool: &mut BufferPool,
