@@ -127,19 +127,22 @@ impl Calls {
         self.by_peer.get(peer)?.outgoing.first().copied()
     }
 
-    /// Some call that waits for `peer`, of one registration if that is given.
-    pub(super) fn any_incoming(&self, peer: PeerKey, registration: Option<u32>) -> Option<CallKey> {
-        let of = self.by_peer.get(peer)?;
-        let wanted = |key: &&CallKey| {
-            registration
-                .is_none_or(|wanted| self.calls.get(**key).is_some_and(|call| call.registration == wanted))
-        };
-        of.incoming.iter().find(wanted).copied()
+    /// Some call that waits for `peer`.
+    pub(super) fn any_incoming(&self, peer: PeerKey) -> Option<CallKey> {
+        self.by_peer.get(peer)?.incoming.first().copied()
     }
 
-    /// Some open call.
-    pub(super) fn any(&self) -> Option<CallKey> {
-        self.calls.keys().next()
+    /// The calls that wait for one registration of `peer`.
+    pub(super) fn incoming_of(&self, peer: PeerKey, registration: u32) -> Vec<CallKey> {
+        let incoming = self.by_peer.get(peer).map(|of| &of.incoming[..]).unwrap_or_default();
+        let is_of =
+            |key: &CallKey| self.calls.get(*key).is_some_and(|call| call.registration == registration);
+        incoming.iter().copied().filter(is_of).collect()
+    }
+
+    /// Every open call.
+    pub(super) fn all(&self) -> Vec<CallKey> {
+        self.calls.keys().collect()
     }
 
     /// Drops the lists of a peer that has no open calls any more.
@@ -173,8 +176,9 @@ mod tests {
                 assert_eq!(calls.incoming(b), 4 - done);
                 assert!(calls.find(a, at as u64).is_none());
             }
-            assert_eq!(calls.any_incoming(b, Some(2)), Some(other));
-            assert_eq!(calls.any_incoming(b, Some(1)), None);
+            assert_eq!((calls.any_incoming(b), calls.incoming_of(b, 2)), (Some(other), vec![other]));
+            assert!(calls.incoming_of(b, 1).is_empty() && calls.incoming_of(a, 2).is_empty());
+            assert_eq!(calls.all(), [other]);
             assert!(calls.remove(keys[0]).is_none());
         }
     }

@@ -51,7 +51,7 @@ impl Broker {
             self.abandon_call(key);
         }
         let gone = self.gone(peer);
-        while let Some(key) = self.calls.any_incoming(peer, None) {
+        while let Some(key) = self.calls.any_incoming(peer) {
             self.counters.services_gone += 1;
             self.fail_call(key, &gone);
         }
@@ -112,9 +112,7 @@ impl Broker {
         let subscriptions = core::mem::take(&mut state.subscriptions);
         state.outbound.release(subscriptions.len() * GAP_BYTES);
         self.quota.change(state.account, |charges| charges.subscriptions -= subscriptions.len() as u32);
-        for key in subscriptions.into_values() {
-            self.topics.unsubscribe(key);
-        }
+        self.topics.unsubscribe(subscriptions.into_values());
     }
 
     fn release_handles(&mut self, peer: PeerKey) {

@@ -17,6 +17,7 @@ mod deadlines;
 mod departure;
 mod dispatch;
 mod event;
+mod filters;
 mod keys;
 mod names;
 mod peer;
@@ -329,7 +330,7 @@ impl Broker {
     /// Answers every open call with `shutting_down` and closes every connection.
     pub fn end_drain(&mut self) {
         self.stage = Stage::Draining;
-        while let Some(key) = self.calls.any() {
+        for key in self.calls.all() {
             self.fail_call(key, &shutting_down());
         }
         let peers: Vec<PeerKey> = self.peers.keys().collect();

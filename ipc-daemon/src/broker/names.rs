@@ -7,6 +7,7 @@ use ipc_core::wire::message::{NameChange, RegisterMode};
 use ipc_core::{Error, ErrorCode, limits::Limits};
 use slotmap::SlotMap;
 
+use super::filters::FilterTree;
 use super::keys::{PeerKey, ServiceKey};
 
 /// A method, as its service describes it.
@@ -73,6 +74,8 @@ pub(super) struct Names {
     services: SlotMap<ServiceKey, Service>,
     by_name: BTreeMap<ServiceName, ServiceKey>,
     watches: BTreeMap<(PeerKey, u64), Filter>,
+    /// The same by the names that they hear about.
+    listening: FilterTree<(PeerKey, u64)>,
 }
 
 impl Names {
@@ -241,18 +244,23 @@ impl Names {
                 });
             }
         }
+        self.listening.insert(filter.as_str(), (peer, id));
         self.watches.insert((peer, id), filter);
         present
     }
 
     pub(super) fn unwatch(&mut self, peer: PeerKey, id: u64) -> bool {
-        self.watches.remove(&(peer, id)).is_some()
+        let Some(filter) = self.watches.remove(&(peer, id)) else { return false };
+        self.listening.remove(filter.as_str(), (peer, id));
+        true
     }
 
-    /// Who hears about `name`.
+    /// Who hears about `name`, in a fixed order.
     pub(super) fn watchers(&self, name: &ServiceName) -> Vec<(PeerKey, u64)> {
-        let heard = self.watches.iter().filter(|(_, filter)| filter.matches(name.as_str()));
-        heard.map(|(key, _)| *key).collect()
+        let mut heard = Vec::new();
+        self.listening.find(name.as_str(), &mut heard);
+        heard.sort_unstable();
+        heard
     }
 
     /// Every name that is held, in order.

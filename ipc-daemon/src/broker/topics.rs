@@ -3,12 +3,13 @@
 //! A topic has a counter while somebody publishes on it or subscribes to it. Who gets its events is worked out when the
 //! first event comes after a change, and kept; what is kept in all is bounded, and dropping it costs only time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ipc_core::name::{Filter, TopicName};
 use ipc_core::{Error, limits::Limits};
 use slotmap::SlotMap;
 
+use super::filters::FilterTree;
 use super::keys::{PeerKey, SubscriptionKey, TopicKey};
 
 /// Most kept matches of all topics; past it all are dropped and worked out anew.
@@ -57,8 +58,10 @@ pub(super) struct Topics {
     topics: SlotMap<TopicKey, Topic>,
     by_name: BTreeMap<TopicName, TopicKey>,
     subscriptions: SlotMap<SubscriptionKey, Subscription>,
-    literal: BTreeMap<String, Vec<SubscriptionKey>>,
-    wildcard: Vec<SubscriptionKey>,
+    /// Subscriptions of exactly one topic, by its name.
+    literal: BTreeMap<String, BTreeSet<SubscriptionKey>>,
+    /// All others.
+    wildcard: FilterTree<SubscriptionKey>,
     /// Topics without publishers and without a subscription of exactly their name, oldest first: they make room.
     idle: BTreeMap<u64, TopicKey>,
     idle_clock: u64,
@@ -148,21 +151,14 @@ impl Topics {
     }
 
     fn matching(&self, name: &TopicName) -> Vec<SubscriptionKey> {
-        let literal = self.literal.get(name.as_str()).into_iter().flatten();
-        let wildcard = self.wildcard.iter().filter(|key| {
-            self.subscriptions
-                .get(**key)
-                .is_some_and(|subscription| subscription.filter.matches(name.as_str()))
-        });
-        literal.chain(wildcard).copied().collect()
+        let mut found: Vec<SubscriptionKey> =
+            self.literal.get(name.as_str()).into_iter().flatten().copied().collect();
+        self.wildcard.find(name.as_str(), &mut found);
+        found
     }
 
     fn is_subscribed(&self, name: &TopicName) -> bool {
-        self.literal.contains_key(name.as_str())
-            || self
-                .wildcard
-                .iter()
-                .any(|key| self.subscriptions.get(*key).is_some_and(|one| one.filter.matches(name.as_str())))
+        self.literal.contains_key(name.as_str()) || self.wildcard.is_matched(name.as_str())
     }
 
     /// Adds a subscription. For a filter without wildcards it gives the last number of that topic, which has a counter
@@ -182,9 +178,12 @@ impl Topics {
         };
         let key = self.subscriptions.insert(subscription);
         self.version += 1;
-        match literal {
-            Some(name) => self.literal.entry(name.as_str().to_owned()).or_default().push(key),
-            None => self.wildcard.push(key),
+        match (literal, self.subscriptions.get(key)) {
+            (Some(name), _) => {
+                self.literal.entry(name.as_str().to_owned()).or_default().insert(key);
+            }
+            (None, Some(subscription)) => self.wildcard.insert(subscription.filter.as_str(), key),
+            (None, None) => {}
         }
         if let Some(topic) = topic {
             self.settle_idle(topic);
@@ -193,28 +192,41 @@ impl Topics {
         Ok((key, sequence))
     }
 
-    /// Removes a subscription, and the topics that only it kept.
-    pub(super) fn unsubscribe(&mut self, key: SubscriptionKey) -> Option<Subscription> {
-        let subscription = self.subscriptions.remove(key)?;
-        self.version += 1;
-        self.wildcard.retain(|other| *other != key);
-        if let Some(keys) = self.literal.get_mut(subscription.filter.as_str()) {
-            keys.retain(|other| *other != key);
-            if keys.is_empty() {
-                self.literal.remove(subscription.filter.as_str());
+    /// Removes subscriptions, and the topics that only they kept. Many at once cost one look at the idle topics.
+    pub(super) fn unsubscribe(&mut self, keys: impl IntoIterator<Item = SubscriptionKey>) {
+        let mut lost_wildcard = false;
+        for key in keys {
+            let Some(subscription) = self.subscriptions.remove(key) else { continue };
+            self.version += 1;
+            let filter = subscription.filter.as_str();
+            if !subscription.filter.is_literal() {
+                // While others have the same filter no topic is without a subscription.
+                lost_wildcard |= !self.wildcard.remove(filter, key);
+                continue;
             }
-        }
-        let unused: Vec<TopicKey> = match self.by_name.get(subscription.filter.as_str()) {
-            Some(topic) => vec![*topic],
-            None => self.idle.values().copied().collect(),
-        };
-        for topic in unused {
-            let matches = |topic: &Topic| subscription.filter.matches(topic.name.as_str());
-            if self.topics.get(topic).is_some_and(matches) {
+            if let Some(keys) = self.literal.get_mut(filter) {
+                keys.remove(&key);
+                if keys.is_empty() {
+                    self.literal.remove(filter);
+                }
+            }
+            if let Some(topic) = self.by_name.get(filter).copied() {
                 self.remove_if_unused(topic);
             }
         }
-        Some(subscription)
+        if lost_wildcard {
+            self.remove_deserted();
+        }
+    }
+
+    /// Removes the topics that nobody publishes on or subscribes to.
+    fn remove_deserted(&mut self) {
+        let is_deserted =
+            |key: &TopicKey| self.topics.get(*key).is_some_and(|topic| !self.is_subscribed(&topic.name));
+        let deserted: Vec<TopicKey> = self.idle.values().copied().filter(is_deserted).collect();
+        for topic in deserted {
+            self.remove(topic);
+        }
     }
 
     fn ensure(&mut self, name: TopicName, limits: &Limits) -> Result<TopicKey, Error> {
@@ -308,7 +320,7 @@ mod tests {
         let (sequence, matches) = topics.publish(again).unwrap();
         assert_eq!((again, sequence, matches.len()), (first, 2, 1));
         topics.release(again);
-        topics.unsubscribe(sub);
+        topics.unsubscribe([sub]);
         assert_eq!(topics.all().count(), 0);
         let later = topics.open(topic("a.b"), &limits).unwrap();
         assert_ne!(later.handle(), first.handle());
@@ -327,9 +339,9 @@ mod tests {
             assert_eq!(topics.publish(key).unwrap().1.len(), count);
         }
         topics.publish(after).unwrap().1[0].is_announced = true;
-        topics.unsubscribe(all);
+        topics.unsubscribe([all]);
         assert!(topics.publish(after).unwrap().1[0].is_announced);
-        topics.unsubscribe(star);
+        topics.unsubscribe([star]);
         assert_eq!(topics.publish(before).unwrap().1.len(), 0);
         for key in [before, after, deep] {
             topics.release(key);

@@ -53,8 +53,8 @@ const PAVED: [&str; 8] = ["client", "service", "blocking", "name", "error", "pay
 const COMPOSERS: [&str; 4] = ["mod", "dispatch", "departure", "snapshot"];
 /// Records and events that are made of several parts, and that every registry may use.
 const SHARED: [&str; 2] = ["event", "peer"];
-/// Words that every registry may use and that are made of nothing.
-const VOCABULARY: &str = "keys";
+/// Words and collections that every registry may use and that are made of nothing.
+const VOCABULARY: [&str; 2] = ["keys", "filters"];
 
 const COMPOSING: &str = "mod, dispatch, departure and snapshot";
 const BROKER: &str = "ipc-daemon/src/broker/";
@@ -134,13 +134,13 @@ fn sibling_registries(tree: &Tree) -> Vec<String> {
             let is_registry = parts.iter().any(|part| part == target)
                 && !SHARED.contains(&target)
                 && !SHARED.contains(&own.as_str())
-                && target != VOCABULARY;
+                && !VOCABULARY.contains(&target);
             if target != own && (is_registry || COMPOSERS.contains(&target)) {
                 let message = format!(
                     "broker/{own} imports `{}` of broker/{target}: parts are put together in {COMPOSING}, what they \
-                     share is in {VOCABULARY}, {}, and what one part owns is in its folder",
+                     share is in {}, and what one part owns is in its folder",
                     path.text(),
-                    SHARED.join(", ")
+                    [&VOCABULARY[..], &SHARED].concat().join(", ")
                 );
                 findings.push(source.at(path.offset, &message));
             }

@@ -203,7 +203,7 @@ impl Broker {
                 state.outbound.release(GAP_BYTES);
                 self.quota.requeue(state.account, before, state.outbound.queued_bytes());
                 self.quota.change(state.account, |charges| charges.subscriptions -= 1);
-                self.topics.unsubscribe(key);
+                self.topics.unsubscribe([key]);
                 Ok(())
             }
             None => {

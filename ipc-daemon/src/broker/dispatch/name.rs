@@ -65,9 +65,12 @@ impl Broker {
         };
         self.quota.change(state.account, |charges| charges.names -= 1);
         let gone = self.gone(peer);
-        while let Some(key) = self.calls.any_incoming(peer, Some(registration)) {
-            self.counters.services_gone += 1;
-            self.fail_call(key, &gone);
+        for key in self.calls.incoming_of(peer, registration) {
+            // The end of one may be the end of its caller, and of all its other calls.
+            if self.calls.get(key).is_some() {
+                self.counters.services_gone += 1;
+                self.fail_call(key, &gone);
+            }
         }
         let changes = self.names.unregister(&name, peer, registration);
         self.done(peer, frame.header.correlation, &());
