@@ -111,7 +111,7 @@ limits! {
     payload_max_bytes: u32 = 16 << 20, PAYLOAD_BEFORE_WELCOME_MAX_BYTES, PAYLOAD_MAX_CEILING_BYTES;
     /// Bytes queued toward one connection; an empty queue takes one frame of any legal size.
     queue_per_connection_max_bytes: u32 = 8 << 20, 4096, 1 << 30;
-    /// Bytes queued toward all connections of one uid.
+    /// Bytes queued toward all connections of one uid; past it each of them still has an equal share of as much.
     queue_per_uid_max_bytes: u32 = 64 << 20, 4096, u32::MAX;
     /// Calls a connection has open at a time.
     pending_calls_per_connection_max: u32 = 1024, 1, 65_536;

@@ -114,8 +114,17 @@ impl Quota {
         }
     }
 
-    pub(super) fn queued_bytes(&self, key: AccountKey) -> usize {
-        self.accounts.get(key).map_or(0, |(_, charges)| charges.queued_bytes)
+    /// How many bytes the queue of one connection, which holds `own`, may hold for its user's sake: what the user's other
+    /// connections leave, and in any case an equal share, so that those who do not read cannot silence those who do.
+    /// While nothing at all is queued, any frame may be.
+    pub(super) fn queue_room(&self, key: AccountKey, own: usize, limits: &Limits) -> usize {
+        let Some((_, charges)) = self.accounts.get(key) else { return 0 };
+        if charges.queued_bytes == 0 {
+            return usize::MAX;
+        }
+        let max = limits.queue_per_uid_max_bytes as usize;
+        let left = max.saturating_sub(charges.queued_bytes.saturating_sub(own));
+        left.max(max / charges.connections.max(1) as usize)
     }
 
     /// Whether every payer of that side may open one more connection that has not said hello yet.

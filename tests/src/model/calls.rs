@@ -149,8 +149,14 @@ impl Model {
     /// Whether a frame of that length fits into the queue of a connection, and into its payer's share.
     pub(super) fn room(&self, to: usize, bytes: u64, before: &Queues) -> Room {
         let Some(connection) = self.connections.get(&to) else { return Room::Yes };
-        let queued = before.queued_of_payer(&super::payer(&connection.identity));
-        let is_over = queued > 0 && queued + bytes > self.limits.queue_per_uid_max_bytes.into();
+        let payer = super::payer(&connection.identity);
+        let queued = before.queued_of_payer(&payer);
+        let max = u64::from(self.limits.queue_per_uid_max_bytes);
+        let of_payer = |one: &&super::Connection| {
+            one.phase != super::Phase::Gone && super::payer(&one.identity) == payer
+        };
+        let share = max / self.connections.values().filter(of_payer).count().max(1) as u64;
+        let is_over = queued > 0 && queued + bytes > max && before.queued(connection.peer) + bytes > share;
         match self.room_of_connection(to, bytes, before) {
             Room::No => Room::No,
             _ if is_over => Room::No,

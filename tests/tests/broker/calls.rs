@@ -1,6 +1,7 @@
 //! Calls, as those who make them and those who serve them see them.
 
 use ipc_core::ErrorCode;
+use ipc_core::limits::Limits;
 
 use crate::bus::{Bus, METHOD};
 
@@ -165,10 +166,35 @@ fn services_call_themselves_and_one_another() {
     }
 }
 
+/// Those who do not read use up what their user may have queued, and still do not silence the user's other services: each
+/// connection has a share.
+#[test]
+fn what_some_leave_unread_does_not_silence_others_of_their_user() {
+    let limits =
+        Limits { queue_per_uid_max_bytes: 8192, queue_per_connection_max_bytes: 4096, ..Limits::default() };
+    let mut bus = Bus::with(limits);
+    let [deaf, deaf_too, shop, guest] = bus.people();
+    for (who, service) in [(deaf, "shop.deaf"), (deaf_too, "shop.deafer"), (shop, "shop.tea")] {
+        bus.serves(who, service);
+    }
+    for (who, service) in [(deaf, "shop.deaf"), (deaf_too, "shop.deafer")] {
+        bus.stops_reading(who);
+        for _ in 0..5 {
+            bus.calls(guest, service, &"x".repeat(800));
+        }
+    }
+    let unread = bus.queued(deaf) + bus.queued(deaf_too);
+    assert!((6000..=8192).contains(&unread), "{unread} bytes");
+    let order = bus.calls(guest, "shop.tea", &"one green ".repeat(150));
+    let received = bus.call_of(shop);
+    bus.replies(shop, &received, "here it is");
+    assert_eq!(bus.outcome(guest, order), Some(Ok("here it is".to_owned())));
+}
+
 /// A service that does not read delays nobody: past its mark a caller is told so at once, and goes on with others.
 #[test]
 fn a_service_that_does_not_read_is_not_waited_for() {
-    let limits = ipc_core::limits::Limits { queue_per_connection_max_bytes: 4096, ..Default::default() };
+    let limits = Limits { queue_per_connection_max_bytes: 4096, ..Limits::default() };
     let mut bus = Bus::with(limits);
     let [deaf, shop, guest] = bus.people();
     bus.serves(deaf, "shop.deaf");

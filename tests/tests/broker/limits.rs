@@ -268,6 +268,40 @@ fn queue_per_uid() {
             }
         }
     }
+    queue_per_uid_of_events();
+}
+
+fn queue_per_uid_of_events() {
+    let most = 20_000;
+    for (over, is_kept) in [(-1, true), (0, true), (1, false)] {
+        let mut bus = Bus::with(Limits { queue_per_uid_max_bytes: most, ..Limits::default() });
+        let [first, second] = bus.people();
+        let publisher = bus.arrives(2000);
+        let [to_first, to_second] = [(first, "a"), (second, "b")].map(|(reader, topic)| {
+            bus.subscribes(reader, topic);
+            let handle = bus.opens(publisher, topic).unwrap();
+            bus.publishes(publisher, handle, "announces the topic");
+            bus.news(reader);
+            bus.stops_reading(reader);
+            handle
+        });
+        bus.publishes(publisher, to_first, &"x".repeat(4000));
+        // Room for one gap record is kept free.
+        let left = left(most, bus.queued(first) + bus.queued(second)) - (HEADER_BYTES + 27);
+        bus.publishes(publisher, to_second, &"x".repeat(left.checked_add_signed(over).unwrap()));
+        bus.reads_again(second);
+        let is_event = matches!(bus.news(second)[..], [News::Event(2, _)]);
+        assert_eq!(is_event, is_kept, "{over}");
+        // What is left by those who do not read is not all there is: a connection that reads has its share.
+        bus.publishes(publisher, to_second, &"x".repeat(9000));
+        assert!(matches!(bus.news(second)[..], [News::Event(3, _)]));
+        if is_kept {
+            bus.publishes(publisher, to_first, &"x".repeat(5900));
+            let large = "x".repeat(12_000);
+            bus.publishes(publisher, to_second, &large);
+            assert!(matches!(bus.news(second)[..], [News::Gap(0, 0, 1)]), "it is told of that at once");
+        }
+    }
 }
 
 fn pending_calls() {

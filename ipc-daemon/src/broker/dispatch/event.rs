@@ -85,13 +85,22 @@ impl Broker {
         frame: &Frame<'_>,
         shared: &mut Option<(bytes::Bytes, bytes::Bytes)>,
     ) {
+        let Some(state) = self.peers.get_mut(matched.peer) else { return };
+        let is_known = matched.is_announced && state.known.knows(publisher);
+        let limits = &self.config.limits;
+        let queued = state.outbound.queued_bytes();
+        let room = self.quota.queue_room(state.account, queued, limits);
         let rule = EventRule {
             subscription: matched.id,
             events_max: matched.events_max as usize,
             bytes_max: matched.bytes_max as usize,
-            queue_max_bytes: self.config.limits.queue_per_connection_max_bytes as usize,
+            queue_max_bytes: room.min(limits.queue_per_connection_max_bytes as usize),
         };
-        if !self.announce_event(publisher, topic, matched, &rule, header.frame_bytes()) {
+        if queued == 0 && header.frame_bytes() > room {
+            self.miss_event(matched.peer, &rule);
+            return;
+        }
+        if !is_known && !self.announce_event(publisher, topic, matched, &rule, header.frame_bytes()) {
             return;
         }
         header.sender = publisher.slot();
@@ -101,6 +110,16 @@ impl Broker {
         state.outbound.push_event(&mut self.pool, &rule, &header, (frame.envelope, &frame.body), shared);
         self.quota.requeue(state.account, before, state.outbound.queued_bytes());
         self.touch(matched.peer);
+    }
+
+    /// Counts an event as missing for a subscriber whose queue is empty, because its user's other connections leave no
+    /// room for it.
+    fn miss_event(&mut self, subscriber: PeerKey, rule: &EventRule) {
+        let Some(state) = self.peers.get_mut(subscriber) else { return };
+        let before = state.outbound.queued_bytes();
+        state.outbound.push_missing(&mut self.pool, rule.subscription);
+        self.quota.requeue(state.account, before, state.outbound.queued_bytes());
+        self.touch(subscriber);
     }
 
     /// Makes the topic and the publisher of an event known to its subscriber. `false` when there is no room for that and
@@ -113,11 +132,8 @@ impl Broker {
         rule: &EventRule,
         length: usize,
     ) -> bool {
-        let Some(state) = self.peers.get(matched.peer) else { return false };
+        let Some(state) = self.peers.get_mut(matched.peer) else { return false };
         let knows_publisher = state.known.knows(publisher);
-        if matched.is_announced && knows_publisher {
-            return true;
-        }
         let of_topic = if matched.is_announced { 0 } else { self.topic_announcement_bytes(topic) };
         let of_peer = if knows_publisher { 0 } else { self.peer_announcement_bytes(publisher) };
         let Some(state) = self.peers.get_mut(matched.peer) else { return false };

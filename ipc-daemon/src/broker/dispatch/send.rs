@@ -125,12 +125,11 @@ impl Broker {
         let full = if !peer.outbound.fits(bytes, per_connection) {
             ("queue_per_connection_max_bytes", per_connection)
         } else {
-            let per_uid = limits.queue_per_uid_max_bytes as usize;
-            let queued = self.quota.queued_bytes(peer.account);
-            if queued == 0 || queued + bytes <= per_uid {
+            let queued = peer.outbound.queued_bytes();
+            if queued + bytes <= self.quota.queue_room(peer.account, queued, limits) {
                 return Ok(());
             }
-            ("queue_per_uid_max_bytes", per_uid)
+            ("queue_per_uid_max_bytes", limits.queue_per_uid_max_bytes as usize)
         };
         let mut error = Error::quota(full.0, full.1 as u64);
         error.message = format!("{} does not read fast enough: {}", peer.who, error.message);

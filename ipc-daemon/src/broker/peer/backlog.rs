@@ -347,7 +347,8 @@ fn charge(item: &Item) -> usize {
     }
 }
 
-fn gap_frame(subscription: u64, topic: Handle, gap: &Gap) -> Queued {
+/// The frame that tells of a gap.
+pub(super) fn gap_frame(subscription: u64, topic: Handle, gap: &Gap) -> Queued {
     let mut envelope = Vec::with_capacity(GAP_BYTES - HEADER_BYTES);
     // Three integers into a vector cannot fail; an empty envelope would still be a frame.
     if codec::encode_into(gap, &mut envelope).is_err() {

@@ -25,8 +25,12 @@ pub(in crate::broker) enum Announce {
 
 impl Known {
     /// Whether `sender` can be used as a sender without being announced.
-    pub(in crate::broker) fn knows(&self, sender: PeerKey) -> bool {
-        self.last == Some(sender) || self.announced.get(&sender.slot()) == Some(&sender.generation())
+    pub(in crate::broker) fn knows(&mut self, sender: PeerKey) -> bool {
+        if self.last != Some(sender) && self.announced.get(&sender.slot()) != Some(&sender.generation()) {
+            return false;
+        }
+        self.last = Some(sender);
+        true
     }
 
     /// Notes that `sender` is about to be used as a sender.

@@ -6,10 +6,12 @@
 //! to owns no buffer.
 
 use bytes::Bytes;
+use ipc_core::id::Handle;
 use ipc_core::time::Instant;
+use ipc_core::wire::message::Gap;
 use ipc_core::wire::{Body, Header};
 
-use super::backlog::{Backlog, EventRule, Queued};
+use super::backlog::{Backlog, EventRule, Queued, gap_frame};
 
 /// Past this many bytes frames go to the backlog although the kernel may take more.
 const WIRE_MAX_BYTES: usize = 512 * 1024;
@@ -151,6 +153,12 @@ impl Outbound {
             backlog.miss_unannounced(rule.subscription);
         }
         has_room
+    }
+
+    /// Tells at once of one missing event of a subscription. Nothing is queued, so no earlier record can count it.
+    pub(in crate::broker) fn push_missing(&mut self, pool: &mut BufferPool, subscription: u64) {
+        let record = gap_frame(subscription, Handle::MERGED, &Gap { from: 0, to: 0, count: 1 });
+        self.write_frame(pool, &record.header, &record.envelope, Body::Borrowed(&[]), None);
     }
 
     fn write_frame(
