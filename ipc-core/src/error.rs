@@ -66,8 +66,8 @@ error_codes! {
     PayloadTooLarge = 10, "payload_too_large", retry: false, exit: 2;
     /// Another connection owns the name.
     NameTaken = 11, "name_taken", retry: true, exit: 75;
-    /// The receiver did not read what was due to it, so this was dropped.
-    SlowConsumer = 12, "slow_consumer", retry: true, exit: 75;
+    /// The receiver did not read what was due to it, so this was dropped; a call whose reply it was has run.
+    SlowConsumer = 12, "slow_consumer", retry: false, exit: 75;
     /// The daemon is stopping and takes no new work.
     ShuttingDown = 13, "shutting_down", retry: true, exit: 69;
     /// The connection was lost after the request was sent; it may have run.

@@ -82,7 +82,7 @@ impl Payload {
     /// `application` when the bytes are not UTF-8.
     pub fn as_text(&self) -> Result<&str, Error> {
         core::str::from_utf8(&self.body).map_err(|error| {
-            Error::new(ErrorCode::Application, format!("the payload is not UTF-8 text: {error}"))
+            Error::new(ErrorCode::InvalidArgument, format!("the payload is not UTF-8 text: {error}"))
                 .with_hint("send it as text, or read its bytes")
         })
     }
@@ -146,6 +146,6 @@ mod tests {
     fn text_is_checked() {
         assert_eq!(Payload::from("grüß").as_text().unwrap(), "grüß");
         let error = Payload::bytes(vec![0xff]).as_text().unwrap_err();
-        assert_eq!(error.code, ErrorCode::Application);
+        assert_eq!(error.code, ErrorCode::InvalidArgument);
     }
 }
