@@ -44,9 +44,14 @@ pub fn run() -> std::process::ExitCode {
     let args = match args::Args::try_parse() {
         Ok(args) => args,
         Err(answer) => {
-            // Help on a closed standard output, or a complaint on a closed standard error: nobody is left to tell.
-            let _ = answer.print();
-            return u8::try_from(answer.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from);
+            return match written(answer.print()) {
+                Err(failure) if !answer.use_stderr() => {
+                    logging::report(&failure);
+                    ExitCode::from(failure.exit.status())
+                }
+                // A complaint that cannot be written is still one.
+                _ => u8::try_from(answer.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from),
+            };
         }
     };
     let exit = match start(args) {
@@ -78,11 +83,16 @@ fn start(args: args::Args) -> Result<(), failure::Failure> {
 
 #[cfg(feature = "shell")]
 fn print(text: &str) -> Result<(), failure::Failure> {
-    use std::io::{ErrorKind, Write};
+    use std::io::Write;
 
-    match std::io::stdout().write_all(text.as_bytes()) {
-        // Whoever closed the pipe has read enough.
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+    written(std::io::stdout().write_all(text.as_bytes()))
+}
+
+/// What has become of the standard output. Whoever closed the pipe has read enough.
+#[cfg(feature = "shell")]
+fn written(outcome: std::io::Result<()>) -> Result<(), failure::Failure> {
+    match outcome {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
             Err(failure::Failure::io("write to the standard output", error))
         }
         _ => Ok(()),

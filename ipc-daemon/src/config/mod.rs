@@ -203,6 +203,17 @@ impl Config {
         Policy::new(self.remote.grants())
     }
 
+    /// The keys that differ from those of a `running` daemon and cannot change while it runs.
+    pub(crate) fn fixed_changes(&self, running: &Config) -> Vec<&'static str> {
+        let keys = [
+            ("runtime_dir", self.runtime_dir != running.runtime_dir),
+            ("state_dir", self.state_dir != running.state_dir),
+            ("poll_before_park", self.poll_before_park != running.poll_before_park),
+            ("log.format", self.log.format != running.log.format),
+        ];
+        keys.into_iter().filter(|(_, is_changed)| *is_changed).map(|(key, _)| key).collect()
+    }
+
     /// The configuration as a file that has the same effect.
     ///
     /// # Errors

@@ -4,10 +4,11 @@ pub(crate) mod rate;
 mod sink;
 
 use std::io::IsTerminal;
+use std::sync::OnceLock;
 
 use tracing_subscriber::filter::LevelFilter;
-use tracing_subscriber::fmt;
 use tracing_subscriber::prelude::*;
+use tracing_subscriber::{Registry, fmt, reload};
 
 use crate::args::{LogFormat, LogLevel};
 use crate::config::Log;
@@ -21,6 +22,9 @@ enum Style {
     Json,
 }
 
+/// Which lines this process writes, to be changed while it runs.
+static LEVEL: OnceLock<reload::Handle<LevelFilter, Registry>> = OnceLock::new();
+
 /// Starts logging. To be called once.
 ///
 /// # Errors
@@ -28,7 +32,8 @@ enum Style {
 pub(crate) fn start(log: Log) -> Result<(), Failure> {
     let sink = Sink::to_standard_error()
         .map_err(|error| Failure::io("start the thread that writes the log", error))?;
-    let level = level_filter(log.level);
+    let (level, handle) = reload::Layer::new(level_filter(log.level));
+    LEVEL.get_or_init(|| handle);
     let lines = fmt::layer().with_writer(sink).with_target(false);
     let registry = tracing_subscriber::registry();
     match style(log.format, std::io::stderr().is_terminal(), std::env::var_os("NO_COLOR").is_some()) {
@@ -36,6 +41,14 @@ pub(crate) fn start(log: Log) -> Result<(), Failure> {
         Style::Json => registry.with(lines.json().flatten_event(true).with_filter(level)).init(),
     }
     Ok(())
+}
+
+/// Writes the lines of another level from here on. Before [`start`] it does nothing.
+pub(crate) fn set_level(level: LogLevel) {
+    if let Some(handle) = LEVEL.get() {
+        // It fails only when the log has ended, and then nothing is written anyway.
+        let _: Result<(), reload::Error> = handle.reload(level_filter(level));
+    }
 }
 
 /// Sees to it that what was logged is written before the process ends.

@@ -21,6 +21,7 @@ use crate::bus::Bus;
 use crate::bus::timer::Timer;
 use crate::config::{Config, Source};
 use crate::failure::Failure;
+use crate::logging;
 use crate::net::readable::watch;
 
 /// Time for the peers to take their last frames before the process ends.
@@ -64,7 +65,7 @@ async fn serve(
     readiness.announce();
     tracing::info!(epoch = %holdings.epoch, address = doors.shown_addresses(), "ready");
     while signals.next().await == Request::Reload {
-        reload(&bus, &doors, &bridges, source);
+        reload(&bus, &doors, &bridges, source, config);
     }
     stop(&bus, &doors, &bridges, holdings, &mut signals).await;
     tracing::info!("stopped");
@@ -97,22 +98,27 @@ async fn keep_deadlines(bus: Bus, timer: AsyncFd<Rc<Timer>>) {
     }
 }
 
-/// Reads the configuration again. A wrong one changes nothing.
-fn reload(bus: &Bus, doors: &Doors, bridges: &Bridges, source: &Source) {
+/// Reads the configuration again. A wrong one changes nothing; what cannot change while the daemon runs is named.
+fn reload(bus: &Bus, doors: &Doors, bridges: &Bridges, source: &Source, running: &Config) {
     let applied = source.load().and_then(|mut config| {
+        let fixed = config.fixed_changes(running);
         fit_to_system(&mut config.limits)?;
         let tcp = doors.prepare(config.tcp)?;
         bridges.configure(&config.expose, config.limits.bridges_max)?;
         doors.apply(tcp);
+        logging::set_level(config.log.level);
         bus.turn(|broker, _| {
             broker.set_policy(config.policy());
             broker.set_limits(config.limits);
         });
-        Ok(())
+        Ok(fixed)
     });
     match applied {
-        Ok(()) => {
-            tracing::info!("configuration read again; its addresses, policy and limits hold from here on")
+        Ok(fixed) => {
+            tracing::info!("configuration read again; it holds from here on");
+            if !fixed.is_empty() {
+                tracing::warn!("changed, but only for the next start: {}", fixed.join(", "));
+            }
         }
         Err(failure) => {
             tracing::error!(hint = failure.hint, "the old configuration stays: {}", failure.message);

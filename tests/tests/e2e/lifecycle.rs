@@ -8,6 +8,7 @@ use ipc_core::wire::Kind;
 use ipc_tests::daemon::{Daemon, Options, PATIENCE, Signal, eventually};
 use ipc_tests::programs::program;
 use ipc_tests::raw::{RawPeer, greeting};
+use ipc_tests::services::ask;
 
 #[test]
 fn a_daemon_becomes_ready_stops_when_asked_and_leaves_no_socket() {
@@ -35,6 +36,20 @@ fn a_second_daemon_exits_75_and_touches_nothing() {
     assert!(ended.stderr.contains(&format!("process {}", first.pid())), "{}", ended.stderr);
     assert_eq!(inode(), before);
     assert_eq!(first.stop().status.code(), Some(0));
+}
+
+#[test]
+fn a_second_daemon_for_the_same_state_exits_75_and_leaves_no_socket() {
+    let state = tempfile::tempdir().unwrap();
+    let options = Options { state_dir: Some(state.path().to_owned()), ..Options::default() };
+    let first = Daemon::start_with(&options);
+    let runtime = tempfile::tempdir().unwrap();
+    let second = Options { runtime_dir: Some(runtime.path().to_owned()), ..options };
+    let ended = Daemon::try_start(&second).unwrap_err();
+    assert_eq!(ended.status.code(), Some(75), "{ended:#?}");
+    assert!(ended.stderr.contains(&state.path().display().to_string()), "{}", ended.stderr);
+    assert!(!runtime.path().join("bus.sock").exists());
+    RawPeer::greeted(&first.socket()).0.ping(1);
 }
 
 #[test]
@@ -100,6 +115,7 @@ fn a_path_that_fits_into_no_socket_address_works() {
     let long = directory.path().join("d".repeat(120));
     let daemon = Daemon::start_with(&Options { runtime_dir: Some(long.clone()), ..Options::default() });
     assert!(daemon.socket().as_os_str().len() > 107);
+    ask(&daemon, "status", "").expect("the library reaches it under its own name");
     // Reached from where its name is short.
     let link = directory.path().join("short");
     std::os::unix::fs::symlink(&long, &link).unwrap();
@@ -136,6 +152,24 @@ fn the_effective_configuration_is_printed_and_checked() {
 }
 
 #[test]
+fn what_cannot_be_written_is_an_io_error_and_what_nobody_reads_is_none() {
+    let daemon = program("ipc-daemon");
+    for argument in ["--help", "--version", "--print-config"] {
+        let run = |redirected: &str| {
+            let script = format!("\"$0\" {argument} {redirected}");
+            let mut command = Command::new("bash");
+            command.args(["-c", &script]).arg(&daemon).env("IPC_CONFIG", "").env("HOME", "/nonexistent");
+            command.env_remove("XDG_CONFIG_HOME").output().unwrap()
+        };
+        let full = run("> /dev/full");
+        assert_eq!(full.status.code(), Some(74), "{argument}: {full:?}");
+        assert!(!full.stderr.is_empty(), "{argument}");
+        let unread = run("| true; exit ${PIPESTATUS[0]}");
+        assert_eq!((unread.status.code(), &unread.stderr[..]), (Some(0), &b""[..]), "{argument}: {unread:?}");
+    }
+}
+
+#[test]
 fn a_reload_applies_limits_and_a_wrong_file_changes_nothing() {
     let daemon = Daemon::start_with(&Options::with_config("[limits]\nconnections_max = 2\n"));
     let is_let_in = |daemon: &Daemon| {
@@ -150,6 +184,27 @@ fn a_reload_applies_limits_and_a_wrong_file_changes_nothing() {
     daemon.reload("[limits]\nconnections_max = nonsense\n");
     let ended = daemon.stop();
     assert_eq!(ended.status.code(), Some(0));
+}
+
+#[test]
+fn a_reload_changes_the_log_and_names_what_waits_for_the_next_start() {
+    let environment = vec![("IPC_LOG".into(), "".into())];
+    let options = Options { environment, ..Options::with_config("[log]\nlevel = \"warn\"\n") };
+    let daemon = Daemon::start_with(&options);
+    assert_eq!(daemon.log(), "", "neither start nor readiness is a warning");
+    daemon.reload("poll_before_park = false\nstate_dir = \"/nonexistent\"\n[log]\nlevel = \"info\"\n");
+    assert!(eventually(|| daemon.log().contains("configuration read again")), "{}", daemon.log());
+    // The directory was given as a flag, which overrides the file before and after.
+    assert!(
+        eventually(|| daemon.log().contains("only for the next start: poll_before_park\n")),
+        "{}",
+        daemon.log()
+    );
+    daemon.reload("poll_before_park = false\n[log]\nlevel = \"warn\"\n");
+    let warnings = || daemon.log().matches("only for the next start").count();
+    assert!(eventually(|| warnings() == 2), "{}", daemon.log());
+    let ended = daemon.stop();
+    assert!(!ended.stderr.contains("stopped"), "that would be level info: {}", ended.stderr);
 }
 
 #[test]
