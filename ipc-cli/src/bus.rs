@@ -58,8 +58,14 @@ pub(crate) fn address(globals: &Globals) -> Result<Address, Error> {
 /// Asks the daemon's own service.
 pub(crate) async fn ask_daemon(globals: &Globals, method: &str, argument: &str) -> Result<Value, Error> {
     let client = connect(globals).await?;
-    let reply = client.call(DAEMON_SERVICE, method, argument).await?;
+    let answer = ask(&client, method, argument).await;
     client.close().await;
+    answer
+}
+
+/// The same over a connection that is there.
+pub(crate) async fn ask(client: &Client, method: &str, argument: &str) -> Result<Value, Error> {
+    let reply = client.call(DAEMON_SERVICE, method, argument).await?;
     serde_json::from_slice(&reply.payload.body).map_err(|error| {
         Error::new(
             ErrorCode::ProtocolViolation,

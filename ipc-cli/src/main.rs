@@ -41,11 +41,17 @@ fn main() -> ExitCode {
 
 /// Help and version are answers; everything else clap reports is a usage error.
 fn refuse(error: &clap::Error, json: bool) -> ExitCode {
+    let status = u8::try_from(error.exit_code()).unwrap_or(2);
     if json && error.use_stderr() {
         Output::before_options(json).error(&error::usage(error));
-    } else {
-        // The reader of the help may have gone: a quiet exit.
-        let _nobody_listens = error.print();
+        return ExitCode::from(status);
     }
-    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+    match error.print().map_err(Failure::from) {
+        Err(Failure::Error(failed)) if !error.use_stderr() => {
+            Output::before_options(json).error(&failed);
+            ExitCode::from(failed.code.exit_status())
+        }
+        // The reader of the help may have gone: a quiet exit. A complaint that cannot be written is still one.
+        _ => ExitCode::from(status),
+    }
 }

@@ -119,7 +119,8 @@ impl Output {
     /// Says that something has begun that goes on, to whoever waits for it. Standard error may be gone: nobody is left to tell.
     pub(crate) fn announce(&self, text: &str) {
         if !self.quiet {
-            let _nobody_listens = writeln!(io::stderr().lock(), "{text}");
+            // In one piece, for others write there too.
+            let _nobody_listens = io::stderr().lock().write_all(format!("{text}\n").as_bytes());
         }
     }
 

@@ -2,10 +2,11 @@
 
 use std::time::Instant;
 
-use ipc_core::Payload;
-use ipc_core::client::CallOptions;
+use ipc_core::client::{CallOptions, Client};
+use ipc_core::{Error, ErrorCode, Payload};
 use serde::Serialize;
 
+use super::rows;
 use crate::args::{CallArgs, Globals, PayloadArgument};
 use crate::bus;
 use crate::error::Failure;
@@ -35,6 +36,7 @@ pub(crate) async fn run(args: CallArgs, globals: &Globals, output: &Output) -> R
     let payload = bus::read_payload(PayloadArgument::new(args.payload, args.kind)).await?;
     let client = bus::connect(globals).await?;
     if args.oneway {
+        check_there(&client, &args.service, &args.method).await?;
         client.call_oneway(&args.service, &args.method, payload).await?;
         client.close().await;
         if output.is_json() {
@@ -60,6 +62,21 @@ pub(crate) async fn run(args: CallArgs, globals: &Globals, output: &Output) -> R
     }
     client.close().await;
     Ok(())
+}
+
+/// A one-way call has no outcome, so what can be known is asked before: whether there is such a method.
+///
+/// Whoever may not ask about services may still call them.
+async fn check_there(client: &Client, service: &str, method: &str) -> Result<(), Failure> {
+    let described = match bus::ask(client, "describe", service).await {
+        Ok(described) => described,
+        Err(error) if error.code == ErrorCode::PermissionDenied => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    if rows::items(&described, "methods").iter().any(|known| rows::text(known, "name") == method) {
+        return Ok(());
+    }
+    Err(Error::new(ErrorCode::NoSuchMethod, format!("{service} has no method {method}")).into())
 }
 
 /// The bytes as they are. On a terminal the prompt still belongs on a line of its own, which is talk and not data.

@@ -1,9 +1,11 @@
 //! `call`: what a caller gets and how it learns of failures.
 
 use ipc_tests::daemon::Daemon;
+use ipc_tests::services::RawService;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
-use crate::command::{Running, at, run, run_at, run_with_input, wait_until};
+use crate::command::{Running, at, finish, run, run_at, run_with_input, tool, wait_until};
 
 fn serve(daemon: &Daemon, service: &str, command: &[&str]) -> Running {
     let arguments = [&["serve", service, "run", "--"], command].concat();
@@ -135,6 +137,32 @@ fn a_one_way_call_prints_nothing_and_runs() {
     let json =
         run_at(daemon.runtime_dir(), &["--json", "call", "demo.note", "run", "again", "--oneway"]).object();
     assert_eq!(json, json!({"service": "demo.note", "method": "run", "oneway": true}));
+}
+
+#[test]
+fn a_one_way_call_of_what_is_not_there_is_an_error() {
+    let daemon = Daemon::start();
+    let _service = serve(&daemon, "demo.note", &["true"]);
+    let call =
+        |service, method| run_at(daemon.runtime_dir(), &["--json", "call", service, method, "x", "--oneway"]);
+    call("demo.nobody", "run").failed_with(69, "no_such_service");
+    call("demo.note", "walk").failed_with(69, "no_such_method");
+    assert_eq!(call("demo.note", "run").status, Some(0));
+}
+
+#[test]
+fn an_interrupted_call_ends_at_once_and_is_cancelled_at_the_service() {
+    let daemon = Daemon::start();
+    let mut service = RawService::register(&daemon, "test.slow", "run");
+    for (signal, status) in [(Signal::INT, 130), (Signal::TERM, 143)] {
+        let arguments = at(daemon.runtime_dir(), &["call", "test.slow", "run", "x"]);
+        let child = tool(&arguments).spawn().expect("ipc-cli starts");
+        let call = service.call();
+        kill_process(Pid::from_child(&child), signal).expect("it runs");
+        let ran = finish(child);
+        assert_eq!((ran.status, ran.text(), ran.stderr.as_str()), (Some(status), "", ""));
+        service.cancelled(&call);
+    }
 }
 
 #[test]

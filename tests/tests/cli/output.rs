@@ -17,9 +17,11 @@ fn a_closed_standard_output_is_a_quiet_end() {
 
 #[test]
 fn a_full_device_is_an_error() {
-    let full = File::options().write(true).open("/dev/full").expect("/dev/full");
-    let child = tool(&["--json", "man"]).stdout(Stdio::from(full)).spawn().expect("ipc-cli starts");
-    finish(child).failed_with(74, "io");
+    for arguments in [&["--json", "man"][..], &["--json", "--help"], &["--json", "--version"]] {
+        let full = File::options().write(true).open("/dev/full").expect("/dev/full");
+        let child = tool(arguments).stdout(Stdio::from(full)).spawn().expect("ipc-cli starts");
+        finish(child).failed_with(74, "io");
+    }
 }
 
 #[test]
