@@ -4,6 +4,8 @@ use crate::scan::{closing, find_all, words};
 use crate::tree::{Source, Tree};
 
 const CONFIG: &str = "ipc-daemon/src/config";
+/// Functions of the configuration that hand keys on or compare them: that alone is no use of a key.
+const HANDED_ON_BY: [&str; 2] = ["layer", "fixed_changes"];
 const LIMITS: &str = "ipc-core/src/limits.rs";
 /// The specification, which holds a table of the limits.
 const PROTOCOL: &str = "ipc-core/PROTOCOL.md";
@@ -26,7 +28,13 @@ pub(crate) fn unread_keys(tree: &Tree) -> Vec<String> {
                 // In its own file a key counts when it is read; elsewhere it may also be taken apart by a pattern.
                 let is_config = source.path.starts_with(CONFIG);
                 let read = format!(".{field}");
-                find_all(&source.scan.live, if is_config { &read } else { field }).next().is_some()
+                let functions = if is_config { source.scan.functions() } else { Vec::new() };
+                let handing_on: Vec<_> = functions
+                    .into_iter()
+                    .filter(|function| HANDED_ON_BY.contains(&function.name.as_str()))
+                    .collect();
+                find_all(&source.scan.live, if is_config { &read } else { field })
+                    .any(|at| !handing_on.iter().any(|function| (function.start..function.end).contains(&at)))
             });
             if !is_read {
                 findings.push(config.at(offset, &format!("no code reads the configuration key `{field}`")));
@@ -127,11 +135,16 @@ mod tests {
             (
                 "ipc-daemon/src/config.rs",
                 "//! SHELL.\npub struct Config {\n    pub read: u32,\n    #[serde(default)]\n    pub taken: Vec<std::net::IpAddr>,\n\
-                 \n    pub idle: u32,\n}\nfn default() -> Config { Config { read: 1, idle: 2 } }\n",
+                 \n    pub idle: u32,\n    pub copied: u32,\n}\n\
+                 fn default() -> Config { Config { read: 1, idle: 2 } }\n\
+                 fn layer(written: Config) -> Config { Config { copied: written.copied } }\n",
             ),
         ]);
         let found = unread_keys(&tree);
-        assert_eq!(found, ["ipc-daemon/src/config.rs:7: no code reads the configuration key `idle`"]);
+        let unread = |line, key| {
+            format!("ipc-daemon/src/config.rs:{line}: no code reads the configuration key `{key}`")
+        };
+        assert_eq!(found, [unread(7, "idle"), unread(8, "copied")]);
     }
 
     const LIMITS_SAMPLE: &str = "//! PURE.
