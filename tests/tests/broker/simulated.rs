@@ -5,10 +5,36 @@ use ipc_tests::simulation::run_all;
 
 const STEPS: usize = 500;
 
+/// What happens on links beside what the steps do.
+const FAULTS: &[&str] =
+    &["fault.split_read", "fault.partial_write", "fault.cut_up", "fault.cut_down", "fault.lingering_close"];
+
+/// What clients are told only when something has gone wrong: a bound was reached, a peer has gone, time is up.
+const TOLD: &[&str] = &[
+    "received.gap",
+    "received.gap_merged",
+    "name.watchlost",
+    "reply.service_gone",
+    "reply.deadline_exceeded",
+    "reply.cancelled",
+    "reply.stale_handle",
+    "reply.slow_consumer",
+    "reply.shutting_down",
+    "close.protocol_violation",
+    "close.unauthenticated",
+    "close.slow_consumer",
+    "close.shutting_down",
+    "close.quota_exceeded",
+    "refused.queue_per_connection_max_bytes",
+    "refused.queue_per_uid_max_bytes",
+    "refused.pending_calls_per_connection_max",
+];
+
 #[test]
 fn whatever_happens_the_broker_keeps_its_promises() {
     let coverage = run_all(1_000, 100_000, STEPS);
     eprintln!("{}", coverage.report());
-    let missing = coverage.missing(Action::NAMES);
+    let missing =
+        [coverage.missing(Action::NAMES), coverage.missing(FAULTS), coverage.missing(TOLD)].concat();
     assert!(missing.is_empty(), "never occurred: {missing:?}");
 }
