@@ -171,7 +171,8 @@ impl Client {
         into_reply(self.outcome(ticket))
     }
 
-    /// Calls a method without wanting to know what became of it; returns once it is written.
+    /// Calls a method without wanting to know what became of it; returns once it is written. The service is found anew
+    /// once a second; calls to one that was replaced since are lost.
     ///
     /// # Errors
     /// `payload_too_large`, `invalid_argument`, `unreachable`: it did not run.

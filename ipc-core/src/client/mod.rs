@@ -146,7 +146,7 @@ impl Client {
     }
 
     /// Calls a method and wants no answer: whether it ran, nobody learns. Waits only while more than 1 MiB waits to be
-    /// written.
+    /// written. The service is found anew once a second; calls to one that was replaced since are lost.
     ///
     /// # Errors
     /// `payload_too_large`, `invalid_argument` or `unreachable`, without having sent anything.

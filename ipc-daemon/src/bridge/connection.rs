@@ -3,6 +3,10 @@
 //! Reading goes on while a call is under way, up to a bound: so a client that vanishes is noticed, and its call cancelled.
 //! The next call begins when the reply before it has been taken by the client's socket, so a client that does not read
 //! holds one reply and no more.
+//!
+//! A reset is noticed at once. A process that dies with nothing unread ends its connection as a half-close does, and TCP
+//! shows the difference only when the reply is written: until then, and never past its deadline, its call goes on. The
+//! promise to whoever half-closes, that due replies are written, leaves no other way.
 
 use core::time::Duration;
 use std::future::poll_fn;
