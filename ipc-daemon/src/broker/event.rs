@@ -31,6 +31,10 @@ pub enum Transport {
     Internal,
     /// An exposed TCP port.
     ExposeTcp,
+    /// An exposed UDP port.
+    ExposeUdp,
+    /// A server of the network that appears as a service of the daemon's.
+    Forward,
 }
 
 impl Transport {
@@ -41,6 +45,8 @@ impl Transport {
             Transport::Tcp => "tcp",
             Transport::Internal => "internal",
             Transport::ExposeTcp => "expose_tcp",
+            Transport::ExposeUdp => "expose_udp",
+            Transport::Forward => "forward",
         }
     }
 }

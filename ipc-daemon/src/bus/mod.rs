@@ -4,7 +4,8 @@
 //!   is done every connection that was touched is written to, here and at once, with one non-blocking system call;
 //! - [`link`]: a connection over a kernel socket, seen from the outside: where to write, and whom to wake;
 //! - [`reaper`]: closing what a peer has sent without being asked;
-//! - [`internal`]: a connection without a socket, whose other end is in this process;
+//! - [`internal`]: a connection without a socket, whose other end is in this process; [`service`]: one that offers a
+//!   service of the daemon's own;
 //! - [`timer`]: when the broker wants to be asked about its deadlines;
 //! - [`activity`]: whether anything happened, for whoever decides to sleep.
 //!
@@ -14,6 +15,7 @@ pub(crate) mod activity;
 pub(crate) mod internal;
 pub(crate) mod link;
 pub(crate) mod reaper;
+pub(crate) mod service;
 pub(crate) mod timer;
 
 use std::cell::{Cell, RefCell};

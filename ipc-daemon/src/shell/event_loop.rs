@@ -38,7 +38,12 @@ pub(crate) fn run(mut config: Config, source: &Source, readiness: Readiness) -> 
         .enable_all()
         .build_local(LocalOptions::default())
         .map_err(|error| Failure::io("start the event loop", error))
-        .and_then(|runtime| runtime.block_on(serve(&config, source, &mut holdings, readiness)));
+        .and_then(|runtime| {
+            let served = runtime.block_on(serve(&config, source, &mut holdings, readiness));
+            // A name that is still being looked up is waited for by nobody.
+            runtime.shutdown_background();
+            served
+        });
     holdings.unpublish();
     served
 }
@@ -53,7 +58,7 @@ async fn serve(
     let bus = start_bus(config, holdings)?;
     let facts = Facts { epoch: holdings.epoch, started: clock::now() };
     let bridges = Bridges::new(bus.clone());
-    bridges.configure(&config.expose, config.limits.bridges_max)?;
+    bridges.configure(&config.expose, &config.forward, config.limits.bridges_max)?;
     let doors = Doors::new(bus.clone());
     admin::start(&bus, facts, Rc::new(doors.clone()), Rc::new(bridges.clone()))?;
     doors.open_local(std::mem::take(&mut holdings.listeners))?;
@@ -102,7 +107,7 @@ fn reload(bus: &Bus, doors: &Doors, bridges: &Bridges, source: &Source) {
     let applied = source.load().and_then(|mut config| {
         fit_to_system(&mut config.limits)?;
         let tcp = doors.prepare(config.tcp)?;
-        bridges.configure(&config.expose, config.limits.bridges_max)?;
+        bridges.configure(&config.expose, &config.forward, config.limits.bridges_max)?;
         doors.apply(tcp);
         bus.turn(|broker, _| {
             broker.set_policy(config.policy());
@@ -112,7 +117,9 @@ fn reload(bus: &Bus, doors: &Doors, bridges: &Bridges, source: &Source) {
     });
     match applied {
         Ok(()) => {
-            tracing::info!("configuration read again; its addresses, policy and limits hold from here on")
+            tracing::info!(
+                "configuration read again; its addresses, forwards, policy and limits hold from here on"
+            )
         }
         Err(failure) => {
             tracing::error!(hint = failure.hint, "the old configuration stays: {}", failure.message);

@@ -4,6 +4,7 @@ mod bad_days;
 mod departure;
 mod exhaustion;
 mod expose;
+mod forward;
 mod lifecycle;
 mod payloads;
 mod python_client;
