@@ -11,7 +11,7 @@ use tokio::task::spawn_local;
 
 use super::doors::Doors;
 use super::idle::poll_before_park;
-use super::readiness::{Readiness, announce_stopping};
+use super::readiness::{Readiness, announce_stopping, watchdog};
 use super::signals::{Request, Signals};
 use super::startup::{Holdings, fit_to_system};
 use crate::admin::{self, Facts};
@@ -88,6 +88,9 @@ fn start_bus(config: &Config, holdings: &Holdings) -> Result<Bus, Failure> {
     let watched = watch(Rc::clone(&timer), Interest::READABLE)
         .map_err(|error| Failure::io("watch the timer of deadlines", error))?;
     let bus = Bus::new(broker, timer);
+    if let Some(watchdog) = watchdog()? {
+        bus.give_signs(watchdog);
+    }
     drop(spawn_local(keep_deadlines(bus.clone(), watched)));
     Ok(bus)
 }

@@ -6,6 +6,7 @@ mod exhaustion;
 mod expose;
 mod forward;
 mod lifecycle;
+mod packaging;
 mod payloads;
 mod python_client;
 mod shutdown;
