@@ -19,7 +19,7 @@ use tokio::task::spawn_local;
 use super::method::Method;
 use super::report::{Inventory, Kinds, status};
 use super::{Bridge, Facts, Sockets, process, sockets};
-use crate::broker::Transport;
+use crate::broker::{Access, Transport};
 use crate::bus::Bus;
 use crate::bus::service::{Request, Service};
 
@@ -39,7 +39,7 @@ pub(crate) fn start(
 ) -> Result<(), Error> {
     let admin = Rc::new(Admin {
         bus: bus.clone(),
-        service: Service::register(bus, Transport::Internal, offer()?)?,
+        service: Service::register(bus, Transport::Internal, Access::Granted, offer()?)?,
         facts,
         doors,
         bridge,

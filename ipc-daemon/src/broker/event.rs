@@ -65,6 +65,11 @@ pub enum Side {
 pub enum Access {
     /// What the policy grants to its verified identity.
     Granted,
+    /// To own one name, which the daemon's operator has given it, and nothing else.
+    Offer {
+        /// The name.
+        service: ServiceName,
+    },
     /// Calls of one method and nothing else.
     Only {
         /// The service.

@@ -35,8 +35,13 @@ impl Service {
     ///
     /// # Errors
     /// The broker's refusal: `name_taken`, `quota_exceeded`, `permission_denied`, `shutting_down`.
-    pub(crate) fn register(bus: &Bus, transport: Transport, offer: Offer) -> Result<Self, Error> {
-        let peer = InternalPeer::connect(bus, own_identity(), transport, Access::Granted)?;
+    pub(crate) fn register(
+        bus: &Bus,
+        transport: Transport,
+        access: Access,
+        offer: Offer,
+    ) -> Result<Self, Error> {
+        let peer = InternalPeer::connect(bus, own_identity(), transport, access)?;
         let name = offer.service.to_string();
         let config = session::Config { name: name.clone(), ..session::Config::default() };
         let mut link = InternalSession::start(peer, config);

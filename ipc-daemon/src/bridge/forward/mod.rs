@@ -42,7 +42,7 @@ use super::open_sockets::OpenSockets;
 use super::plain_payload;
 use super::spec::forward::{ForwardSpec, METHOD, Protocol};
 use crate::admin::HeldSocket;
-use crate::broker::Transport;
+use crate::broker::{Access, Transport};
 use crate::bus::Bus;
 use crate::bus::service::{Request, Service};
 use crate::logging::rate::RateLimit;
@@ -115,7 +115,8 @@ impl OpenForward {
     }
 
     fn start(bus: &Bus, spec: ForwardSpec, queue: bool) -> Result<Self, Error> {
-        let service = Service::register(bus, Transport::Forward, offer(&spec, queue)?)?;
+        let access = Access::Offer { service: spec.service.clone() };
+        let service = Service::register(bus, Transport::Forward, access, offer(&spec, queue)?)?;
         let forward = Rc::new(Forward {
             bus: bus.clone(),
             server: spec.server(),
