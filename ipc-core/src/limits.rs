@@ -141,8 +141,28 @@ limits! {
     expose_connections_max: u32 = 256, 1, 65_536;
     /// Bytes of one exposed connection that wait for the call before them, and the longest line.
     expose_pending_max_bytes: u32 = 65_536, 1, 16 << 20;
-    /// Idle time after which an exposed connection is closed, in milliseconds.
+    /// Idle time after which an exposed connection is closed, and a source of an exposed UDP port forgotten, in milliseconds.
     expose_idle_timeout_ms: u32 = 300_000, 10, 86_400_000;
+    /// Sources that one exposed UDP port knows at a time.
+    expose_udp_sources_max: u32 = 1024, 1, 65_536;
+    /// Calls that one exposed UDP port has open at a time.
+    expose_udp_calls_max: u32 = 1024, 1, 65_536;
+    /// Calls that one source of an exposed UDP port has open at a time.
+    expose_udp_calls_per_source_max: u32 = 64, 1, 65_536;
+    /// Bytes of the datagrams behind the open calls of one exposed UDP port.
+    expose_udp_pending_max_bytes: u32 = 16 << 20, 1, 1 << 30;
+    /// Calls that one forward has under way with its server at a time.
+    forward_calls_max: u32 = 64, 1, 4096;
+    /// Calls of one forward that wait for their turn.
+    forward_waiting_max: u32 = 1024, 0, 65_536;
+    /// Bytes of the replies that one forward is receiving.
+    forward_pending_max_bytes: u32 = 64 << 20, 1, 1 << 30;
+    /// Connections to its server that one forward keeps for later calls.
+    forward_idle_max: u32 = 8, 0, 1024;
+    /// Time for which a forward keeps them, in milliseconds.
+    forward_idle_timeout_ms: u32 = 30_000, 10, 86_400_000;
+    /// Time for a forwarded call, also when its caller would wait longer, in milliseconds.
+    forward_timeout_ms: u32 = 60_000, 10, 3_600_000;
     /// Exposed ports and forwards in all.
     bridges_max: u32 = 64, 1, 1024;
     /// Time for open calls to end when the daemon stops, in milliseconds.

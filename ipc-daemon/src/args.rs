@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
 
-use crate::bridge::spec::Spec;
+use crate::bridge::spec::expose::ExposeSpec;
+use crate::bridge::spec::forward::ForwardSpec;
 use crate::failure::on_one_line;
 
 /// The message bus: a socket in a runtime directory, over which local processes call each other.
@@ -31,10 +32,15 @@ pub(crate) struct Args {
     #[arg(long, value_name = "ADDR:PORT", value_parser = address)]
     pub(crate) tcp: Option<SocketAddr>,
 
-    /// Plain TCP port whose bytes go to one method of a service:
-    /// tcp:ADDR:PORT=SERVICE/METHOD[,framing=chunk|line][,idle=DUR]; can be given several times
+    /// Plain port whose bytes go to one method of a service: tcp:ADDR:PORT=SERVICE/METHOD[,framing=chunk|line][,idle=DUR]
+    /// or udp:ADDR:PORT=SERVICE/METHOD; can be given several times
     #[arg(long, value_name = "SPEC", value_parser = expose)]
-    pub(crate) expose: Vec<Spec>,
+    pub(crate) expose: Vec<ExposeSpec>,
+
+    /// Server of the network that becomes a service with the method send:
+    /// SERVICE=tcp:HOST:PORT[,framing=chunk|line|until-close] or SERVICE=udp:HOST:PORT; can be given several times
+    #[arg(long, value_name = "SPEC", value_parser = forward)]
+    pub(crate) forward: Vec<ForwardSpec>,
 
     /// How log lines are written; auto is text on a terminal and JSON elsewhere
     #[arg(long, value_name = "FORMAT", value_enum)]
@@ -62,8 +68,12 @@ const AFTER_HELP: &str = "\
 Exit status: 0 clean; 2 usage; 74 I/O; 75 another daemon holds the directory; 77 permission; 78 configuration.
 Signals: SIGTERM and SIGINT drain and stop, a second one stops at once; SIGHUP reads the configuration again.";
 
-fn expose(text: &str) -> Result<Spec, String> {
-    Spec::parse(text).map_err(|error| on_one_line(&error))
+fn expose(text: &str) -> Result<ExposeSpec, String> {
+    ExposeSpec::parse(text).map_err(|error| on_one_line(&error))
+}
+
+fn forward(text: &str) -> Result<ForwardSpec, String> {
+    ForwardSpec::parse(text).map_err(|error| on_one_line(&error))
 }
 
 fn address(text: &str) -> Result<SocketAddr, String> {
@@ -116,7 +126,7 @@ mod tests {
 
     #[test]
     fn flags_of_features_that_do_not_exist_are_refused() {
-        for flag in ["--udp=127.0.0.1:0", "--forward=a=tcp:localhost:1", "--check-store"] {
+        for flag in ["--udp=127.0.0.1:0", "--check-store"] {
             let error = Args::try_parse_from(["ipc-daemon", flag]).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{flag}");
         }
@@ -131,7 +141,9 @@ mod tests {
             "--config=/c",
             "--tcp=127.0.0.1:0",
             "--expose=tcp:127.0.0.1:0=a/b",
-            "--expose=tcp:127.0.0.1:0=c/d",
+            "--expose=udp:127.0.0.1:0=c/d",
+            "--forward=e=tcp:localhost:1",
+            "--forward=f=udp:[::1]:1",
             "--log-format=json",
             "--log-level=debug",
             "--ready-fd=3",
@@ -139,7 +151,7 @@ mod tests {
             "--print-config",
         ])
         .unwrap();
-        assert_eq!(args.expose.len(), 2);
+        assert_eq!((args.expose.len(), args.forward.len()), (2, 2));
         assert_eq!((args.log_format, args.log_level), (Some(LogFormat::Json), Some(LogLevel::Debug)));
         assert_eq!(args.ready_fd, Some(3));
         assert!(Args::try_parse_from(["ipc-daemon", "--ready-fd=-1"]).is_err());

@@ -68,7 +68,10 @@ impl From<Error> for Failure {
         let exit = match error.code {
             ErrorCode::UnsafePath | ErrorCode::PermissionDenied => Exit::Permission,
             ErrorCode::Conflict => Exit::Busy,
-            ErrorCode::InvalidArgument | ErrorCode::QuotaExceeded => Exit::Configuration,
+            // Nobody is on the bus yet: the name was given to two forwards.
+            ErrorCode::InvalidArgument | ErrorCode::QuotaExceeded | ErrorCode::NameTaken => {
+                Exit::Configuration
+            }
             _ => Exit::Io,
         };
         Self { exit, hint: error.hint().map(str::to_owned), message: error.message }
@@ -105,6 +108,7 @@ mod tests {
             (ErrorCode::Conflict, 75),
             (ErrorCode::InvalidArgument, 78),
             (ErrorCode::QuotaExceeded, 78),
+            (ErrorCode::NameTaken, 78),
             (ErrorCode::Io, 74),
         ] {
             assert_eq!(Failure::from(Error::new(code, "")).exit.status(), status, "{code}");

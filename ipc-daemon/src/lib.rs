@@ -6,7 +6,7 @@
 //! | `bus` | SHELL | the broker with its connections: what a batch of input leads to |
 //! | `shell` | SHELL | the process around it: sockets, signals, readiness, the event loop |
 //! | `net` | SHELL | what all sockets share: accepting, readiness |
-//! | `bridge` | SHELL | plain TCP ports whose bytes go to one method of a service |
+//! | `bridge` | SHELL | plain ports whose bytes go to one method of a service, servers of the network as services |
 //! | `admin` | SHELL | the service `ipc.daemon`, which answers for the daemon itself |
 //! | `args`, `config`, `logging`, `failure` | SHELL | what the daemon is told, and what it tells |
 //!

@@ -290,13 +290,13 @@ fn is_foreign(variable: &str) -> bool {
 }
 
 /// Reads up to the first line end; `None` when the other end closed before.
-fn read_line(pipe: Option<impl Read + AsFd>) -> Option<String> {
+pub(crate) fn read_line(pipe: Option<impl Read + AsFd>) -> Option<String> {
     let mut pipe = pipe.expect("the standard output is a pipe");
     let end = Instant::now() + PATIENCE;
     let mut line = Vec::new();
     let mut byte = [0];
     loop {
-        assert!(is_ready(&pipe, end), "the daemon neither becomes ready nor ends");
+        assert!(is_ready(&pipe, end), "the program neither becomes ready nor ends");
         match pipe.read(&mut byte).expect("the standard output can be read") {
             0 => return None,
             _ => line.push(byte[0]),

@@ -1,7 +1,7 @@
 //! Exposed ports for end-to-end tests: a daemon that has one, and network clients of it. Every wait is bounded.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use crate::daemon::{Daemon, Options, PATIENCE, eventually};
@@ -17,15 +17,31 @@ pub struct Exposed {
 }
 
 impl Exposed {
-    /// A daemon that exposes `target`, which is `SERVICE/METHOD` with options, on a free port; with `limits`, lines of the
-    /// table of that name in its configuration.
+    /// A daemon that exposes `target`, which is `SERVICE/METHOD` with options, on a free TCP port; with `limits`, lines of
+    /// the table of that name in its configuration.
     ///
     /// # Panics
     /// When it does not become ready.
     pub fn start(target: &str, limits: &str) -> Self {
+        Self::start_at("tcp:127.0.0.1:0", target, limits)
+    }
+
+    /// The same on a free UDP port.
+    ///
+    /// # Panics
+    /// When it does not become ready.
+    pub fn start_udp(target: &str, limits: &str) -> Self {
+        Self::start_at("udp:127.0.0.1:0", target, limits)
+    }
+
+    /// The same where `door` says.
+    ///
+    /// # Panics
+    /// When it does not become ready.
+    pub fn start_at(door: &str, target: &str, limits: &str) -> Self {
         let options = Options {
             config: Some(format!("[limits]\n{limits}\n")),
-            ..Options::with_arguments(["--expose".to_owned(), format!("tcp:127.0.0.1:0={target}")])
+            ..Options::with_arguments(["--expose".to_owned(), format!("{door}={target}")])
         };
         Self::of(Daemon::start_with(&options))
     }
@@ -37,7 +53,8 @@ impl Exposed {
     pub fn of(daemon: Daemon) -> Self {
         let status = ask(&daemon, "status", "").expect("the status");
         let exposed = status["addresses"].as_array().expect("a list").iter();
-        let mut exposed = exposed.filter(|address| address["kind"] == "expose_tcp");
+        let mut exposed = exposed
+            .filter(|address| address["kind"].as_str().is_some_and(|kind| kind.starts_with("expose_")));
         let address = exposed.next().expect("the port is shown")["address"].as_str().expect("a text");
         Self { address: address.parse().expect("an address with a port"), daemon }
     }
@@ -64,9 +81,71 @@ impl Exposed {
         assert!(is_reached, "{name} is {last}, not {value}");
     }
 
-    /// A client of the port.
+    /// A client of the TCP port.
     pub fn connect(&self) -> NetClient {
         NetClient::connect(self.address)
+    }
+
+    /// A client of the UDP port, with a port of its own.
+    pub fn datagrams(&self) -> UdpClient {
+        UdpClient::new(self.address)
+    }
+}
+
+/// A client that sends datagrams and has never heard of the bus.
+#[derive(Debug)]
+pub struct UdpClient(pub UdpSocket);
+
+impl UdpClient {
+    /// A client of the server at `address`.
+    ///
+    /// # Panics
+    /// When the system gives it no port.
+    pub fn new(address: SocketAddr) -> Self {
+        let any = if address.is_ipv4() { "127.0.0.1:0" } else { "[::1]:0" };
+        let socket = UdpSocket::bind(any).expect("a free port");
+        socket.connect(address).expect("the address is of the same family");
+        socket.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
+        Self(socket)
+    }
+
+    /// Sends one datagram.
+    ///
+    /// # Panics
+    /// When the system does not take it.
+    pub fn send(&self, datagram: impl AsRef<[u8]>) {
+        self.0.send(datagram.as_ref()).expect("the system takes the datagram");
+    }
+
+    /// Receives one datagram.
+    ///
+    /// # Panics
+    /// When none comes.
+    pub fn receive(&self) -> Vec<u8> {
+        let mut buffer = vec![0; 65_536];
+        let length = self.0.recv(&mut buffer).expect("a datagram comes");
+        buffer.truncate(length);
+        buffer
+    }
+
+    /// Sends, and checks what comes back.
+    ///
+    /// # Panics
+    /// When it is something else.
+    pub fn exchange(&self, sent: &str, expected: &str) {
+        self.send(sent);
+        assert_eq!(String::from_utf8_lossy(&self.receive()), expected);
+    }
+
+    /// Whether nothing has come.
+    ///
+    /// # Panics
+    /// When the socket is broken.
+    pub fn has_nothing(&self) -> bool {
+        self.0.set_nonblocking(true).expect("the mode can be set");
+        let received = self.0.recv(&mut [0; 1]);
+        self.0.set_nonblocking(false).expect("the mode can be set");
+        matches!(received, Err(error) if error.kind() == ErrorKind::WouldBlock)
     }
 }
 

@@ -11,6 +11,7 @@ pub mod model;
 pub mod programs;
 pub mod raw;
 pub mod rng;
+pub mod servers;
 pub mod services;
 pub mod simulation;
 pub mod transcript;

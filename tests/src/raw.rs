@@ -161,6 +161,17 @@ impl RawPeer {
         }
     }
 
+    /// Calls a method, for which the first handle is bound. Nothing is waited for but that.
+    pub fn call(&mut self, service: &str, method: &str, payload: &[u8]) {
+        let handle = Handle { index: 0, generation: 1 };
+        let resolve = Resolve { service: service.into(), method: method.into() };
+        let header = Header::new(Kind::RESOLVE).with_correlation(1).with_handle(handle);
+        self.send(&frame(header, &resolve, &[]));
+        assert_eq!(self.receive().expect("a frame").error(), None);
+        let header = Header::new(Kind::CALL).with_correlation(2).with_handle(handle);
+        self.send(&frame(header, &(), payload));
+    }
+
     /// A round trip, which shows that the daemon serves this connection.
     pub fn ping(&mut self, correlation: u64) {
         self.send(&frame(Header::new(Kind::PING).with_correlation(correlation), &(), b"ping"));
@@ -185,13 +196,7 @@ pub fn open_call(socket: &Path) -> (RawPeer, RawPeer) {
     service.send(&frame(Header::new(Kind::REGISTER).with_correlation(1), &register, &[]));
     assert_eq!(service.receive().expect("a frame").header.kind, Kind::DONE);
     let (mut caller, _) = RawPeer::greeted(socket);
-    let handle = Handle { index: 0, generation: 1 };
-    let resolve = Resolve { service: "test.silent".into(), method: "wait".into() };
-    let header = Header::new(Kind::RESOLVE).with_correlation(1).with_handle(handle);
-    caller.send(&frame(header, &resolve, &[]));
-    assert_eq!(caller.receive().expect("a frame").error(), None);
-    let header = Header::new(Kind::CALL).with_correlation(2).with_handle(handle);
-    caller.send(&frame(header, &(), b"?"));
+    caller.call("test.silent", "wait", b"?");
     let announced = service.receive().expect("a frame");
     assert_eq!(announced.header.kind, Kind::PEER_ANNOUNCED);
     assert_eq!(service.receive().expect("a frame").header.kind, Kind::CALL);

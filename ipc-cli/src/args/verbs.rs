@@ -31,7 +31,7 @@ pub(crate) enum Command {
     Publish(PublishArgs),
     /// Receive events until interrupted
     Subscribe(SubscribeArgs),
-    /// Plain TCP ports whose bytes go to a service
+    /// Ports whose bytes go to a service, and servers of the network that become services
     Bridge(BridgeArgs),
     /// Measure the bus beside the cheapest programs that move the same bytes
     Bench(BenchArgs),
@@ -188,17 +188,29 @@ pub(crate) struct BridgeArgs {
 /// The verbs of `bridge`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum BridgeDo {
-    /// Show the ports
+    /// Show the ports and the forwards, with live figures
     List,
     /// Open a port, such as tcp:127.0.0.1:7000=demo.title/title,framing=line
     Expose {
         // Not a doc comment: the brackets would be taken for links.
-        #[arg(value_name = "SPEC", help = "tcp:ADDR:PORT=SERVICE/METHOD[,framing=chunk|line][,idle=DUR]")]
+        #[arg(
+            value_name = "SPEC",
+            help = "tcp:ADDR:PORT=SERVICE/METHOD[,framing=chunk|line][,idle=DUR] or udp:ADDR:PORT=SERVICE/METHOD"
+        )]
         spec: String,
     },
-    /// Close a port
+    /// Make a server of the network a service with the method send, such as demo.weather=tcp:127.0.0.1:9000,framing=line
+    Forward {
+        // As above.
+        #[arg(
+            value_name = "SPEC",
+            help = "SERVICE=tcp:HOST:PORT[,framing=chunk|line|until-close] or SERVICE=udp:HOST:PORT"
+        )]
+        spec: String,
+    },
+    /// Close a port or a forward
     Remove {
-        /// The id that `list` and `expose` show
+        /// The id that `list`, `expose` and `forward` show
         #[arg(value_name = "ID")]
         id: String,
     },

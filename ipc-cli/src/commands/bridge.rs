@@ -1,4 +1,4 @@
-//! `bridge list|expose SPEC|remove ID`: plain TCP ports whose bytes go to a service.
+//! `bridge list|expose SPEC|forward SPEC|remove ID`: ports whose bytes go to a service, and servers that become services.
 
 use serde_json::Value;
 
@@ -9,7 +9,7 @@ use crate::error::Failure;
 use crate::output::Output;
 use crate::render::{Column, Table};
 
-/// Asks the daemon to show, open or close a port.
+/// Asks the daemon to show, open or close a bridge.
 pub(crate) async fn run(args: &BridgeArgs, globals: &Globals, output: &Output) -> Result<(), Failure> {
     match &args.action {
         BridgeDo::List => {
@@ -29,13 +29,17 @@ pub(crate) async fn run(args: &BridgeArgs, globals: &Globals, output: &Output) -
             if output.is_json() {
                 return output.object(&bridge);
             }
-            output.say(&format!(
-                "bridge {} exposes {}/{} at",
-                text(&bridge, "id"),
-                text(&bridge, "service"),
-                text(&bridge, "method")
-            ));
+            output.say(&format!("bridge {} exposes {} at", text(&bridge, "id"), method(&bridge)));
             output.line(&text(&bridge, "address"))
+        }
+        BridgeDo::Forward { spec } => {
+            let bridge = bus::ask_daemon(globals, "bridge-forward", spec).await?;
+            if output.is_json() {
+                return output.object(&bridge);
+            }
+            let (id, address) = (text(&bridge, "id"), text(&bridge, "address"));
+            output.say(&format!("bridge {id} forwards to {address} what is called at"));
+            output.line(&method(&bridge))
         }
         BridgeDo::Remove { id } => {
             let removed = bus::ask_daemon(globals, "bridge-remove", id).await?;
@@ -48,6 +52,10 @@ pub(crate) async fn run(args: &BridgeArgs, globals: &Globals, output: &Output) -
     }
 }
 
+fn method(bridge: &Value) -> String {
+    format!("{}/{}", text(bridge, "service"), text(bridge, "method"))
+}
+
 fn table(bridges: &[Value]) -> Table {
     let mut table = Table::new(&[
         Column::Right("ID"),
@@ -55,13 +63,17 @@ fn table(bridges: &[Value]) -> Table {
         Column::Left("ADDRESS"),
         Column::Left("METHOD"),
         Column::Left("FRAMING"),
-        Column::Right("CONNECTIONS"),
+        Column::Right("OPEN"),
+        Column::Right("CALLS"),
+        Column::Right("ERRORS"),
     ]);
     for bridge in bridges {
-        let method = format!("{}/{}", text(bridge, "service"), text(bridge, "method"));
-        let [id, kind, address, framing, connections] =
-            ["id", "kind", "address", "framing", "connections"].map(|key| text(bridge, key));
-        table.row([id, kind, address, method, framing, connections]);
+        let [id, kind, address, framing, calls, errors] =
+            ["id", "kind", "address", "framing", "calls", "errors"].map(|key| text(bridge, key));
+        // Connections of a TCP port, sources of a UDP port, calls under way of a forward.
+        let open = ["connections", "sources", "open_calls"].map(|key| text(bridge, key));
+        let open = open.into_iter().find(|open| !open.is_empty()).unwrap_or_default();
+        table.row([id, kind, address, method(bridge), framing, open, calls, errors]);
     }
     table
 }

@@ -90,6 +90,34 @@ pub fn take_inherited(number: RawFd) -> Result<OwnedFd, Error> {
     })
 }
 
+/// Checks that the user of this process has a number in its user namespace. Without one it looks like the number that
+/// stands for everybody who has none (user_namespaces(7)), so that nobody could be told from anybody.
+///
+/// # Errors
+/// `permission_denied`.
+pub fn check_user(environment: &Environment) -> Result<(), Error> {
+    // Where there are no namespaces everybody has a number.
+    let Ok(map) = std::fs::read_to_string("/proc/self/uid_map") else { return Ok(()) };
+    if is_mapped(&map, environment.uid) {
+        return Ok(());
+    }
+    let message =
+        format!("this process has no user id in its user namespace: {} stands for anybody", environment.uid);
+    Err(Error::new(ErrorCode::PermissionDenied, message)
+        .with_hint("map the user into it, as `unshare --map-root-user` and `podman run --userns=keep-id` do"))
+}
+
+/// Whether `uid` is in a map whose lines hold the first id inside, the first outside, and how many there are.
+fn is_mapped(map: &str, uid: u32) -> bool {
+    map.lines().any(|line| {
+        let mut numbers = line.split_whitespace().map(|number| number.parse::<u64>().unwrap_or(0));
+        let (Some(first), Some(_), Some(count)) = (numbers.next(), numbers.next(), numbers.next()) else {
+            return false;
+        };
+        (first..first + count).contains(&u64::from(uid))
+    })
+}
+
 /// Raises the number of descriptors this process may open to its hard limit, and returns it.
 ///
 /// A child that uses select(2) breaks above 1024: reset the soft limit in children before exec.
@@ -146,6 +174,22 @@ mod tests {
         ];
         for (fd, expected) in cases {
             assert_eq!(check_listener(fd), expected);
+        }
+    }
+
+    #[test]
+    fn only_what_the_map_holds_is_mapped() {
+        for (map, uid, expected) in [
+            ("         0          0 4294967295\n", 65_534, true),
+            ("0 1000 1\n1 100000 65536\n", 0, true),
+            ("0 1000 1\n1 100000 65533\n", 65_533, true),
+            ("0 1000 1\n1 100000 65533\n", 65_534, false),
+            ("1000 0 1\n", 999, false),
+            ("1000 0 1\n", 1001, false),
+            ("", 65_534, false),
+            ("nonsense\n", 0, false),
+        ] {
+            assert_eq!(is_mapped(map, uid), expected, "{uid} in {map:?}");
         }
     }
 

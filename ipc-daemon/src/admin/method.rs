@@ -12,6 +12,7 @@ pub(super) enum Method {
     Sockets,
     BridgeList,
     BridgeExpose,
+    BridgeForward,
     BridgeRemove,
 }
 
@@ -24,6 +25,7 @@ impl Method {
         Method::Sockets,
         Method::BridgeList,
         Method::BridgeExpose,
+        Method::BridgeForward,
         Method::BridgeRemove,
     ];
 
@@ -36,6 +38,7 @@ impl Method {
             Method::Sockets => "sockets",
             Method::BridgeList => "bridge-list",
             Method::BridgeExpose => "bridge-expose",
+            Method::BridgeForward => "bridge-forward",
             Method::BridgeRemove => "bridge-remove",
         }
     }
@@ -47,9 +50,12 @@ impl Method {
             Method::List => "what is on the bus; payload: services, peers, topics or all",
             Method::Describe => "one service with its methods and instances; payload: its name",
             Method::Sockets => "every socket of the daemon; no payload",
-            Method::BridgeList => "the exposed ports; no payload",
-            Method::BridgeExpose => "exposes a method at a port; payload: tcp:ADDR:PORT=SERVICE/METHOD[,...]",
-            Method::BridgeRemove => "closes an exposed port; payload: its number",
+            Method::BridgeList => "the exposed ports and the forwards; no payload",
+            Method::BridgeExpose => {
+                "exposes a method at a port; payload: tcp|udp:ADDR:PORT=SERVICE/METHOD[,...]"
+            }
+            Method::BridgeForward => "makes a server a service; payload: SERVICE=tcp|udp:HOST:PORT[,...]",
+            Method::BridgeRemove => "closes an exposed port or a forward; payload: its number",
         }
     }
 
@@ -57,7 +63,7 @@ impl Method {
     const fn is_administrative(self) -> bool {
         match self {
             Method::Status | Method::List | Method::Describe | Method::Sockets | Method::BridgeList => false,
-            Method::BridgeExpose | Method::BridgeRemove => true,
+            Method::BridgeExpose | Method::BridgeForward | Method::BridgeRemove => true,
         }
     }
 
@@ -100,7 +106,7 @@ mod tests {
         for method in Method::ALL {
             assert!(method.check(&local(1000), 1000).is_ok());
             assert!(method.check(&local(0), 1000).is_ok());
-            let is_looking = !matches!(method, Method::BridgeExpose | Method::BridgeRemove);
+            let is_looking = !method.is_administrative();
             for stranger in [&local(1001), &remote] {
                 let is_shown = is_looking && !(method == Method::Sockets && stranger == &remote);
                 assert_eq!(method.check(stranger, 1000).is_ok(), is_shown, "{method:?} by {stranger}");

@@ -1,6 +1,6 @@
 //! SHELL. The service `ipc.daemon`, which answers for the daemon itself, in JSON.
 //!
-//! - [`service`]: an internal peer that offers the methods, over the same session as any service;
+//! - [`service`]: the methods, offered over the same session as any service's;
 //! - [`method`]: which methods there are, and who may call them;
 //! - [`report`]: the answers, as the specification of `ipc-cli --json` has them;
 //! - [`sockets`]: every socket of the daemon;
@@ -22,7 +22,7 @@ use serde_json::Value;
 /// Where something of the daemon listens.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub(crate) struct ListenAddress {
-    /// `unix_stream`, `tcp` or `expose_tcp`.
+    /// `unix_stream`, `tcp`, `expose_tcp` or `expose_udp`.
     pub(crate) kind: &'static str,
     /// A path, or address and port as they were bound.
     pub(crate) address: String,
@@ -47,6 +47,12 @@ pub(crate) trait Bridge: Sockets {
     /// # Errors
     /// `invalid_argument` for what is no such specification; `io` when it cannot be bound; `quota_exceeded`.
     fn expose(&self, specification: &str) -> Result<Value, Error>;
+
+    /// Adds one, as `--forward` has it, and answers with its row.
+    ///
+    /// # Errors
+    /// `invalid_argument` for what is no such specification; `name_taken`; `quota_exceeded`.
+    fn forward(&self, specification: &str) -> Result<Value, Error>;
 
     /// Ends one, by the number in its row, and answers with that row.
     ///

@@ -1,17 +1,15 @@
-//! The internal peer that offers `ipc.daemon`.
+//! The service `ipc.daemon` itself.
 //!
-//! It is a client like any other, with the same session, except that its bytes go from memory to memory. Its requests run
-//! as tasks, so that one that has to wait holds up neither the bus nor the others.
+//! Its requests run as tasks, so that one that has to wait holds up neither the bus nor the others.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::rc::Rc;
 
 use ipc_core::id::PeerId;
-use ipc_core::identity::Identity;
 use ipc_core::name::{MethodName, ServiceName};
 use ipc_core::payload::Payload;
-use ipc_core::session::{self, Event, Incoming, Offer, OfferedMethod, Session};
+use ipc_core::session::{Incoming, Offer, OfferedMethod};
 use ipc_core::transport::clock;
 use ipc_core::wire::message::RegisterMode;
 use ipc_core::{Error, ErrorCode};
@@ -23,7 +21,7 @@ use super::report::{Inventory, Kinds, status};
 use super::{Bridge, Facts, Sockets, process, sockets};
 use crate::broker::{Access, Transport};
 use crate::bus::Bus;
-use crate::bus::internal::InternalPeer;
+use crate::bus::service::{Request, Service};
 
 const SERVICE: &str = "ipc.daemon";
 /// Requests worked on at a time.
@@ -39,26 +37,16 @@ pub(crate) fn start(
     doors: Rc<dyn Sockets>,
     bridge: Rc<dyn Bridge>,
 ) -> Result<(), Error> {
-    let owner = rustix::process::geteuid().as_raw();
-    let gid = rustix::process::getegid().as_raw();
-    let identity = Identity::Local { uid: owner, gid, pid: std::process::id() };
-    let peer = InternalPeer::connect(bus, identity, Transport::Internal, Access::Granted)?;
-    let config = session::Config { name: SERVICE.to_owned(), preamble: false, ..session::Config::default() };
-    let now = clock::now();
-    let mut session = Session::connect(config, now);
-    session.register(now, offer()?)?;
-    let service = Rc::new(Service {
+    let admin = Rc::new(Admin {
         bus: bus.clone(),
-        peer: RefCell::new(peer),
-        session: RefCell::new(session),
+        service: Service::register(bus, Transport::Internal, Access::Granted, offer()?)?,
         facts,
         doors,
         bridge,
-        owner,
+        owner: rustix::process::geteuid().as_raw(),
         open: Cell::new(0),
     });
-    service.transmit();
-    drop(spawn_local(service.run()));
+    drop(spawn_local(admin.run()));
     Ok(())
 }
 
@@ -75,11 +63,10 @@ fn offer() -> Result<Offer, Error> {
     })
 }
 
-/// The service, shared by its tasks. Nothing of it is borrowed over an await.
-struct Service {
+/// The service, shared by its tasks.
+struct Admin {
     bus: Bus,
-    peer: RefCell<InternalPeer>,
-    session: RefCell<Session>,
+    service: Service,
     facts: Facts,
     doors: Rc<dyn Sockets>,
     bridge: Rc<dyn Bridge>,
@@ -89,41 +76,14 @@ struct Service {
     open: Cell<u32>,
 }
 
-impl Service {
-    /// Moves bytes and starts requests until the bus closes the connection.
+impl Admin {
+    /// Starts requests until the bus closes the connection.
     async fn run(self: Rc<Self>) {
-        let mut input = Vec::new();
-        loop {
-            let is_open = poll_fn(|context| self.peer.borrow_mut().poll_receive(context, &mut input)).await;
-            if !is_open {
-                return;
-            }
-            self.session.borrow_mut().handle_input(clock::now(), &mut &input[..]);
-            input = Vec::new();
-            if !self.handle_session() {
-                return;
-            }
-            self.transmit();
-        }
-    }
-
-    /// Deals with what the session has to say. False when it is over.
-    fn handle_session(self: &Rc<Self>) -> bool {
-        loop {
-            let call = self.session.borrow_mut().poll_call();
-            let Some(call) = call else { break };
-            drop(spawn_local(Rc::clone(self).serve(call)));
-        }
-        loop {
-            let event = self.session.borrow_mut().poll_event();
-            match event {
-                Some(Event::Closed(reason)) => {
-                    tracing::debug!("{SERVICE} has ended: {reason}");
-                    return false;
-                }
-                // A request whose caller has gone is answered to nobody; nothing else concerns a service.
-                Some(_) => {}
-                None => return true,
+        while let Some(request) = poll_fn(|context| self.service.poll_next(context)).await {
+            match request {
+                Request::Call(call) => drop(spawn_local(Rc::clone(&self).serve(call))),
+                // A request whose caller has gone is answered to nobody.
+                Request::Cancelled(_) => {}
             }
         }
     }
@@ -138,8 +98,7 @@ impl Service {
             Err(Error::quota("requests of ipc.daemon", REQUESTS_MAX.into()))
         };
         let reply = outcome.map(|answer| Payload::json(answer.to_string()));
-        self.session.borrow_mut().reply(call.key, reply);
-        self.transmit();
+        self.service.reply(call.key, reply);
     }
 
     async fn answer(&self, call: &Incoming) -> Result<Value, Error> {
@@ -170,6 +129,7 @@ impl Service {
             Method::Sockets => Ok(sockets::rows(&self.bus, &[&*self.doors, &*self.bridge]).await),
             Method::BridgeList => Ok(self.bridge.list().into()),
             Method::BridgeExpose => self.bridge.expose(argument),
+            Method::BridgeForward => self.bridge.forward(argument),
             Method::BridgeRemove => self.bridge.remove(argument),
         }
     }
@@ -179,20 +139,5 @@ impl Service {
         addresses.extend(self.bridge.addresses());
         let broker = self.bus.look(|broker| broker.view(viewer).status());
         status(&self.facts, addresses, &broker, &self.bus.tally().by_name(), clock::now())
-    }
-
-    /// Hands what the session has written to the bus.
-    fn transmit(&self) {
-        let mut session = self.session.borrow_mut();
-        loop {
-            let sent = match session.transmit().next() {
-                Some(piece) => {
-                    self.peer.borrow_mut().send(piece);
-                    piece.len()
-                }
-                None => return,
-            };
-            session.transmitted(sent);
-        }
     }
 }

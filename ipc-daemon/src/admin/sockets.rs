@@ -1,13 +1,12 @@
 //! Every socket of the daemon, as the kernel has it at that moment.
 
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::rc::Rc;
 
 use ipc_core::id::PeerId;
 use ipc_core::transport::socket::option::{Setting, settings};
 use ipc_core::transport::{Listener, Socket, SocketAddress};
 use serde_json::{Map, Value, json};
-use tokio::net::TcpStream;
 
 use crate::bus::Bus;
 use crate::bus::link::Link;
@@ -31,8 +30,8 @@ pub(crate) enum Held {
     Listener(Rc<Listener>),
     /// A connection of the bus.
     Connection(Rc<Link>),
-    /// A connection of an exposed port.
-    Plain(Rc<TcpStream>),
+    /// One of a bridge.
+    Plain(Rc<dyn AsFd>),
 }
 
 /// A row for each socket, those that listen first.
@@ -58,10 +57,7 @@ fn row(held: &HeldSocket) -> Value {
     match &held.socket {
         Held::Listener(listener) => described(held, &**listener),
         Held::Connection(link) => described(held, &**link),
-        Held::Plain(stream) => {
-            use std::os::fd::AsFd;
-            described(held, &stream.as_fd())
-        }
+        Held::Plain(socket) => described(held, &socket.as_fd()),
     }
 }
 

@@ -19,7 +19,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Buf;
 use bytes::Bytes;
 use bytes::buf::Chain;
-use ipc_core::payload::{Payload, PayloadKind};
+use ipc_core::payload::Payload;
 use ipc_core::{Error, ErrorCode};
 use rustix::net::Shutdown;
 use tokio::io::Interest;
@@ -27,9 +27,10 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
 use super::caller::Caller;
+use super::expose_tcp::Port;
+use super::failure::loggable;
 use super::framing::Pending;
-use super::port::{Counters, Port};
-use super::spec::Framing;
+use super::spec::expose::Framing;
 
 /// Time for a client to take note of the end, and to stop sending.
 const LINGER: Duration = Duration::from_secs(1);
@@ -59,7 +60,7 @@ impl Connection {
     /// A connection with its peer on the bus.
     pub(super) fn new(port: Rc<Port>, stream: Rc<TcpStream>, client: SocketAddr, caller: Caller) -> Self {
         let state = Conversation::new(Rc::clone(&port), caller);
-        Counters::add(&port.counters.accepted, 1);
+        port.counters.accepted.add(1);
         Self { port, stream, client, state }
     }
 
@@ -77,22 +78,14 @@ impl Connection {
             }
             End::Failed(error) if error.code == ErrorCode::ShuttingDown => {}
             End::Failed(error) => {
-                Counters::add(&port.counters.errors, 1);
-                port.log(|held_back| {
-                    let reason = reason(&error);
+                port.counters.errors.add(1);
+                port.log.line(|held_back| {
+                    let reason = loggable(&error);
                     tracing::warn!(held_back, %client, address = %port.address, "closed a network connection: {reason}");
                 });
                 linger(&stream).await;
             }
         }
-    }
-}
-
-/// What may be said of an error in the log. The words of a service may quote what its client sent.
-fn reason(error: &Error) -> String {
-    match error.code {
-        ErrorCode::Application => "the service answered with an error".to_owned(),
-        _ => error.to_string(),
     }
 }
 
@@ -149,10 +142,10 @@ impl Conversation {
         let (pending_max, payload_max, idle_timeout) = port.bus.look(|broker| {
             let limits = broker.limits();
             let idle = Duration::from_millis(limits.expose_idle_timeout_ms.into());
-            (limits.expose_pending_max_bytes, limits.payload_max_bytes, port.spec.idle.unwrap_or(idle))
+            (limits.expose_pending_max_bytes, limits.payload_max_bytes, port.door.idle.unwrap_or(idle))
         });
-        Counters::add(&port.counters.connections, 1);
-        let pending = Pending::new(port.spec.framing, pending_max as usize, payload_max as usize);
+        port.counters.connections.add(1);
+        let pending = Pending::new(port.door.framing, pending_max as usize, payload_max as usize);
         let reply = Bytes::new().chain(Bytes::new());
         Self { port, caller, pending, reply, has_input: true, idle_timeout, active_at: Instant::now() }
     }
@@ -169,7 +162,7 @@ impl Conversation {
                 }
             } else {
                 // Only then: a reply that is there is written even if the bus has closed the peer since.
-                match self.caller.poll_reply(context).map(|reply| reply.and_then(|reply| self.queue(reply))) {
+                match self.poll_reply(context) {
                     Poll::Ready(Ok(())) => is_moved = true,
                     Poll::Ready(Err(error)) => return Poll::Ready(End::Failed(error)),
                     Poll::Pending => {}
@@ -193,6 +186,12 @@ impl Conversation {
         }
     }
 
+    /// Takes the reply to the open call when it comes; the call may have come to nothing.
+    fn poll_reply(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        let (_, reply) = ready!(self.caller.poll_outcome(context))?;
+        Poll::Ready(reply.and_then(|reply| self.queue(reply)))
+    }
+
     /// Makes the next call if there is one and nothing stands before it. Says whether it did.
     fn next_call(&mut self) -> Result<bool, End> {
         if self.caller.is_calling() || self.reply.has_remaining() {
@@ -201,12 +200,8 @@ impl Conversation {
         let max_bytes = self.pending.max_bytes();
         match self.pending.next() {
             Ok(Some(body)) => {
-                Counters::add(&self.port.counters.calls, 1);
-                let kind = match core::str::from_utf8(&body) {
-                    Ok(_) => PayloadKind::Text,
-                    Err(_) => PayloadKind::Bytes,
-                };
-                self.caller.call(Payload { kind, body }).map_err(End::Failed)?;
+                self.port.counters.calls.add(1);
+                self.caller.call(body).map_err(End::Failed)?;
                 Ok(true)
             }
             Ok(None) if self.has_input => Ok(false),
@@ -225,7 +220,7 @@ impl Conversation {
     /// When clients that do not read hold too much already.
     fn queue(&mut self, payload: Payload) -> Result<(), Error> {
         let unread = &self.port.unread_bytes;
-        let end = match self.port.spec.framing {
+        let end = match self.port.door.framing {
             Framing::Chunk => Bytes::new(),
             Framing::Line => Bytes::from_static(b"\n"),
         };
@@ -252,7 +247,7 @@ impl Conversation {
                 Ok(written) => {
                     self.reply.advance(written);
                     self.port.unread_bytes.set(self.port.unread_bytes.get() - written);
-                    Counters::add(&self.port.counters.bytes_out, written);
+                    self.port.counters.bytes_out.add(written);
                     if !self.reply.has_remaining() {
                         // Its memory is not kept for the next one.
                         self.reply = Bytes::new().chain(Bytes::new());
@@ -278,7 +273,7 @@ impl Conversation {
                 }
                 Ok(count) => {
                     self.pending.push(&scratch[..count]);
-                    Counters::add(&self.port.counters.bytes_in, count);
+                    self.port.counters.bytes_in.add(count);
                     return Poll::Ready(Ok(()));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -314,7 +309,6 @@ impl Drop for Conversation {
     fn drop(&mut self) {
         let unread = &self.port.unread_bytes;
         unread.set(unread.get() - self.reply.remaining());
-        let connections = &self.port.counters.connections;
-        connections.set(connections.get() - 1);
+        self.port.counters.connections.sub(1);
     }
 }

@@ -2,7 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 
-use super::spec::Framing;
+use super::spec::expose::Framing;
 
 /// Most bytes of one call with the framing `chunk`.
 const CHUNK_MAX_BYTES: usize = 64 * 1024;

@@ -1,18 +1,30 @@
-//! SHELL. The way to and from the network: plain TCP ports whose bytes go to one method of a service.
+//! SHELL. The way to and from the network for programs that have never heard of the bus.
 //!
-//! - [`Bridges`]: the ports that are open, opened and closed while the daemon runs;
-//! - [`spec`]: how a port is written;
-//! - [`port`]: one port: listening, accepting, counting;
-//! - [`connection`]: one client of a port, between its socket and the bus;
-//! - [`framing`]: the client's bytes that wait to be calls; [`caller`]: the call that is under way.
+//! | file | noun |
+//! |---|---|
+//! | [`spec`] | how a bridge is written |
+//! | `open` | a bridge that is open, of whatever kind |
+//! | `expose_tcp`, `connection`, `framing` | a TCP port whose bytes go to one method: the port, one client of it, its bytes that wait to be calls |
+//! | `expose_udp`, `source` | a UDP port whose datagrams do: the port, those who send to it |
+//! | `caller` | a network client's side of the bus |
+//! | [`forward`] | a server of the network that appears as a service |
+//! | `counter`, `failure`, `open_sockets` | what they have in common |
 //!
-//! A client of a port is a peer of the bus like any other, with a network identity and the right to call that one method.
-//! Nothing here is unbounded: connections, bytes that wait for their call, replies that wait for their reader, idle time.
+//! A client of a port is a peer of the bus like any other, with a network identity and the right to call that one method;
+//! a forward is a service of the daemon's own. Nothing here is unbounded: connections, sources, calls, bytes that wait for
+//! their call, replies that wait for their reader, idle time.
 
 mod caller;
 mod connection;
+mod counter;
+mod expose_tcp;
+mod expose_udp;
+mod failure;
+mod forward;
 mod framing;
-mod port;
+mod open;
+mod open_sockets;
+mod source;
 pub(crate) mod spec;
 
 use std::cell::{Cell, RefCell};
@@ -21,54 +33,53 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::Poll;
 
+use bytes::Bytes;
+use ipc_core::payload::{Payload, PayloadKind};
 use ipc_core::{Error, ErrorCode};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::admin::{Bridge, HeldSocket, ListenAddress, Sockets};
 use crate::bus::Bus;
-use port::{OpenPort, Port};
+use open::{Common, Open};
 use spec::Spec;
+use spec::expose::ExposeSpec;
+use spec::forward::ForwardSpec;
 
-/// The ports of this daemon; clones are handles to the same ones.
+/// The bridges of this daemon; clones are handles to the same ones.
 #[derive(Clone)]
 pub(crate) struct Bridges(Rc<Inner>);
 
 struct Inner {
-    bus: Bus,
-    ports: RefCell<BTreeMap<u64, OpenPort>>,
+    common: Common,
+    open: RefCell<BTreeMap<u64, Open>>,
     /// Those of the configuration, by id.
     configured: RefCell<BTreeSet<u64>>,
     next_id: Cell<u64>,
-    /// Bytes of replies that the clients of all ports have not read yet.
-    unread_bytes: Rc<Cell<usize>>,
 }
 
-/// The kind of address and of bridge that an exposed TCP port is.
-const EXPOSE_TCP: &str = "expose_tcp";
-
 impl Bridges {
-    /// No ports.
+    /// No bridges.
     pub(crate) fn new(bus: Bus) -> Self {
         Self(Rc::new(Inner {
-            bus,
-            ports: RefCell::default(),
+            common: Common { bus, unread_bytes: Rc::default() },
+            open: RefCell::default(),
             configured: RefCell::default(),
             next_id: Cell::new(1),
-            unread_bytes: Rc::default(),
         }))
     }
 
-    /// Opens a port.
+    /// Opens a bridge and answers with its row.
     ///
     /// # Errors
-    /// `quota_exceeded` for one port too many; `io` or `permission_denied` when the system does not give the port.
+    /// `quota_exceeded` for one bridge too many; `io` or `permission_denied` when the system does not give the port;
+    /// `name_taken` when the service of a forward is somebody else's.
     fn open(&self, spec: Spec) -> Result<Value, Error> {
-        let max = self.0.bus.look(|broker| broker.limits().bridges_max);
-        check_count(self.0.ports.borrow().len() + 1, max)?;
-        let port = OpenPort::open(&self.0.bus, spec, Rc::clone(&self.0.unread_bytes))?;
+        let max = self.0.common.bus.look(|broker| broker.limits().bridges_max);
+        check_count(self.0.open.borrow().len() + 1, max)?;
+        let bridge = Open::new(&self.0.common, spec)?;
         let id = self.next_id();
-        let row = row(id, &port);
-        self.0.ports.borrow_mut().insert(id, port);
+        let row = bridge.row(id);
+        self.0.open.borrow_mut().insert(id, bridge);
         Ok(row)
     }
 
@@ -78,64 +89,69 @@ impl Bridges {
         id
     }
 
-    /// Opens the ports that the configuration has and closes those that it had; the others stay as they are, with their
+    /// Opens the bridges that the configuration has and closes those that it had; the others stay as they are, with their
     /// connections. At most `max` may be open then.
     ///
     /// # Errors
-    /// As [`expose`](Bridge::expose); nothing has changed then.
-    pub(crate) fn configure(&self, specs: &[Spec], max: u32) -> Result<(), Error> {
-        let mut ports = self.0.ports.borrow_mut();
-        let mut missing = specs.to_vec();
+    /// As [`expose`](Bridge::expose) and [`forward`](Bridge::forward); nothing has changed then.
+    pub(crate) fn configure(
+        &self,
+        expose: &[ExposeSpec],
+        forward: &[ForwardSpec],
+        max: u32,
+    ) -> Result<(), Error> {
+        let mut open = self.0.open.borrow_mut();
+        let exposed = expose.iter().cloned().map(Spec::Expose);
+        let mut missing: Vec<Spec> = exposed.chain(forward.iter().cloned().map(Spec::Forward)).collect();
         let mut stale = BTreeSet::new();
         for id in self.0.configured.borrow().iter() {
-            let Some(port) = ports.get(id) else { continue };
-            match missing.iter().position(|spec| *spec == port.port().spec) {
+            let Some(bridge) = open.get(id) else { continue };
+            match missing.iter().position(|spec| *spec == bridge.spec()) {
                 Some(at) => drop(missing.remove(at)),
                 None => drop(stale.insert(*id)),
             }
         }
-        check_count(ports.len() - stale.len() + missing.len(), max)?;
-        let opened = self.open_all(missing, &stale, &ports)?;
+        check_count(open.len() - stale.len() + missing.len(), max)?;
+        let opened = self.open_all(missing, &stale, &open)?;
         let replaced: BTreeSet<u64> = opened.iter().filter_map(|(_, predecessor)| *predecessor).collect();
         for id in stale {
-            match ports.remove(&id) {
-                Some(port) if replaced.contains(&id) => port.replaced(),
-                Some(port) => port.close(),
+            match open.remove(&id) {
+                Some(bridge) if replaced.contains(&id) => bridge.replaced(),
+                Some(bridge) => bridge.close(),
                 None => {}
             }
         }
         let mut configured = self.0.configured.borrow_mut();
-        configured.retain(|id| ports.contains_key(id));
-        for (port, _) in opened {
+        configured.retain(|id| open.contains_key(id));
+        for (bridge, _) in opened {
             let id = self.next_id();
             configured.insert(id);
-            ports.insert(id, port);
+            open.insert(id, bridge);
         }
         Ok(())
     }
 
-    /// Opens ports, each in the place of a stale one at the same address if there is one, whose id is given with it.
+    /// Opens bridges, each in the place of a stale one that has the same place, whose id is given with it.
     fn open_all(
         &self,
         specs: Vec<Spec>,
         stale: &BTreeSet<u64>,
-        ports: &BTreeMap<u64, OpenPort>,
-    ) -> Result<Vec<(OpenPort, Option<u64>)>, Error> {
-        let mut free: Vec<(u64, &OpenPort)> =
-            stale.iter().filter_map(|id| Some((*id, ports.get(id)?))).collect();
-        let mut opened = Vec::new();
+        open: &BTreeMap<u64, Open>,
+    ) -> Result<Vec<(Open, Option<u64>)>, Error> {
+        let mut free: Vec<(u64, &Open)> = stale.iter().filter_map(|id| Some((*id, open.get(id)?))).collect();
+        let mut opened: Vec<(Open, Option<u64>)> = Vec::new();
         for spec in specs {
-            let same = free.iter().position(|(_, port)| port.port().spec.address == spec.address);
+            let same = free.iter().position(|(_, bridge)| bridge.spec().has_place_of(&spec));
             let predecessor = same.map(|at| free.remove(at));
-            let port = match predecessor {
-                Some((_, port)) => port.open_in_place(spec),
-                None => OpenPort::open(&self.0.bus, spec, Rc::clone(&self.0.unread_bytes)),
+            let bridge = match predecessor {
+                Some((_, bridge)) => bridge.open_in_place(&self.0.common, spec),
+                None => Open::new(&self.0.common, spec),
             };
-            match port {
-                Ok(port) => opened.push((port, predecessor.map(|(id, _)| id))),
+            match bridge {
+                Ok(bridge) => opened.push((bridge, predecessor.map(|(id, _)| id))),
                 Err(error) => {
-                    // Those in the place of others leave the socket to them; the sockets of the others end with them.
-                    opened.into_iter().for_each(|(port, _)| port.replaced());
+                    // Those in the place of others leave it to them; the sockets of the others end with them.
+                    opened.into_iter().for_each(|(bridge, _)| bridge.replaced());
                     return Err(error);
                 }
             }
@@ -143,19 +159,19 @@ impl Bridges {
         Ok(opened)
     }
 
-    /// Closes the ports; their connections stay until they end.
+    /// Takes nothing new from the network; what is open stays until it ends.
     pub(crate) fn begin_drain(&self) {
-        for port in self.0.ports.borrow().values() {
-            port.begin_drain();
+        for bridge in self.0.open.borrow().values() {
+            bridge.begin_drain();
         }
     }
 
-    /// Completes when no connection is open any more; to be used after the drain began. Cancel safe.
+    /// Completes when nothing is open any more; to be used after the drain began. Cancel safe.
     pub(crate) async fn deserted(&self) {
         poll_fn(|context| {
-            let mut ports = self.0.ports.borrow_mut();
-            ports.retain(|_, port| port.poll_ended(context).is_pending());
-            if ports.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+            let mut open = self.0.open.borrow_mut();
+            open.retain(|_, bridge| bridge.poll_ended(context).is_pending());
+            if open.is_empty() { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
     }
@@ -163,47 +179,49 @@ impl Bridges {
 
 impl Sockets for Bridges {
     fn addresses(&self) -> Vec<ListenAddress> {
-        let ports = self.0.ports.borrow();
-        let addresses = ports
-            .values()
-            .map(|port| ListenAddress { kind: EXPOSE_TCP, address: port.port().address.to_string() });
-        addresses.collect()
+        self.0.open.borrow().values().filter_map(Open::listen_address).collect()
     }
 
     fn sockets(&self) -> Vec<HeldSocket> {
-        self.0.ports.borrow().values().flat_map(OpenPort::sockets).collect()
+        self.0.open.borrow().values().flat_map(Open::sockets).collect()
     }
 }
 
 impl Bridge for Bridges {
     fn list(&self) -> Vec<Value> {
-        self.0.ports.borrow().iter().map(|(id, port)| row(*id, port)).collect()
+        self.0.open.borrow().iter().map(|(id, bridge)| bridge.row(*id)).collect()
     }
 
     fn expose(&self, specification: &str) -> Result<Value, Error> {
-        let row = self.open(Spec::parse(specification.trim())?)?;
+        let row = self.open(Spec::Expose(ExposeSpec::parse(specification.trim())?))?;
         tracing::info!(address = %row["address"], "exposed {}", row["spec"]);
+        Ok(row)
+    }
+
+    fn forward(&self, specification: &str) -> Result<Value, Error> {
+        let row = self.open(Spec::Forward(ForwardSpec::parse(specification.trim())?))?;
+        tracing::info!("forwards {}", row["spec"]);
         Ok(row)
     }
 
     /// Its connections are closed too.
     fn remove(&self, id: &str) -> Result<Value, Error> {
-        let mut ports = self.0.ports.borrow_mut();
-        let removed = id.trim().parse().ok().and_then(|id| Some((id, ports.remove(&id)?)));
-        let Some((id, port)) = removed else {
+        let mut open = self.0.open.borrow_mut();
+        let removed = id.trim().parse().ok().and_then(|id| Some((id, open.remove(&id)?)));
+        let Some((id, bridge)) = removed else {
             let shown: String = id.trim().chars().take(40).flat_map(char::escape_debug).collect();
             let message = format!("there is no bridge \"{shown}\"");
             return Err(Error::new(ErrorCode::InvalidArgument, message)
                 .with_hint("`ipc-cli bridge list` shows the bridges with their ids"));
         };
-        let row = row(id, &port);
-        port.close();
-        tracing::info!(address = %row["address"], "removed {}", row["spec"]);
+        let row = bridge.row(id);
+        bridge.close();
+        tracing::info!("removed {}", row["spec"]);
         Ok(row)
     }
 }
 
-/// Whether that many ports may be open.
+/// Whether that many bridges may be open.
 fn check_count(count: usize, max: u32) -> Result<(), Error> {
     if count <= max as usize {
         return Ok(());
@@ -212,23 +230,11 @@ fn check_count(count: usize, max: u32) -> Result<(), Error> {
         .with_hint("remove one that is not used any more, or raise the limit in the configuration"))
 }
 
-/// What is shown of a port.
-fn row(id: u64, port: &OpenPort) -> Value {
-    let Port { spec, address, counters, .. } = port.port();
-    json!({
-        "id": id,
-        "kind": EXPOSE_TCP,
-        "spec": spec.to_string(),
-        "service": spec.service.as_str(),
-        "method": spec.method.as_str(),
-        "framing": spec.framing.name(),
-        "address": address.to_string(),
-        "connections": counters.connections.get(),
-        "accepted": counters.accepted.get(),
-        "refused": counters.refused.get(),
-        "calls": counters.calls.get(),
-        "errors": counters.errors.get(),
-        "bytes_in": counters.bytes_in.get(),
-        "bytes_out": counters.bytes_out.get(),
-    })
+/// Bytes of a program that knows no kinds: `text` where they are UTF-8, `bytes` where not.
+fn plain_payload(body: Bytes) -> Payload {
+    let kind = match core::str::from_utf8(&body) {
+        Ok(_) => PayloadKind::Text,
+        Err(_) => PayloadKind::Bytes,
+    };
+    Payload { kind, body }
 }

@@ -31,6 +31,10 @@ pub enum Transport {
     Internal,
     /// An exposed TCP port.
     ExposeTcp,
+    /// An exposed UDP port.
+    ExposeUdp,
+    /// A server of the network that appears as a service of the daemon's.
+    Forward,
 }
 
 impl Transport {
@@ -41,6 +45,8 @@ impl Transport {
             Transport::Tcp => "tcp",
             Transport::Internal => "internal",
             Transport::ExposeTcp => "expose_tcp",
+            Transport::ExposeUdp => "expose_udp",
+            Transport::Forward => "forward",
         }
     }
 }
@@ -59,6 +65,11 @@ pub enum Side {
 pub enum Access {
     /// What the policy grants to its verified identity.
     Granted,
+    /// To own one name, which the daemon's operator has given it, and nothing else.
+    Offer {
+        /// The name.
+        service: ServiceName,
+    },
     /// Calls of one method and nothing else.
     Only {
         /// The service.

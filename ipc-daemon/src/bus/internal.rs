@@ -1,15 +1,17 @@
 //! A connection without a socket, whose other end is in this process.
 //!
-//! The owner of an [`InternalPeer`] moves bytes between it and a session of its own, as a client moves them between a
-//! session and a socket. It is woken when something is due to it; like any peer that does not read, it is bounded by its
-//! queue in the broker.
+//! An [`InternalPeer`] is the connection, an [`InternalSession`] the connection with the session at its end: bytes move
+//! between the two as a client moves them between a session and a socket. Its owner is woken when something is due to it;
+//! like any peer that does not read, it is bounded by its queue in the broker.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
 use ipc_core::Error;
 use ipc_core::identity::Identity;
+use ipc_core::session::{self, Session, State};
+use ipc_core::transport::clock;
 use ipc_core::wire::Decoder;
 
 use super::{Bus, Endpoint};
@@ -106,5 +108,53 @@ impl InternalPeer {
 impl Drop for InternalPeer {
     fn drop(&mut self) {
         self.bus.disconnect(self.key);
+    }
+}
+
+/// A peer in this process with its session.
+pub(crate) struct InternalSession {
+    peer: InternalPeer,
+    /// The session; what it is asked for is on its way after the next [`flush`](InternalSession::flush).
+    pub(crate) session: Session,
+}
+
+impl InternalSession {
+    /// Says hello as `config` has it. The broker answers at once.
+    pub(crate) fn start(peer: InternalPeer, config: session::Config) -> Self {
+        let config = session::Config { preamble: false, ..config };
+        Self { peer, session: Session::connect(config, clock::now()) }
+    }
+
+    /// Hands what the session has written to the bus.
+    pub(crate) fn flush(&mut self) {
+        let mut bytes = Vec::new();
+        for piece in self.session.transmit() {
+            bytes.extend_from_slice(piece);
+        }
+        if !bytes.is_empty() {
+            self.session.transmitted(bytes.len());
+            self.peer.send(&bytes);
+        }
+    }
+
+    /// Hands what the session has written to the bus and takes in what is answered in the same turn: the hello, a name, a
+    /// registration.
+    pub(crate) fn settle(&mut self) {
+        self.flush();
+        let mut nobody = Context::from_waker(Waker::noop());
+        while self.session.state() != State::Closed && self.poll_receive(&mut nobody).is_ready() {}
+    }
+
+    /// Moves what is due from the bus to the session, and what that leads to back. Afterwards the session is to be asked
+    /// what has happened: it may be over. Cancel safe.
+    pub(crate) fn poll_receive(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let mut received = Vec::new();
+        if ready!(self.peer.poll_receive(context, &mut received)) {
+            self.session.handle_input(clock::now(), &mut &received[..]);
+        } else {
+            self.session.handle_eof(None);
+        }
+        self.flush();
+        Poll::Ready(())
     }
 }

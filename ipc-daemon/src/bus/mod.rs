@@ -4,8 +4,10 @@
 //!   is done every connection that was touched is written to, here and at once, with one non-blocking system call;
 //! - [`link`]: a connection over a kernel socket, seen from the outside: where to write, and whom to wake;
 //! - [`reaper`]: closing what a peer has sent without being asked;
-//! - [`internal`]: a connection without a socket, whose other end is in this process;
+//! - [`internal`]: a connection without a socket, whose other end is in this process; [`service`]: one that offers a
+//!   service of the daemon's own;
 //! - [`timer`]: when the broker wants to be asked about its deadlines;
+//! - [`watchdog`]: signs of life for a service manager, given at the end of turns;
 //! - [`activity`]: whether anything happened, for whoever decides to sleep.
 //!
 //! Nothing here is borrowed over an await: a turn is one synchronous call.
@@ -14,9 +16,11 @@ pub(crate) mod activity;
 pub(crate) mod internal;
 pub(crate) mod link;
 pub(crate) mod reaper;
+pub(crate) mod service;
 pub(crate) mod timer;
+pub(crate) mod watchdog;
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
@@ -33,6 +37,7 @@ use activity::Activity;
 use internal::Mailbox;
 use link::{Link, Sent};
 use timer::Timer;
+use watchdog::Watchdog;
 
 /// Size of the one buffer that all connections read into, in bytes.
 const SCRATCH_BYTES: usize = 256 * 1024;
@@ -45,6 +50,7 @@ struct Inner {
     state: RefCell<State>,
     scratch: RefCell<Box<[u8]>>,
     timer: Rc<Timer>,
+    watchdog: OnceCell<Watchdog>,
     activity: Activity,
     /// Who looks at the broker again after each turn.
     watchers: RefCell<Vec<Waker>>,
@@ -96,6 +102,7 @@ impl Bus {
             state: RefCell::new(State { broker, endpoints: SecondaryMap::new() }),
             scratch: RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice()),
             timer,
+            watchdog: OnceCell::new(),
             activity: Activity::default(),
             watchers: RefCell::new(Vec::new()),
             tally: Tally::default(),
@@ -110,10 +117,25 @@ impl Bus {
         state.deliver(now);
         let timeout = state.broker.poll_timeout();
         drop(state);
-        self.0.timer.arm(timeout);
+        if let Some(watchdog) = self.0.watchdog.get() {
+            watchdog.turned(now);
+        }
+        self.arm(timeout);
         self.0.activity.note();
         self.wake_watchers();
         result
+    }
+
+    /// Has the timer expire when the broker, or the watchdog, wants a turn.
+    fn arm(&self, timeout: Option<Instant>) {
+        let sign = self.0.watchdog.get().map(Watchdog::due);
+        self.0.timer.arm(timeout.into_iter().chain(sign).min());
+    }
+
+    /// From the next turn on the bus gives signs of life. To be used once.
+    pub(crate) fn give_signs(&self, watchdog: Watchdog) {
+        // A second one would change nothing.
+        drop(self.0.watchdog.set(watchdog));
     }
 
     /// Looks at the broker without giving it anything.
@@ -156,7 +178,7 @@ impl Bus {
         state.endpoints.insert(key, endpoint);
         let timeout = state.broker.poll_timeout();
         drop(state);
-        self.0.timer.arm(timeout);
+        self.arm(timeout);
         Ok(key)
     }
 

@@ -5,6 +5,7 @@
 //! state_dir = "/var/lib/ipc"        # what outlives the daemon
 //! tcp = "127.0.0.1:7100"            # the bus protocol over TCP, on loopback; default: not at all
 //! expose = ["tcp:127.0.0.1:7000=demo.title/title"]
+//! forward = ["demo.weather=tcp:127.0.0.1:9000,framing=line"]
 //! poll_before_park = true           # look for work for up to 50 us before sleeping; costs CPU, saves wake-ups
 //!
 //! [remote]                          # network peers of the bus protocol that have proved nothing
@@ -36,7 +37,8 @@ use toml::Spanned;
 
 use self::policy::{Remote, WrittenRemote};
 use crate::args::{Args, LogFormat, LogLevel};
-use crate::bridge::spec::Spec;
+use crate::bridge::spec::expose::ExposeSpec;
+use crate::bridge::spec::forward::ForwardSpec;
 use crate::broker::Policy;
 use crate::failure::{Exit, Failure};
 
@@ -55,8 +57,10 @@ pub(crate) struct Config {
     /// Where the bus protocol is spoken over TCP, an address on loopback.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) tcp: Option<SocketAddr>,
-    /// Plain TCP ports, as `--expose` takes them.
-    pub(crate) expose: Vec<Spec>,
+    /// Plain ports, as `--expose` takes them.
+    pub(crate) expose: Vec<ExposeSpec>,
+    /// Servers of the network, as `--forward` takes them.
+    pub(crate) forward: Vec<ForwardSpec>,
     /// Whether the event loop looks for work for a moment before it sleeps.
     pub(crate) poll_before_park: bool,
     /// What the network may do.
@@ -85,7 +89,8 @@ struct Written {
     runtime_dir: Option<PathBuf>,
     state_dir: Option<PathBuf>,
     tcp: Option<Spanned<SocketAddr>>,
-    expose: Vec<Spec>,
+    expose: Vec<ExposeSpec>,
+    forward: Vec<ForwardSpec>,
     poll_before_park: bool,
     remote: WrittenRemote,
     log: Log,
@@ -100,6 +105,7 @@ impl Default for Written {
             state_dir: None,
             tcp: None,
             expose: Vec::new(),
+            forward: Vec::new(),
             poll_before_park: true,
             remote: WrittenRemote::default(),
             log: Log::default(),
@@ -182,15 +188,19 @@ impl Config {
         let first = |flag: &Option<PathBuf>, variable: &Option<PathBuf>, file: Option<PathBuf>| {
             flag.clone().or_else(|| variable.clone()).or(file)
         };
-        let mut expose = written.expose;
+        let (mut expose, mut forward) = (written.expose, written.forward);
         if !args.expose.is_empty() {
             expose.clone_from(&args.expose);
+        }
+        if !args.forward.is_empty() {
+            forward.clone_from(&args.forward);
         }
         Ok(Self {
             runtime_dir: first(&args.runtime_dir, &variables.runtime_dir, written.runtime_dir),
             state_dir: first(&args.state_dir, &variables.state_dir, written.state_dir),
             tcp: loopback::layer("tcp", args.tcp, written.tcp, place)?,
             expose,
+            forward,
             poll_before_park: written.poll_before_park,
             remote: written.remote.read(place)?,
             log,
@@ -392,7 +402,7 @@ mod tests {
 
     #[test]
     fn each_layer_overrides_those_before_it() {
-        let text = "runtime_dir = \"/file\"\nstate_dir = \"/file\"\nexpose = [\"tcp:[::1]:1=a/file\"]\n[log]\nlevel = \"warn\"\n";
+        let text = "runtime_dir = \"/file\"\nstate_dir = \"/file\"\nexpose = [\"tcp:[::1]:1=a/file\"]\nforward = [\"a=udp:h:1\"]\n[log]\nlevel = \"warn\"\n";
         let alone = configured(text).unwrap();
         assert_eq!(alone.runtime_dir.as_deref(), Some(Path::new("/file")));
         assert_eq!(alone.log.level, LogLevel::Warn);
@@ -407,12 +417,13 @@ mod tests {
         assert_eq!(over.runtime_dir.as_deref(), Some(Path::new("/variable")));
         assert_eq!(
             (over.log.level, &*over.expose),
-            (LogLevel::Debug, &[Spec::parse("tcp:[::1]:1=a/file").unwrap()][..])
+            (LogLevel::Debug, &[ExposeSpec::parse("tcp:[::1]:1=a/file").unwrap()][..])
         );
 
         let args = Args {
             runtime_dir: Some("/flag".into()),
-            expose: vec![Spec::parse("tcp:[::1]:1=a/flag").unwrap()],
+            expose: vec![ExposeSpec::parse("tcp:[::1]:1=a/flag").unwrap()],
+            forward: vec![ForwardSpec::parse("a=udp:h:2").unwrap()],
             log_level: Some(LogLevel::Error),
             log_format: Some(LogFormat::Json),
             ..Args::default()
@@ -421,7 +432,8 @@ mod tests {
         assert_eq!(top.runtime_dir.as_deref(), Some(Path::new("/flag")));
         assert_eq!(top.state_dir.as_deref(), Some(Path::new("/variable")));
         assert_eq!((top.log.level, top.log.format), (LogLevel::Error, LogFormat::Json));
-        assert_eq!(top.expose, args.expose);
+        assert_eq!((&top.expose, &top.forward), (&args.expose, &args.forward));
+        assert_eq!(over.forward, [ForwardSpec::parse("a=udp:h:1").unwrap()]);
     }
 
     #[test]
@@ -434,7 +446,7 @@ mod tests {
 
     #[test]
     fn what_is_printed_reads_back_the_same() {
-        let text = "runtime_dir = \"/r\"\ntcp = \"[::1]:7100\"\nexpose = [\"tcp:127.0.0.1:0=a/b\"]\npoll_before_park = false\n\
+        let text = "runtime_dir = \"/r\"\ntcp = \"[::1]:7100\"\nexpose = [\"tcp:127.0.0.1:0=a/b\"]\nforward = [\"a=tcp:h:1\"]\npoll_before_park = false\n\
                     [remote]\nallow = [\"call a.b/c\", \"subscribe a.>\"]\n\
                     [log]\nformat = \"json\"\n[limits]\nconnections_max = 7\n";
         let config = configured(text).unwrap();

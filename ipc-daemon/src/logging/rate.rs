@@ -4,6 +4,7 @@ use core::time::Duration;
 use std::cell::Cell;
 
 use ipc_core::time::Instant;
+use ipc_core::transport::clock;
 
 /// Lines at once before the rate counts.
 const BURST: u32 = 10;
@@ -22,6 +23,13 @@ impl RateLimit {
     /// A full bucket.
     pub(crate) fn new(now: Instant) -> Self {
         Self { tokens: Cell::new(BURST), refilled: Cell::new(now), held_back: Cell::new(0) }
+    }
+
+    /// Writes a line that a peer has caused, unless there were too many of late. `write` is told how many were held back.
+    pub(crate) fn line(&self, write: impl FnOnce(u64)) {
+        if let Some(held_back) = self.allow(clock::now()) {
+            write(held_back);
+        }
     }
 
     /// Whether a line may be written; then with the number of lines held back since the last one that was.

@@ -11,7 +11,7 @@ use tokio::task::spawn_local;
 
 use super::doors::Doors;
 use super::idle::poll_before_park;
-use super::readiness::{Readiness, announce_stopping};
+use super::readiness::{Readiness, announce_stopping, watchdog};
 use super::signals::{Request, Signals};
 use super::startup::{Holdings, fit_to_system};
 use crate::admin::{self, Facts};
@@ -39,7 +39,12 @@ pub(crate) fn run(mut config: Config, source: &Source, readiness: Readiness) -> 
         .enable_all()
         .build_local(LocalOptions::default())
         .map_err(|error| Failure::io("start the event loop", error))
-        .and_then(|runtime| runtime.block_on(serve(&config, source, &mut holdings, readiness)));
+        .and_then(|runtime| {
+            let served = runtime.block_on(serve(&config, source, &mut holdings, readiness));
+            // A name that is still being looked up is waited for by nobody.
+            runtime.shutdown_background();
+            served
+        });
     holdings.unpublish();
     served
 }
@@ -54,7 +59,7 @@ async fn serve(
     let bus = start_bus(config, holdings)?;
     let facts = Facts { epoch: holdings.epoch, started: clock::now() };
     let bridges = Bridges::new(bus.clone());
-    bridges.configure(&config.expose, config.limits.bridges_max)?;
+    bridges.configure(&config.expose, &config.forward, config.limits.bridges_max)?;
     let doors = Doors::new(bus.clone());
     admin::start(&bus, facts, Rc::new(doors.clone()), Rc::new(bridges.clone()))?;
     doors.open_local(std::mem::take(&mut holdings.listeners))?;
@@ -84,6 +89,9 @@ fn start_bus(config: &Config, holdings: &Holdings) -> Result<Bus, Failure> {
     let watched = watch(Rc::clone(&timer), Interest::READABLE)
         .map_err(|error| Failure::io("watch the timer of deadlines", error))?;
     let bus = Bus::new(broker, timer);
+    if let Some(watchdog) = watchdog()? {
+        bus.give_signs(watchdog);
+    }
     drop(spawn_local(keep_deadlines(bus.clone(), watched)));
     Ok(bus)
 }
@@ -104,7 +112,7 @@ fn reload(bus: &Bus, doors: &Doors, bridges: &Bridges, source: &Source, running:
         let fixed = config.fixed_changes(running);
         fit_to_system(&mut config.limits)?;
         let tcp = doors.prepare(config.tcp)?;
-        bridges.configure(&config.expose, config.limits.bridges_max)?;
+        bridges.configure(&config.expose, &config.forward, config.limits.bridges_max)?;
         doors.apply(tcp);
         logging::set_level(config.log.level);
         bus.turn(|broker, _| {

@@ -136,9 +136,7 @@ impl Listener {
     }
 
     fn log_refusal(&self, error: &Error) {
-        if let Some(held_back) = self.log.allow(clock::now()) {
-            tracing::warn!(held_back, "refused a connection: {error}");
-        }
+        self.log.line(|held_back| tracing::warn!(held_back, "refused a connection: {error}"));
     }
 
     fn exhausted(&self, errno: Errno, refused: Option<Stream>) {

@@ -1,12 +1,14 @@
-//! Telling whoever started the daemon that clients can connect.
+//! Telling whoever started the daemon that clients can connect, that the bus is alive, and that it stops.
 
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
+use std::sync::mpsc::{TrySendError, sync_channel};
 
 use ipc_core::transport::process;
 use sd_notify::NotifyState;
 
+use crate::bus::watchdog::Watchdog;
 use crate::failure::Failure;
 
 /// Whom to tell.
@@ -52,6 +54,27 @@ fn close_standard_stream(number: i32) -> io::Result<()> {
         _ => {}
     }
     Ok(())
+}
+
+/// Signs of life of the bus, if the service manager watches for them: `WATCHDOG=1` twice in the time of `$WATCHDOG_USEC`
+/// (sd_watchdog_enabled(3)).
+///
+/// # Errors
+/// 74 when the thread that tells it cannot be started: to tell may take the manager's own good time.
+pub(crate) fn watchdog() -> Result<Option<Watchdog>, Failure> {
+    let patience = sd_notify::watchdog_enabled().filter(|patience| !patience.is_zero());
+    let Some(patience) = patience else { return Ok(None) };
+    let (sign, signs) = sync_channel::<()>(1);
+    // It ends with the bus.
+    std::thread::Builder::new()
+        .name("watchdog".to_owned())
+        .spawn(move || signs.into_iter().for_each(|()| notify(&[NotifyState::Watchdog])))
+        .map_err(|error| Failure::io("start the thread that gives signs of life", error))?;
+    let give = move || {
+        // One that waits already says the same.
+        let _: Result<(), TrySendError<()>> = sign.try_send(());
+    };
+    Ok(Some(Watchdog::new(patience / 2, give)))
 }
 
 /// Tells the service manager that the daemon begins to stop.

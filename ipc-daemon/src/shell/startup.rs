@@ -35,6 +35,7 @@ impl Holdings {
     /// 75 when another daemon holds a directory: nothing was touched then. 74, 77 or 78 by what is wrong.
     pub(crate) fn take(config: &Config) -> Result<Self, Failure> {
         let environment = Environment::read();
+        process::check_user(&environment)?;
         // First of all, while no other descriptor can have taken their numbers.
         let handed_over = process::inherited_listeners(&environment)?;
         let runtime = runtime_dir::open_runtime_dir(&environment, config.runtime_dir.as_deref(), 0o700)?;

@@ -56,6 +56,10 @@ impl Policy {
                 Action::Call(wanted, called) if (*wanted, *called) == (service, method) => return Ok(()),
                 _ => format!("this connection may call {service}/{method} and nothing else"),
             },
+            (Access::Offer { service }, _) => match action {
+                Action::Own(name) if *name == service => return Ok(()),
+                _ => format!("this connection may own {service} and do nothing else"),
+            },
             (Access::Granted, Identity::Local { .. }) => return Ok(()),
             (Access::Granted, Identity::Remote { .. }) => {
                 if self.anonymous.iter().any(|grant| grant.covers(action)) {
@@ -97,6 +101,19 @@ mod tests {
         assert!(may(&Action::Call(&a, &m)));
         assert!(!may(&Action::Call(&a, &n)) && !may(&Action::Call(&b, &m)) && !may(&Action::Own(&a)));
         assert!(!may(&Action::Publish(&TopicName::parse("t").unwrap())) && !may(&Action::Watch));
+    }
+
+    #[test]
+    fn the_name_of_a_forward_is_all_that_it_has() {
+        let (a, b, m) = (service("a"), service("b"), method("m"));
+        let may = |offered: &ServiceName, action: &Action<'_>| {
+            let access = Access::Offer { service: offered.clone() };
+            Policy::open().check(&access, &LOCAL, Transport::Forward, action).is_ok()
+        };
+        assert!(may(&a, &Action::Own(&a)));
+        assert!(!may(&a, &Action::Own(&b)) && !may(&a, &Action::Call(&a, &m)) && !may(&a, &Action::Watch));
+        let reserved = service("ipc.daemon");
+        assert!(!may(&reserved, &Action::Own(&reserved)));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Ports on the command line, in the configuration, and while the daemon runs.
 
-use std::net::{TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 
 use ipc_core::ErrorCode;
 use ipc_tests::daemon::{Daemon, Options};
@@ -49,7 +49,9 @@ fn what_cannot_be_exposed_or_removed_is_refused_with_a_reason() {
         ("bridge-expose", "tcp:192.0.2.1:0=a/b", ErrorCode::Io, "192.0.2.1:0"),
         ("bridge-expose", "tcp:localhost:1=a/b", ErrorCode::InvalidArgument, "no IP address"),
         ("bridge-expose", "", ErrorCode::InvalidArgument, "no \"=\""),
-        ("bridge-expose", "udp:127.0.0.1:0=a/b", ErrorCode::Unsupported, "not supported"),
+        ("bridge-expose", "udp:127.0.0.1:0=a/b,framing=line", ErrorCode::InvalidArgument, "no option"),
+        ("bridge-forward", "a=tcp:127.0.0.1", ErrorCode::InvalidArgument, "no port"),
+        ("bridge-forward", "ipc.daemon=tcp:127.0.0.1:1", ErrorCode::InvalidArgument, "the daemon"),
         ("bridge-expose", "tcp:127.0.0.1:0=ipc.daemon/status", ErrorCode::InvalidArgument, "the daemon"),
         ("bridge-remove", "1", ErrorCode::InvalidArgument, "no bridge \"1\""),
         ("bridge-remove", "", ErrorCode::InvalidArgument, "no bridge"),
@@ -66,17 +68,22 @@ fn what_cannot_be_exposed_or_removed_is_refused_with_a_reason() {
 #[test]
 fn a_port_that_is_in_use_keeps_the_daemon_from_starting() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-    let spec = format!("tcp:{}=a/b", taken.local_addr().unwrap());
-    let ended = Daemon::try_start(&Options::with_arguments(["--expose", &spec])).unwrap_err();
-    assert_eq!(ended.status.code(), Some(74), "{ended:#?}");
-    for part in [&*spec, "in use", "another program"] {
-        assert!(ended.stderr.contains(part), "{part} is missing in {}", ended.stderr);
+    let taken_udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+    for spec in [
+        format!("tcp:{}=a/b", taken.local_addr().unwrap()),
+        format!("udp:{}=a/b", taken_udp.local_addr().unwrap()),
+    ] {
+        let ended = Daemon::try_start(&Options::with_arguments(["--expose", &spec])).unwrap_err();
+        assert_eq!(ended.status.code(), Some(74), "{ended:#?}");
+        for part in [&*spec, "in use", "another program"] {
+            assert!(ended.stderr.contains(part), "{part} is missing in {}", ended.stderr);
+        }
     }
 }
 
 #[test]
 fn a_wrong_port_is_a_wrong_command_line_or_a_wrong_configuration() {
-    for spec in ["tcp:127.0.0.1=a/b", "tcp:127.0.0.1:0=a/b,framing=stream", "udp:127.0.0.1:0=a/b"] {
+    for spec in ["tcp:127.0.0.1=a/b", "tcp:127.0.0.1:0=a/b,framing=stream", "udp:127.0.0.1:0=a/b,idle=1s"] {
         let ended = Daemon::try_start(&Options::with_arguments(["--expose", spec])).unwrap_err();
         assert_eq!(ended.status.code(), Some(2), "{ended:#?}");
         let config = Options::with_config(format!("\nexpose = [\"{spec}\"]\n"));

@@ -5,3 +5,5 @@ mod failures;
 mod framing;
 mod limits;
 mod programs;
+mod udp;
+mod udp_limits;

@@ -21,7 +21,7 @@ fn run(program: &str, arguments: &[&str], input: &str) -> Option<String> {
     child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success(), "{program}: {output:?}");
-    Some(String::from_utf8(output.stdout).unwrap())
+    Some(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 const PYTHON_CLIENT: &str = r#"
@@ -76,4 +76,55 @@ fn nc_and_socat_send_lines() {
     if let Some(answer) = run("socat", &["-t", "30", "-", &socat], lines) {
         assert_eq!(answer, titles);
     }
+}
+
+const PYTHON_UDP_CLIENT: &str = r#"
+import socket, sys
+server = ("127.0.0.1", int(sys.argv[1]))
+client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+client.settimeout(30)
+for text in ["hello world", "élan vital", "x"]:
+    client.sendto(text.encode(), server)
+    data, address = client.recvfrom(1024)
+    assert address == server
+    print(data.decode())
+"#;
+
+#[test]
+fn a_python_client_gets_its_title_case_by_datagram() {
+    let exposed = Exposed::start_udp("demo.title/title", "");
+    let _title = Title::start(&exposed.daemon);
+    let port = exposed.address.port().to_string();
+    let answers = run("python3", &["-X", "utf8", "-c", PYTHON_UDP_CLIENT, &port], "");
+    assert_eq!(answers.expect("python3 is needed"), "Hello World\nÉlan Vital\nX\n");
+    assert_eq!((exposed.number("calls"), exposed.number("sources")), (3, 1));
+}
+
+#[test]
+fn nc_and_socat_get_the_answer_by_datagram() {
+    let exposed = Exposed::start_udp("demo.title/title", "");
+    let _title = Title::start(&exposed.daemon);
+    let port = exposed.address.port().to_string();
+    // Neither can know that nothing more comes, so both wait a moment for it.
+    if let Some(answer) = run("nc", &["-u", "-W", "1", "127.0.0.1", &port], "hello world") {
+        assert_eq!(answer, "Hello World");
+    }
+    let socat = format!("UDP:127.0.0.1:{port}");
+    if let Some(answer) = run("socat", &["-t", "2", "-", &socat], "hello world") {
+        assert_eq!(answer, "Hello World");
+    }
+}
+
+#[test]
+fn nc_at_the_socket_of_the_bus_is_told_that_this_is_something_else() {
+    let exposed = Exposed::start("demo.title/title", "");
+    let socket = exposed.daemon.socket();
+    let socket = socket.to_str().unwrap();
+    for program in [&["nc", "-N", "-U", socket][..], &["socat", "-t", "30", "-", &format!("UNIX:{socket}")]] {
+        if let Some(answer) = run(program[0], &program[1..], "GET / HTTP/1.1\r\n\r\n") {
+            assert!(answer.contains("ipc"), "{program:?} got {answer:?}");
+        }
+    }
+    let status = ipc_tests::services::ask(&exposed.daemon, "status", "").unwrap();
+    assert!(status["counters"]["refused_protocol"].as_u64() >= Some(1), "{}", status["counters"]);
 }

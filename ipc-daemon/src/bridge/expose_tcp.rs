@@ -1,43 +1,47 @@
-//! One exposed port: listening, accepting, counting.
+//! One exposed TCP port: listening, accepting, counting.
 
 use core::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::OwnedFd;
 use std::pin::{Pin, pin};
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use ipc_core::transport::socket::Half;
 use ipc_core::transport::{Listener, Socket, SocketAddress, Stream, clock, inet};
 use ipc_core::{Error, ErrorCode};
 use rustix::io::Errno;
+use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::caller::Caller;
 use super::connection::Connection;
-use super::spec::Spec;
+use super::counter::Counter;
+use super::failure::cannot_listen;
+use super::open_sockets::OpenSockets;
+use super::spec::expose::{ExposeSpec, TcpDoor};
 use crate::admin::{Held, HeldSocket};
+use crate::broker::Transport;
 use crate::bus::Bus;
 use crate::logging::rate::RateLimit;
 use crate::net::accept::{Acceptor, Arrival};
-use crate::net::anonymous;
 
 /// What the connections of a port share.
 pub(super) struct Port {
     pub(super) bus: Bus,
-    pub(super) spec: Spec,
+    pub(super) spec: ExposeSpec,
+    pub(super) door: TcpDoor,
     pub(super) address: SocketAddr,
     pub(super) counters: Counters,
     /// Bytes of replies that the clients of all ports have not read yet.
     pub(super) unread_bytes: Rc<Cell<usize>>,
-    /// The connections' sockets by descriptor; a number that is used again stands for its latest.
-    open_streams: RefCell<BTreeMap<RawFd, Weak<TcpStream>>>,
-    log: RateLimit,
+    /// The sockets of the connections.
+    open_sockets: OpenSockets,
+    pub(super) log: RateLimit,
     /// Told once when no more connections are to be accepted.
     draining: Notify,
 }
@@ -46,26 +50,19 @@ pub(super) struct Port {
 #[derive(Debug, Default)]
 pub(super) struct Counters {
     /// Connections that are open.
-    pub(super) connections: Cell<u64>,
+    pub(super) connections: Counter,
     /// Connections ever let in.
-    pub(super) accepted: Cell<u64>,
+    pub(super) accepted: Counter,
     /// Connections ever closed at once, because a limit was reached.
-    pub(super) refused: Cell<u64>,
+    pub(super) refused: Counter,
     /// Calls ever made.
-    pub(super) calls: Cell<u64>,
+    pub(super) calls: Counter,
     /// Connections ever closed because of an error or a missed deadline.
-    pub(super) errors: Cell<u64>,
+    pub(super) errors: Counter,
     /// Bytes ever read from clients.
-    pub(super) bytes_in: Cell<u64>,
+    pub(super) bytes_in: Counter,
     /// Bytes ever written to clients.
-    pub(super) bytes_out: Cell<u64>,
-}
-
-impl Counters {
-    /// Adds to a counter.
-    pub(super) fn add(counter: &Cell<u64>, count: usize) {
-        counter.set(counter.get().wrapping_add(count as u64));
-    }
+    pub(super) bytes_out: Counter,
 }
 
 /// A port that listens. Dropping it without [`close`](OpenPort::close) leaves its connections alone.
@@ -80,9 +77,15 @@ impl OpenPort {
     ///
     /// # Errors
     /// `io` or `permission_denied` when the system does not give the port.
-    pub(super) fn open(bus: &Bus, spec: Spec, unread_bytes: Rc<Cell<usize>>) -> Result<Self, Error> {
-        let listener = inet::listen(spec.address).map_err(|error| cannot_listen(&spec, &error))?;
-        Self::start(bus, spec, listener, unread_bytes)
+    pub(super) fn open(
+        bus: &Bus,
+        spec: ExposeSpec,
+        door: TcpDoor,
+        unread_bytes: Rc<Cell<usize>>,
+    ) -> Result<Self, Error> {
+        let listener =
+            inet::listen(spec.address).map_err(|error| cannot_listen(spec.address, &spec, &error))?;
+        Self::start(bus, spec, door, listener, unread_bytes)
     }
 
     /// Listens as `spec` says on the socket of this port, which is to be [replaced](OpenPort::replaced) then: nobody
@@ -90,18 +93,20 @@ impl OpenPort {
     ///
     /// # Errors
     /// `io` when the system has no descriptor for it.
-    pub(super) fn open_in_place(&self, spec: Spec) -> Result<Self, Error> {
-        let listener = self.listener.try_clone().map_err(|error| cannot_listen(&spec, &error))?;
-        Self::start(&self.port.bus, spec, listener, Rc::clone(&self.port.unread_bytes))
+    pub(super) fn open_in_place(&self, spec: ExposeSpec, door: TcpDoor) -> Result<Self, Error> {
+        let listener =
+            self.listener.try_clone().map_err(|error| cannot_listen(spec.address, &spec, &error))?;
+        Self::start(&self.port.bus, spec, door, listener, Rc::clone(&self.port.unread_bytes))
     }
 
     fn start(
         bus: &Bus,
-        spec: Spec,
+        spec: ExposeSpec,
+        door: TcpDoor,
         listener: Listener,
         unread_bytes: Rc<Cell<usize>>,
     ) -> Result<Self, Error> {
-        let failed = |error: io::Error| cannot_listen(&spec, &error);
+        let failed = |error: io::Error| cannot_listen(spec.address, &spec, &error);
         let listener = Rc::new(listener);
         let SocketAddress::Inet(address) = listener.local_address().map_err(failed)? else {
             return Err(failed(io::ErrorKind::Unsupported.into()));
@@ -110,10 +115,11 @@ impl OpenPort {
         let port = Rc::new(Port {
             bus: bus.clone(),
             spec,
+            door,
             address,
             counters: Counters::default(),
             unread_bytes,
-            open_streams: RefCell::default(),
+            open_sockets: OpenSockets::default(),
             log: RateLimit::new(clock::now()),
             draining: Notify::new(),
         });
@@ -152,34 +158,44 @@ impl OpenPort {
         Pin::new(&mut self.task).poll(context).map(|_| ())
     }
 
-    /// What its connections share.
-    pub(super) fn port(&self) -> &Port {
-        &self.port
+    /// How it was written.
+    pub(super) fn spec(&self) -> &ExposeSpec {
+        &self.port.spec
+    }
+
+    /// Where it listens.
+    pub(super) fn address(&self) -> SocketAddr {
+        self.port.address
+    }
+
+    /// What is shown of it.
+    pub(super) fn row(&self) -> Value {
+        let Port { door, counters, .. } = &*self.port;
+        json!({
+            "framing": door.framing.name(),
+            "connections": counters.connections.get(),
+            "accepted": counters.accepted.get(),
+            "refused": counters.refused.get(),
+            "calls": counters.calls.get(),
+            "errors": counters.errors.get(),
+            "bytes_in": counters.bytes_in.get(),
+            "bytes_out": counters.bytes_out.get(),
+        })
     }
 
     /// Its sockets, the listening one first.
     pub(super) fn sockets(&self) -> Vec<HeldSocket> {
         let listener = Held::Listener(Rc::clone(&self.listener));
         let mut sockets = vec![HeldSocket { role: "exposed_listener", peer: None, socket: listener }];
-        let mut open = self.port.open_streams.borrow_mut();
-        open.retain(|_, stream| stream.strong_count() > 0);
-        let streams = open.values().filter_map(Weak::upgrade).map(Held::Plain);
-        sockets.extend(streams.map(|socket| HeldSocket { role: "exposed_connection", peer: None, socket }));
+        sockets.extend(self.port.open_sockets.held("exposed_connection"));
         sockets
     }
 }
 
 impl Port {
-    /// Writes a log line that a network client has caused, unless there were too many of late.
-    pub(super) fn log(&self, write: impl FnOnce(u64)) {
-        if let Some(held_back) = self.log.allow(clock::now()) {
-            write(held_back);
-        }
-    }
-
     fn refuse(&self, reason: &Error) {
-        Counters::add(&self.counters.refused, 1);
-        self.log(|held_back| {
+        self.counters.refused.add(1);
+        self.log.line(|held_back| {
             tracing::warn!(held_back, address = %self.address, "refused a network connection: {reason}");
         });
     }
@@ -196,9 +212,9 @@ impl Port {
         let failed = |error| Error::new(ErrorCode::Io, format!("cannot watch the connection: {error}"));
         let stream = TcpStream::from_std(OwnedFd::from(socket).into()).map_err(failed)?;
         let client = stream.peer_addr().map_err(failed)?;
-        let caller = Caller::connect(self, anonymous(&client))?;
+        let caller = Caller::connect(&self.bus, &self.spec.target, client, Transport::ExposeTcp)?;
         let stream = Rc::new(stream);
-        self.open_streams.borrow_mut().insert(stream.as_raw_fd(), Rc::downgrade(&stream));
+        self.open_sockets.note(&stream);
         Ok(Connection::new(Rc::clone(self), stream, client, caller))
     }
 }
@@ -239,21 +255,4 @@ async fn serve(port: Rc<Port>, acceptor: Acceptor) {
 fn out_of_resources(errno: Errno) -> Error {
     Error::new(ErrorCode::QuotaExceeded, format!("the daemon cannot accept: {errno}"))
         .with_hint("raise the limit of open files of the daemon (RLIMIT_NOFILE)")
-}
-
-fn cannot_listen(spec: &Spec, error: &io::Error) -> Error {
-    let (code, hint) = match error.kind() {
-        io::ErrorKind::AddrInUse => (
-            ErrorCode::Io,
-            "another program listens there: stop it, or write another port; 0 takes any free one",
-        ),
-        io::ErrorKind::AddrNotAvailable => {
-            (ErrorCode::Io, "write an address of this machine, 127.0.0.1 for this machine alone")
-        }
-        io::ErrorKind::PermissionDenied => {
-            (ErrorCode::PermissionDenied, "ports below 1024 need CAP_NET_BIND_SERVICE: write a higher one")
-        }
-        _ => (ErrorCode::Io, "see whether this machine has that kind of address"),
-    };
-    Error::new(code, format!("cannot listen on {} to expose {spec}: {error}", spec.address)).with_hint(hint)
 }

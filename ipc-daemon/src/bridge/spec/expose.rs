@@ -1,4 +1,5 @@
-//! How an exposed port is written: `tcp:ADDR:PORT=SERVICE/METHOD[,framing=chunk|line][,idle=DUR]`.
+//! How an exposed port is written: `tcp:ADDR:PORT=SERVICE/METHOD[,framing=chunk|line][,idle=DUR]` or
+//! `udp:ADDR:PORT=SERVICE/METHOD`.
 
 use core::fmt;
 use core::net::SocketAddr;
@@ -6,17 +7,15 @@ use core::time::Duration;
 
 use ipc_core::name::{MethodName, ServiceName};
 use ipc_core::{Error, ErrorCode};
-use serde::de::{Deserialize, Deserializer, Error as _};
-use serde::ser::{Serialize, Serializer};
 
-use crate::failure::on_one_line;
+use super::{each_option, quoted, shown, written_as_text};
 
 /// Shortest and longest `idle`, as the limit `expose_idle_timeout_ms` has them.
 const IDLE_MIN: Duration = Duration::from_millis(10);
 const IDLE_MAX: Duration = Duration::from_secs(86_400);
 
-const FORM: &str = "write tcp:ADDR:PORT=SERVICE/METHOD[,framing=chunk|line][,idle=DUR], \
-                    as in tcp:127.0.0.1:7000=demo.title/title";
+const FORM: &str = "write tcp:ADDR:PORT=SERVICE/METHOD[,framing=chunk|line][,idle=DUR] or \
+                    udp:ADDR:PORT=SERVICE/METHOD, as in tcp:127.0.0.1:7000=demo.title/title";
 
 /// What is one call on an exposed connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,22 +37,45 @@ impl Framing {
     }
 }
 
-/// An exposed port and the one method that it grants.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Spec {
-    /// Where to listen; port 0 leaves the port to the system.
-    pub(crate) address: SocketAddr,
-    /// The service.
-    pub(crate) service: ServiceName,
-    /// Its method.
-    pub(crate) method: MethodName,
+/// How connections to a port are served.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct TcpDoor {
     /// What is one call.
     pub(crate) framing: Framing,
     /// Idle time after which a connection is closed; `None` leaves it to the limit `expose_idle_timeout_ms`.
     pub(crate) idle: Option<Duration>,
 }
 
-impl Spec {
+/// What kind of port it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Door {
+    /// Connections.
+    Tcp(TcpDoor),
+    /// Datagrams, each one call.
+    Udp,
+}
+
+/// The one method that a port grants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Target {
+    /// The service.
+    pub(crate) service: ServiceName,
+    /// Its method.
+    pub(crate) method: MethodName,
+}
+
+/// An exposed port and the one method that it grants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ExposeSpec {
+    /// Where to listen; port 0 leaves the port to the system.
+    pub(crate) address: SocketAddr,
+    /// What is called.
+    pub(crate) target: Target,
+    /// How it is reached.
+    pub(crate) door: Door,
+}
+
+impl ExposeSpec {
     /// Reads a specification.
     ///
     /// # Errors
@@ -62,52 +84,47 @@ impl Spec {
         let (door, rest) = text.split_once('=').ok_or_else(|| {
             invalid(text, "there is no \"=\" between the port and the method").with_hint(FORM)
         })?;
-        let address = parse_address(text, door)?;
+        let (mut door, address) = parse_door(text, door)?;
         let mut parts = rest.split(',');
-        let target = parts.next().unwrap_or_default();
-        let (service, method) = parse_target(text, target)?;
-        let mut spec = Self { address, service, method, framing: Framing::default(), idle: None };
+        let target = parse_target(text, parts.next().unwrap_or_default())?;
         let mut has_framing = false;
-        for option in parts {
-            let (name, value) = option
-                .split_once('=')
-                .ok_or_else(|| invalid(text, &format!("{} is no option", quoted(option))).with_hint(FORM))?;
-            let is_repeated = match name {
-                "framing" => {
-                    spec.framing = parse_framing(text, value)?;
-                    core::mem::replace(&mut has_framing, true)
+        each_option(
+            parts,
+            FORM,
+            |what| invalid(text, what),
+            |name, value| match (&mut door, name) {
+                (Door::Tcp(door), "framing") => {
+                    door.framing = parse_framing(text, value)?;
+                    Ok(core::mem::replace(&mut has_framing, true))
                 }
-                "idle" => spec.idle.replace(parse_idle(text, value)?).is_some(),
-                _ => {
+                (Door::Tcp(door), "idle") => Ok(door.idle.replace(parse_idle(text, value)?).is_some()),
+                (Door::Tcp(_), _) => {
                     let what = format!("there is no option {}", quoted(name));
-                    return Err(invalid(text, &what).with_hint("the options are framing and idle"));
+                    Err(invalid(text, &what).with_hint("the options are framing and idle"))
                 }
-            };
-            if is_repeated {
-                let what = format!("the option {name} is given twice");
-                return Err(invalid(text, &what).with_hint("leave one of them out"));
-            }
-        }
-        Ok(spec)
+                (Door::Udp, _) => {
+                    let what = format!("a UDP port has no option {}", quoted(name));
+                    Err(invalid(text, &what).with_hint("one datagram is one call: leave it out"))
+                }
+            },
+        )?;
+        Ok(Self { address, target, door })
     }
 }
 
-fn parse_address(text: &str, door: &str) -> Result<SocketAddr, Error> {
+fn parse_door(text: &str, door: &str) -> Result<(Door, SocketAddr), Error> {
     let Some((scheme, address)) = door.split_once(':') else {
         return Err(invalid(text, &format!("{} is no port to listen on", quoted(door))).with_hint(FORM));
     };
-    match scheme {
-        "tcp" => {}
-        "udp" => {
-            let message = format!("cannot expose {}: udp ports are not supported", quoted(text));
-            return Err(Error::new(ErrorCode::Unsupported, message).with_hint("tcp: is"));
-        }
+    let door = match scheme {
+        "tcp" => Door::Tcp(TcpDoor::default()),
+        "udp" => Door::Udp,
         _ => {
-            let what = format!("it begins with {}, not with tcp:", quoted(scheme));
+            let what = format!("it begins with {}, not with tcp: or udp:", quoted(scheme));
             return Err(invalid(text, &what).with_hint(FORM));
         }
-    }
-    address.parse().map_err(|_| {
+    };
+    let address = address.parse().map_err(|_| {
         let error = invalid(text, &format!("{} is no IP address with a port", quoted(address)));
         error.with_hint(match address.rsplit_once(':') {
             Some(("localhost", _)) => "names are not looked up: write 127.0.0.1 or [::1]",
@@ -119,10 +136,11 @@ fn parse_address(text: &str, door: &str) -> Result<SocketAddr, Error> {
                 "write an address of this machine, 127.0.0.1 for this machine alone, and a port up to 65535"
             }
         })
-    })
+    })?;
+    Ok((door, address))
 }
 
-fn parse_target(text: &str, target: &str) -> Result<(ServiceName, MethodName), Error> {
+fn parse_target(text: &str, target: &str) -> Result<Target, Error> {
     let Some((service, method)) = target.split_once('/') else {
         let what = format!("there is no \"/\" between service and method in {}", quoted(target));
         return Err(invalid(text, &what).with_hint(FORM));
@@ -134,7 +152,7 @@ fn parse_target(text: &str, target: &str) -> Result<(ServiceName, MethodName), E
         let what = format!("{service} belongs to the daemon");
         return Err(invalid(text, &what).with_hint("whoever reaches the port could administer the bus"));
     }
-    Ok((service, method))
+    Ok(Target { service, method })
 }
 
 fn parse_framing(text: &str, value: &str) -> Result<Framing, Error> {
@@ -168,43 +186,32 @@ fn invalid(text: &str, what: &str) -> Error {
     Error::new(ErrorCode::InvalidArgument, format!("cannot expose {}: {what}", quoted(text)))
 }
 
-/// Text of somebody else's in a message: on one line, and not longer than one wants to read.
-fn quoted(text: &str) -> String {
-    const SHOWN_MAX_CHARS: usize = 100;
-    let shown: String = text.chars().take(SHOWN_MAX_CHARS).collect();
-    let more = if shown.len() < text.len() { "..." } else { "" };
-    format!("\"{}{more}\"", shown.escape_debug())
-}
-
-fn shown(duration: Duration) -> String {
-    humantime::format_duration(duration).to_string().replace(' ', "")
-}
-
-impl fmt::Display for Spec {
+impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "tcp:{}={}/{}", self.address, self.service, self.method)?;
-        if self.framing != Framing::default() {
-            write!(f, ",framing={}", self.framing.name())?;
-        }
-        if let Some(idle) = self.idle {
-            write!(f, ",idle={}", shown(idle))?;
-        }
-        Ok(())
+        write!(f, "{}/{}", self.service, self.method)
     }
 }
 
-impl Serialize for Spec {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+impl fmt::Display for ExposeSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { address, target, door } = self;
+        match door {
+            Door::Udp => write!(f, "udp:{address}={target}"),
+            Door::Tcp(TcpDoor { framing, idle }) => {
+                write!(f, "tcp:{address}={target}")?;
+                if *framing != Framing::default() {
+                    write!(f, ",framing={}", framing.name())?;
+                }
+                match idle {
+                    Some(idle) => write!(f, ",idle={}", shown(*idle)),
+                    None => Ok(()),
+                }
+            }
+        }
     }
 }
 
-impl<'de> Deserialize<'de> for Spec {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        Spec::parse(&text).map_err(|error| D::Error::custom(on_one_line(&error)))
-    }
-}
+written_as_text!(ExposeSpec);
 
 #[cfg(test)]
 mod tests {
@@ -218,13 +225,16 @@ mod tests {
             "tcp:[::1]:65535=a.b-c_d/e,idle=1m30s",
             "tcp:[fe80::1]:1=a/b,framing=line,idle=10ms",
             "tcp:127.0.0.1:0=a/b,idle=1day",
+            "udp:127.0.0.1:53=a.b/c",
+            "udp:[::]:0=a/b",
         ] {
-            let spec = Spec::parse(text).unwrap();
+            let spec = ExposeSpec::parse(text).unwrap();
             assert_eq!(spec.to_string(), text);
-            assert_eq!(Spec::parse(&spec.to_string()), Ok(spec));
+            assert_eq!(ExposeSpec::parse(&spec.to_string()), Ok(spec));
         }
-        let spec = Spec::parse("tcp:127.0.0.1:0=a/b,idle=1500ms,framing=chunk").unwrap();
-        assert_eq!((spec.framing, spec.idle), (Framing::Chunk, Some(Duration::from_millis(1500))));
+        let spec = ExposeSpec::parse("tcp:127.0.0.1:0=a/b,idle=1500ms,framing=chunk").unwrap();
+        let idle = Some(Duration::from_millis(1500));
+        assert_eq!(spec.door, Door::Tcp(TcpDoor { framing: Framing::Chunk, idle }));
         assert_eq!(spec.to_string(), "tcp:127.0.0.1:0=a/b,idle=1s500ms");
     }
 
@@ -236,6 +246,9 @@ mod tests {
             ("127.0.0.1:1=a/b", "begins with \"127.0.0.1\"", "tcp:ADDR"),
             ("7000=a/b", "\"7000\" is no port", "tcp:ADDR"),
             ("http:127.0.0.1:1=a/b", "begins with \"http\"", "tcp:ADDR"),
+            ("udp:localhost:1=a/b", "\"localhost:1\" is no IP", "127.0.0.1"),
+            ("udp:127.0.0.1:1=a/b,framing=line", "no option \"framing\"", "leave it out"),
+            ("udp:127.0.0.1:1=a/b,idle", "\"idle\" is no option", "udp:ADDR"),
             ("tcp:localhost:1=a/b", "\"localhost:1\" is no IP", "127.0.0.1"),
             ("tcp:127.0.0.1=a/b", "\"127.0.0.1\" is no IP", "port is missing"),
             ("tcp:127.0.0.1:65536=a/b", "is no IP", "up to 65535"),
@@ -255,7 +268,7 @@ mod tests {
             ("tcp:127.0.0.1:1=a/b,idle=9ms", "outside", "leave idle out"),
             ("tcp:127.0.0.1:1=a/b,idle=86401s", "outside", "leave idle out"),
         ] {
-            let error = Spec::parse(text).unwrap_err();
+            let error = ExposeSpec::parse(text).unwrap_err();
             assert_eq!(error.code, ErrorCode::InvalidArgument, "{text}: {error}");
             assert!(error.message.contains(message), "{text}: {}", error.message);
             assert!(error.hint().unwrap_or_default().contains(hint), "{text}: {:?}", error.hint());
@@ -264,16 +277,14 @@ mod tests {
 
     #[test]
     fn what_does_not_exist_is_unsupported() {
-        for text in ["udp:127.0.0.1:1=a/b", "tcp:127.0.0.1:1=a/b,framing=stream"] {
-            let error = Spec::parse(text).unwrap_err();
-            assert_eq!(error.code, ErrorCode::Unsupported);
-            assert!(error.message.contains("not supported"), "{error}");
-        }
+        let error = ExposeSpec::parse("tcp:127.0.0.1:1=a/b,framing=stream").unwrap_err();
+        assert_eq!(error.code, ErrorCode::Unsupported);
+        assert!(error.message.contains("not supported"), "{error}");
     }
 
     #[test]
     fn a_message_quotes_only_the_beginning_and_on_one_line() {
-        let message = Spec::parse(&format!("a\n{}", "x".repeat(100_000))).unwrap_err().message;
+        let message = ExposeSpec::parse(&format!("a\n{}", "x".repeat(100_000))).unwrap_err().message;
         assert!(message.len() < 300 && !message.contains('\n'), "{message}");
     }
 }

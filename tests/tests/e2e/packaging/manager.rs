@@ -1,0 +1,119 @@
+//! Service managers: sockets handed over, readiness, signs of life.
+
+use std::os::unix::net::UnixDatagram;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use ipc_core::blocking::Client;
+use ipc_core::{Address, ConnectOptions};
+use ipc_tests::daemon::{Daemon, Options, PATIENCE, eventually};
+use ipc_tests::programs::program;
+
+/// A process that is gone when this is.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended already, which is what is wanted here.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn systemd_socket_activate_hands_over_a_stream_socket() {
+    let directory = tempfile::Builder::new().prefix("ipc-").tempdir_in("/tmp").unwrap();
+    let socket = directory.path().join("bus.sock");
+    let mut command = Command::new("systemd-socket-activate");
+    command.arg("--listen").arg(&socket).arg(program("ipc-daemon"));
+    command.arg("--runtime-dir").arg(directory.path()).arg("--state-dir").arg(directory.path().join("state"));
+    let activated = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+    let mut activated = match activated {
+        Ok(child) => Running(child),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            eprintln!("left out: this machine has no systemd-socket-activate");
+            return;
+        }
+        Err(error) => panic!("systemd-socket-activate: {error}"),
+    };
+    assert!(eventually(|| socket.exists()));
+    // Whoever comes first has the daemon started, and waits for nothing but that.
+    let options = ConnectOptions::new().address(Address::Unix(socket.clone())).call_timeout(PATIENCE);
+    let mut client = Client::connect(options).unwrap();
+    let reply = client.call("ipc.daemon", "status", "").unwrap();
+    let status: serde_json::Value = serde_json::from_slice(&reply.payload.body).unwrap();
+    let shown = serde_json::json!({ "kind": "unix_stream", "address": socket.to_str().unwrap() });
+    assert!(status["addresses"].as_array().unwrap().contains(&shown), "{}", status["addresses"]);
+    assert_eq!(status["pid"], activated.0.id());
+    let pid = rustix::process::Pid::from_child(&activated.0);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    assert_eq!(activated.0.wait().unwrap().code(), Some(0));
+    assert!(socket.exists(), "what was handed over is not removed");
+}
+
+/// A service manager's socket, and the daemon that it has started.
+fn watched(variables: &[(&str, &str)]) -> (tempfile::TempDir, UnixDatagram, Daemon) {
+    let directory = tempfile::tempdir_in("/tmp").unwrap();
+    let path = directory.path().join("notify");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let notify = [("NOTIFY_SOCKET".into(), path.into())];
+    let more = variables.iter().map(|(name, value)| ((*name).into(), (*value).into()));
+    let options = Options { environment: notify.into_iter().chain(more).collect(), ..Options::default() };
+    (directory, socket, Daemon::start_with(&options))
+}
+
+fn told(socket: &UnixDatagram) -> String {
+    let mut buffer = [0; 256];
+    let length = socket.recv(&mut buffer).expect("the service manager is told something");
+    String::from_utf8_lossy(&buffer[..length]).trim_end().to_owned()
+}
+
+#[test]
+fn the_bus_gives_signs_of_life_at_half_of_the_time_that_is_asked_for() {
+    let (_directory, socket, daemon) = watched(&[("WATCHDOG_USEC", "200000")]);
+    let begun = Instant::now();
+    let mut signs = 0;
+    let mut is_ready = false;
+    while signs < 6 {
+        match &*told(&socket) {
+            "WATCHDOG=1" => signs += 1,
+            "READY=1" => is_ready = true,
+            other => panic!("{other}"),
+        }
+    }
+    assert!(is_ready);
+    // The first comes at once, the others after a tenth of a second each, although nothing else happens.
+    let took = begun.elapsed();
+    assert!(took >= Duration::from_millis(450), "after {took:?}");
+    let before = daemon.cpu_time();
+    told(&socket);
+    told(&socket);
+    assert!(daemon.cpu_time() - before < Duration::from_millis(100));
+    daemon.signal(ipc_tests::daemon::Signal::TERM);
+    while told(&socket) != "STOPPING=1" {}
+}
+
+#[test]
+fn a_bus_that_stands_still_gives_no_sign() {
+    let (_directory, socket, daemon) = watched(&[("WATCHDOG_USEC", "100000")]);
+    while told(&socket) != "WATCHDOG=1" {}
+    daemon.signal(ipc_tests::daemon::Signal::STOP);
+    // What was given before it stood still.
+    socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    while socket.recv(&mut [0; 64]).is_ok() {}
+    daemon.signal(ipc_tests::daemon::Signal::CONT);
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    assert_eq!(told(&socket), "WATCHDOG=1");
+}
+
+#[test]
+fn nobody_who_did_not_ask_is_given_signs() {
+    for variables in [&[][..], &[("WATCHDOG_USEC", "0")], &[("WATCHDOG_USEC", "1000"), ("WATCHDOG_PID", "1")]]
+    {
+        let (_directory, socket, daemon) = watched(variables);
+        assert_eq!(told(&socket), "READY=1");
+        daemon.signal(ipc_tests::daemon::Signal::TERM);
+        assert_eq!(told(&socket), "STOPPING=1");
+    }
+}
