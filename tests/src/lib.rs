@@ -14,4 +14,5 @@ pub mod rng;
 pub mod services;
 pub mod simulation;
 pub mod transcript;
+pub mod users;
 pub mod world;

@@ -33,6 +33,8 @@ pub(crate) enum Command {
     Subscribe(SubscribeArgs),
     /// Plain TCP ports whose bytes go to a service
     Bridge(BridgeArgs),
+    /// Who may do what, and why
+    Policy(PolicyArgs),
     /// Measure the bus beside the cheapest programs that move the same bytes
     Bench(BenchArgs),
     /// Print the completions of a shell
@@ -202,6 +204,35 @@ pub(crate) enum BridgeDo {
         #[arg(value_name = "ID")]
         id: String,
     },
+}
+
+/// `policy`
+#[derive(Debug, Args)]
+pub(crate) struct PolicyArgs {
+    /// What to do
+    #[command(subcommand)]
+    pub(crate) action: PolicyDo,
+}
+
+/// The verbs of `policy`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum PolicyDo {
+    /// Show which rule decides
+    Explain(ExplainArgs),
+}
+
+/// `policy explain`
+#[derive(Debug, Args)]
+pub(crate) struct ExplainArgs {
+    /// user:NAME or uid:N, with further gid:N, group:NAME, service:NAME behind commas, or remote:PRINCIPAL
+    #[arg(value_name = "WHO")]
+    pub(crate) who: String,
+    /// own, resolve, call, publish, subscribe, monitor or administer
+    #[arg(value_name = "ACTION")]
+    pub(crate) action: String,
+    /// SERVICE/METHOD for call, else a name; a filter for subscribe
+    #[arg(value_name = "WHAT")]
+    pub(crate) what: String,
 }
 
 /// `bench`

@@ -2,10 +2,12 @@
 //!
 //! - [`service`]: an internal peer that offers the methods, over the same session as any service;
 //! - [`method`]: which methods there are, and who may call them;
+//! - [`explain`]: which rule of the policy decides;
 //! - [`report`]: the answers, as the specification of `ipc-cli --json` has them;
 //! - [`sockets`]: every socket of the daemon;
 //! - [`process`]: names of processes, read away from the bus.
 
+mod explain;
 mod method;
 mod process;
 mod report;

@@ -263,7 +263,7 @@ mod tests {
     fn broker() -> Broker {
         let config = Config {
             limits: Limits::default(),
-            policy: Policy::open(),
+            policy: Policy::open(Vec::new()),
             epoch: Epoch(7),
             server: "test".to_owned(),
         };

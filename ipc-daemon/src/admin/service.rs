@@ -18,6 +18,7 @@ use ipc_core::{Error, ErrorCode};
 use serde_json::Value;
 use tokio::task::spawn_local;
 
+use super::explain;
 use super::method::Method;
 use super::report::{Inventory, Kinds, status};
 use super::{Bridge, Facts, Sockets, process, sockets};
@@ -54,7 +55,6 @@ pub(crate) fn start(
         facts,
         doors,
         bridge,
-        owner,
         open: Cell::new(0),
     });
     service.transmit();
@@ -83,8 +83,6 @@ struct Service {
     facts: Facts,
     doors: Rc<dyn Sockets>,
     bridge: Rc<dyn Bridge>,
-    /// The user whose word counts beside root's.
-    owner: u32,
     /// Requests that are worked on.
     open: Cell<u32>,
 }
@@ -146,7 +144,12 @@ impl Service {
         let method = Method::ALL.get(call.method).copied().ok_or_else(|| {
             Error::new(ErrorCode::NoSuchMethod, format!("{SERVICE} has no method number {}", call.method))
         })?;
-        method.check(&call.sender, self.owner)?;
+        if let Some(what) = method.monitors() {
+            self.bus.look(|broker| broker.view(call.sender.id).check_monitor(what))?;
+        }
+        if method.is_administrative() {
+            self.bus.look(|broker| broker.view(call.sender.id).check_administer(method.name()))?;
+        }
         let argument = call.payload.as_text().map_err(|error| {
             Error::new(
                 ErrorCode::InvalidArgument,
@@ -171,6 +174,10 @@ impl Service {
             Method::BridgeList => Ok(self.bridge.list().into()),
             Method::BridgeExpose => self.bridge.expose(argument),
             Method::BridgeRemove => self.bridge.remove(argument),
+            Method::PolicyExplain => {
+                let question = explain::read(argument).await?;
+                self.bus.look(|broker| explain::answer(broker, &call.sender, &question))
+            }
         }
     }
 

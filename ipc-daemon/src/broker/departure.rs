@@ -8,6 +8,7 @@ use super::Broker;
 use super::keys::PeerKey;
 use super::names::Change;
 use super::peer::{GAP_BYTES, Phase, Target};
+use super::policy::Action;
 
 impl Broker {
     /// Releases everything a connection holds. Doing it again does nothing.
@@ -86,7 +87,9 @@ impl Broker {
             self.answer(change.peer, header, &(), &[]);
         }
         for (watcher, watch) in self.names.watchers(&change.name) {
-            self.tell_watcher(watcher, watch, change);
+            if self.check_policy(watcher, &Action::Resolve(&change.name)).is_ok() {
+                self.tell_watcher(watcher, watch, change);
+            }
         }
     }
 

@@ -22,6 +22,7 @@ mod names;
 mod peer;
 mod policy;
 mod quota;
+mod refusals;
 mod snapshot;
 mod stats;
 mod topics;
@@ -40,14 +41,17 @@ use slotmap::SlotMap;
 
 use self::calls::Calls;
 use self::deadlines::Deadlines;
+use self::dispatch::permission::access_denied;
 pub use self::event::{Access, Config, Output, Side, Transport};
 use self::keys::CallKey;
 pub use self::keys::PeerKey;
 use self::names::Names;
 use self::peer::{BufferPool, Peer, Phase};
-pub use self::policy::{Grant, Policy};
+pub use self::policy::{Directory, Grant, Policy, Question, Reason, Rule, Subject};
 pub use self::quota::Charges;
 use self::quota::{Payer, Quota};
+pub use self::refusals::Refusal;
+use self::refusals::Refusals;
 pub use self::snapshot::{MethodRow, PeerRow, ServiceRow, Status, TopicRow, Usage, View};
 pub use self::stats::Counters;
 use self::topics::Topics;
@@ -77,6 +81,7 @@ pub struct Broker {
     quota: Quota,
     deadlines: Deadlines<Due>,
     counters: Counters,
+    refusals: Refusals,
     pool: BufferPool,
     outputs: VecDeque<Output>,
     /// Connections to close at the end of this turn.
@@ -99,6 +104,7 @@ impl Broker {
             quota: Quota::default(),
             deadlines: Deadlines::new(),
             counters: Counters::default(),
+            refusals: Refusals::default(),
             pool: BufferPool::default(),
             outputs: VecDeque::new(),
             condemned: Vec::new(),
@@ -118,15 +124,10 @@ impl Broker {
         self.config.limits = limits;
     }
 
-    /// Another policy from here on.
-    pub fn set_policy(&mut self, policy: Policy) {
-        self.config.policy = policy;
-    }
-
-    /// Takes a connection whose identity the shell has verified.
+    /// Takes a connection whose identity the shell has verified, of somebody without supplementary groups.
     ///
     /// # Errors
-    /// `quota_exceeded` or `shutting_down`: the shell writes [`refusal_frame`] and closes it.
+    /// As [`Broker::connect_with_groups`].
     pub fn connect(
         &mut self,
         now: Instant,
@@ -134,9 +135,30 @@ impl Broker {
         transport: Transport,
         access: Access,
     ) -> Result<PeerKey, Error> {
+        self.connect_with_groups(now, identity, Box::default(), transport, access)
+    }
+
+    /// Takes a connection whose identity the shell has verified, with the supplementary groups of its process.
+    ///
+    /// # Errors
+    /// `permission_denied`, `quota_exceeded` or `shutting_down`: the shell writes [`refusal_frame`] and closes it.
+    pub fn connect_with_groups(
+        &mut self,
+        now: Instant,
+        identity: Identity,
+        groups: Box<[u32]>,
+        transport: Transport,
+        access: Access,
+    ) -> Result<PeerKey, Error> {
         if self.stage == Stage::Draining {
             self.counters.connections_refused += 1;
             return Err(shutting_down());
+        }
+        let subject = Subject { identity: &identity, groups: &groups, services: &[] };
+        let is_policed = access == Access::Granted && transport != Transport::Internal;
+        if is_policed && !self.config.policy.admits(&subject) {
+            self.counters.connections_refused += 1;
+            return Err(access_denied(&identity));
         }
         let payer = Payer::of(&identity);
         let opened = self.tcp_room(transport).and_then(|()| self.quota.open(payer, &self.config.limits));
@@ -154,7 +176,7 @@ impl Broker {
         Ok(self.peers.insert_with_key(|key| {
             let timeout = Duration::from_millis(timeout_ms.into());
             let deadline = deadlines.insert(now + timeout, Due::Hello(key));
-            Peer::new(who, transport, access, account, now, deadline)
+            Peer::new(who, transport, access, groups, account, now, deadline)
         }))
     }
 
@@ -259,6 +281,11 @@ impl Broker {
             state.is_touched = false;
         }
         Some(output)
+    }
+
+    /// What the policy has refused, oldest first, to be asked for after each batch like an output.
+    pub fn poll_refusal(&mut self) -> Option<Refusal> {
+        self.refusals.take()
     }
 
     /// What to write to a connection, in order. Nothing for one that is gone.

@@ -2,14 +2,15 @@
 
 use ipc_core::id::PeerId;
 use ipc_core::identity::{Identity, Peer as PeerIdentity};
-use ipc_core::name::ServiceName;
+use ipc_core::name::{Filter, ServiceName, TopicName};
 use ipc_core::wire::message::RegisterMode;
+use ipc_core::{Error, ErrorCode};
 
 use super::Broker;
 use super::event::Transport;
 use super::keys::PeerKey;
 use super::peer::Peer;
-use super::policy::Action;
+use super::policy::{Action, Policy};
 use super::quota::{Charges, Payer};
 
 /// Numbers of the whole bus.
@@ -98,31 +99,57 @@ pub struct TopicRow {
     pub subscribers: usize,
 }
 
-/// The bus as one connection may see it.
-///
-/// A process of this machine sees everything. An anonymous network peer sees the services that it may resolve, and of
-/// connections and usage its own alone; topics it does not see.
+/// The bus as one connection may see it: services that it may resolve, topics that it may publish on or subscribe to,
+/// and connections and usage of its own user. Those of others take `monitor`. The network sees no other connection.
 #[derive(Debug)]
 pub struct View<'a> {
     broker: &'a Broker,
     /// Nobody once it is gone, who sees nothing.
-    viewer: Option<&'a Peer>,
+    viewer: Option<(PeerKey, &'a Peer)>,
 }
 
 impl View<'_> {
-    fn sees_all(&self) -> bool {
-        self.viewer.is_some_and(|viewer| matches!(viewer.who.identity, Identity::Local { .. }))
+    fn check(&self, action: &Action<'_>) -> Result<(), Error> {
+        let gone = || Error::new(ErrorCode::PermissionDenied, "whoever asked has gone");
+        let (key, _) = self.viewer.ok_or_else(gone)?;
+        self.broker.check_policy(key, action)
+    }
+
+    /// Whether it may have that method of `ipc.daemon` change something.
+    ///
+    /// # Errors
+    /// `permission_denied`.
+    pub fn check_administer(&self, method: &str) -> Result<(), Error> {
+        self.check(&Action::Administer(method))
+    }
+
+    /// Whether it may see what is not its own.
+    ///
+    /// # Errors
+    /// `permission_denied`.
+    pub fn check_monitor(&self, what: &str) -> Result<(), Error> {
+        self.check(&Action::Monitor(what))
+    }
+
+    fn payer(&self) -> Option<Payer> {
+        self.viewer.map(|(_, viewer)| Payer::of(&viewer.who.identity))
+    }
+
+    fn is_of_the_network(&self) -> bool {
+        self.viewer.is_none_or(|(_, viewer)| matches!(viewer.who.identity, Identity::Remote { .. }))
     }
 
     fn is_own(&self, peer: &PeerIdentity) -> bool {
-        self.viewer.is_some_and(|viewer| viewer.who.id == peer.id)
+        self.viewer.is_some_and(|(_, viewer)| viewer.who.id == peer.id)
     }
 
     /// The services that it may resolve, in order of their names, with the instances that it sees.
     pub fn services(&self) -> Vec<ServiceRow> {
         let mut rows = self.broker.services();
-        if !self.sees_all() {
-            rows.retain(|row| self.may_resolve(&row.name));
+        rows.retain(|row| {
+            ServiceName::parse(&row.name).is_ok_and(|name| self.check(&Action::Resolve(&name)).is_ok())
+        });
+        if self.is_of_the_network() {
             for row in &mut rows {
                 row.instances.retain(|peer| self.is_own(peer));
             }
@@ -130,30 +157,37 @@ impl View<'_> {
         rows
     }
 
-    fn may_resolve(&self, name: &str) -> bool {
-        let (Some(viewer), Ok(name)) = (self.viewer, ServiceName::parse(name)) else { return false };
-        let policy = &self.broker.config.policy;
-        let action = Action::Resolve(&name);
-        policy.check(&viewer.access, &viewer.who.identity, viewer.transport, &action).is_ok()
-    }
-
     /// The connections that it sees, in order of their numbers.
     pub fn peers(&self) -> Vec<PeerRow> {
         let mut rows = self.broker.peers();
-        rows.retain(|row| self.sees_all() || self.is_own(&row.peer));
+        if self.check(&Action::Monitor("peers")).is_ok() {
+            return rows;
+        }
+        let (own, is_of_the_network) = (self.payer(), self.is_of_the_network());
+        rows.retain(|row| {
+            let is_users = !is_of_the_network && own == Some(Payer::of(&row.peer.identity));
+            is_users || self.is_own(&row.peer)
+        });
         rows
     }
 
     /// The topics that it sees, in order of their names.
     pub fn topics(&self) -> Vec<TopicRow> {
-        if self.sees_all() { self.broker.topics() } else { Vec::new() }
+        let mut rows = self.broker.topics();
+        rows.retain(|row| {
+            let may_publish =
+                TopicName::parse(&row.name).is_ok_and(|name| self.check(&Action::Publish(&name)).is_ok());
+            may_publish
+                || Filter::parse(&row.name).is_ok_and(|name| self.check(&Action::Subscribe(&name)).is_ok())
+        });
+        rows
     }
 
     /// Numbers of the whole bus, with the usage that it sees.
     pub fn status(&self) -> Status {
         let mut status = self.broker.status();
-        if !self.sees_all() {
-            let own = self.viewer.map(|viewer| Payer::of(&viewer.who.identity));
+        if self.check(&Action::Monitor("usage")).is_err() {
+            let own = self.payer();
             status.usage.retain(|usage| match &own {
                 Some(Payer::Uid(uid)) => usage.uid == Some(*uid),
                 Some(Payer::Remote(principal)) => usage.principal.as_ref() == Some(principal),
@@ -165,9 +199,14 @@ impl View<'_> {
 }
 
 impl Broker {
+    /// The policy in force.
+    pub fn policy(&self) -> &Policy {
+        &self.config.policy
+    }
+
     /// The bus as the connection with that number may see it.
     pub fn view(&self, viewer: PeerId) -> View<'_> {
-        View { broker: self, viewer: self.peers.values().find(|peer| peer.who.id == viewer) }
+        View { broker: self, viewer: self.peers.iter().find(|(_, peer)| peer.who.id == viewer) }
     }
 
     /// What each user and remote principal has in use.

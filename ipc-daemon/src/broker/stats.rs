@@ -48,6 +48,8 @@ counters! {
     events_delivered,
     /// Requests refused because of a limit.
     quota_refusals,
+    /// Rights that were taken away from open connections because the policy or the names they own changed.
+    rights_revoked,
     /// Requests refused by the policy.
     permission_refusals,
     /// Connections closed because they broke the protocol.

@@ -93,6 +93,11 @@ impl Topics {
         self.topics.get(key)
     }
 
+    /// What a subscription lets pass.
+    pub(super) fn filter(&self, key: SubscriptionKey) -> Option<&Filter> {
+        self.subscriptions.get(key).map(|subscription| &subscription.filter)
+    }
+
     /// Gives the next number and everybody who gets the event.
     pub(super) fn publish(&mut self, key: TopicKey) -> Option<(u64, &mut Vec<Match>)> {
         if self.topics.get(key)?.version != self.version {

@@ -7,6 +7,17 @@
 //! expose = ["tcp:127.0.0.1:7000=demo.title/title"]
 //! poll_before_park = true           # look for work for up to 50 us before sleeping; costs CPU, saves wake-ups
 //!
+//! [socket]
+//! mode = "0600"                     # "0660" or "0666" let others reach it; what they may do the rules say
+//! group = "ipc"                     # default: the group of the daemon
+//!
+//! [policy]                          # default: the daemon's own user and root may do everything
+//! rules = [                         # the first one that applies decides; what none is about is denied
+//!   "allow user:alice own,call demo.>",
+//!   "deny anyone subscribe sensor.secret.>",
+//!   "allow group:audio subscribe sensor.>",
+//! ]
+//!
 //! [remote]                          # network peers of the bus protocol that have proved nothing
 //! allow = ["call demo.title/title", "publish sensor.>", "subscribe sensor.>"]   # default: nothing
 //!
@@ -20,6 +31,7 @@
 
 mod loopback;
 mod policy;
+mod socket;
 
 use core::fmt;
 use std::fs::File;
@@ -34,7 +46,8 @@ use serde::ser::{SerializeMap, Serializer};
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
-use self::policy::{Remote, WrittenRemote};
+use self::policy::{Remote, Rules, WrittenRemote, WrittenRules};
+use self::socket::Socket;
 use crate::args::{Args, LogFormat, LogLevel};
 use crate::bridge::spec::Spec;
 use crate::broker::Policy;
@@ -59,8 +72,12 @@ pub(crate) struct Config {
     pub(crate) expose: Vec<Spec>,
     /// Whether the event loop looks for work for a moment before it sleeps.
     pub(crate) poll_before_park: bool,
+    /// Who reaches the sockets.
+    pub(crate) socket: Socket,
+    /// Who may do what.
+    policy: Rules,
     /// What the network may do.
-    pub(crate) remote: Remote,
+    remote: Remote,
     /// Log lines.
     pub(crate) log: Log,
     /// Every limit of the daemon.
@@ -87,6 +104,8 @@ struct Written {
     tcp: Option<Spanned<SocketAddr>>,
     expose: Vec<Spec>,
     poll_before_park: bool,
+    socket: Socket,
+    policy: WrittenRules,
     remote: WrittenRemote,
     log: Log,
     #[serde(deserialize_with = "limits_from_table")]
@@ -101,6 +120,8 @@ impl Default for Written {
             tcp: None,
             expose: Vec::new(),
             poll_before_park: true,
+            socket: Socket::default(),
+            policy: WrittenRules::default(),
             remote: WrittenRemote::default(),
             log: Log::default(),
             limits: Limits::default(),
@@ -192,6 +213,8 @@ impl Config {
             tcp: loopback::layer("tcp", args.tcp, written.tcp, place)?,
             expose,
             poll_before_park: written.poll_before_park,
+            socket: written.socket,
+            policy: written.policy.read(place)?,
             remote: written.remote.read(place)?,
             log,
             limits: written.limits,
@@ -200,7 +223,7 @@ impl Config {
 
     /// Who may do what.
     pub(crate) fn policy(&self) -> Policy {
-        Policy::new(self.remote.grants())
+        policy::policy(&self.policy, &self.remote, rustix::process::geteuid().as_raw())
     }
 
     /// The configuration as a file that has the same effect.
@@ -260,6 +283,11 @@ struct Place {
 }
 
 impl Place {
+    /// The line of an offset, counted from 1.
+    fn line_of(&self, offset: usize) -> u32 {
+        u32::try_from(position(&self.text, offset).0).unwrap_or(u32::MAX)
+    }
+
     /// Something is wrong at this offset.
     fn wrong_at(&self, offset: usize, message: impl fmt::Display) -> Failure {
         let (line, column) = position(&self.text, offset);
@@ -371,6 +399,15 @@ mod tests {
             ("[remote]\nallow = [\"call a/b\",\n  \"own a\"]\n", "daemon.toml:3:3: "),
             ("[remote]\nallow = \"call a/b\"\n", "daemon.toml:2:9: "),
             ("[remote]\ndeny = []\n", "daemon.toml:2:1: "),
+            (
+                "[policy]\nrules = [\n  \"allow anyone call >\",\n  \"allow any call >\",\n]\n",
+                "daemon.toml:4:3: ",
+            ),
+            ("[policy]\nrules = [\"allow user:no-such-user call >\"]\n", "daemon.toml:2:10: "),
+            ("[policy]\nrules = [1]\n", "daemon.toml:2:10: "),
+            ("[socket]\nmode = \"0777\"\n", "daemon.toml:2:8: "),
+            ("[socket]\nmode = \"0066\"\n", "daemon.toml:2:8: "),
+            ("[socket]\ngroup = \"no-such-group\"\n", "daemon.toml:2:9: "),
             ("x", "daemon.toml:1:2: "),
         ] {
             let message = failure(text);
@@ -424,6 +461,7 @@ mod tests {
     #[test]
     fn what_is_printed_reads_back_the_same() {
         let text = "runtime_dir = \"/r\"\ntcp = \"[::1]:7100\"\nexpose = [\"tcp:127.0.0.1:0=a/b\"]\npoll_before_park = false\n\
+                    [socket]\nmode = \"0660\"\ngroup = \"root\"\n\
                     [remote]\nallow = [\"call a.b/c\", \"subscribe a.>\"]\n\
                     [log]\nformat = \"json\"\n[limits]\nconnections_max = 7\n";
         let config = configured(text).unwrap();

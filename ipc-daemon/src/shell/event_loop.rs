@@ -64,7 +64,7 @@ async fn serve(
     readiness.announce();
     tracing::info!(epoch = %holdings.epoch, address = doors.shown_addresses(), "ready");
     while signals.next().await == Request::Reload {
-        reload(&bus, &doors, &bridges, source);
+        reload(&bus, &doors, &bridges, source).await;
     }
     stop(&bus, &doors, &bridges, holdings, &mut signals).await;
     tracing::info!("stopped");
@@ -98,8 +98,13 @@ async fn keep_deadlines(bus: Bus, timer: AsyncFd<Rc<Timer>>) {
 }
 
 /// Reads the configuration again. A wrong one changes nothing.
-fn reload(bus: &Bus, doors: &Doors, bridges: &Bridges, source: &Source) {
-    let applied = source.load().and_then(|mut config| {
+async fn reload(bus: &Bus, doors: &Doors, bridges: &Bridges, source: &Source) {
+    let source = source.clone();
+    // On a thread for what may take its time: files, and the names of users and groups.
+    let loaded = tokio::task::spawn_blocking(move || source.load()).await;
+    let loaded = loaded
+        .unwrap_or_else(|error| Err(Failure::io("read the configuration", std::io::Error::other(error))));
+    let applied = loaded.and_then(|mut config| {
         fit_to_system(&mut config.limits)?;
         let tcp = doors.prepare(config.tcp)?;
         bridges.configure(&config.expose, config.limits.bridges_max)?;
@@ -112,7 +117,7 @@ fn reload(bus: &Bus, doors: &Doors, bridges: &Bridges, source: &Source) {
     });
     match applied {
         Ok(()) => {
-            tracing::info!("configuration read again; its addresses, policy and limits hold from here on")
+            tracing::info!("configuration read again; its addresses, rules and limits hold from here on")
         }
         Err(failure) => {
             tracing::error!(hint = failure.hint, "the old configuration stays: {}", failure.message);

@@ -1,4 +1,5 @@
 //! The broker against the reference model, in simulated worlds and in single scenes.
 
 mod policy;
+mod policy_matrix;
 mod simulated;

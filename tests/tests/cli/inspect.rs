@@ -43,6 +43,20 @@ fn a_daemon_that_stands_still_is_given_up_in_time() {
 }
 
 #[test]
+fn the_policy_is_explained() {
+    let daemon = Daemon::start();
+    let uid = rustix::process::getuid().as_raw();
+    let own =
+        run_at(daemon.runtime_dir(), &["policy", "explain", &format!("uid:{uid}"), "own", "demo.title"]);
+    assert!(own.succeeded().starts_with("allowed: a rule that is built in allows it\n"), "{own:?}");
+    let other = ["--json", "policy", "explain", "uid:4000000", "call", "demo.title/title"];
+    let other = run_at(daemon.runtime_dir(), &other).object();
+    assert_eq!((&other["allowed"], &other["rule"]), (&Value::Bool(false), &Value::Null), "{other}");
+    run_at(daemon.runtime_dir(), &["--json", "policy", "explain", "bob", "call", "a"])
+        .failed_with(2, "invalid_argument");
+}
+
+#[test]
 fn the_status_has_what_scripts_rely_on() {
     let daemon = Daemon::start();
     let status = run_at(daemon.runtime_dir(), &["--json", "status"]).object();

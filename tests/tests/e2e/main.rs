@@ -6,6 +6,7 @@ mod exhaustion;
 mod expose;
 mod lifecycle;
 mod payloads;
+mod policy;
 mod python_client;
 mod shutdown;
 mod strangers;

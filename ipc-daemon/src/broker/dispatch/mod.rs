@@ -6,6 +6,7 @@ mod call;
 mod event;
 mod hello;
 mod name;
+pub(super) mod permission;
 mod send;
 
 use ipc_core::time::Instant;
@@ -15,7 +16,6 @@ use ipc_core::{Error, ErrorCode};
 use super::Broker;
 use super::keys::PeerKey;
 use super::peer::{Phase, Target};
-use super::policy::Action;
 
 type Outcome = Result<(), WireError>;
 
@@ -97,12 +97,6 @@ impl Broker {
         if let Target::Topic(topic) = state.bind(frame.header.handle, target) {
             self.topics.release(topic);
         }
-    }
-
-    /// Whether the policy, or what the connection was accepted for, lets it do that.
-    fn check_policy(&self, peer: PeerKey, action: &Action<'_>) -> Result<(), Error> {
-        let Some(state) = self.peers.get(peer) else { return Ok(()) };
-        self.config.policy.check(&state.access, &state.who.identity, state.transport, action)
     }
 
     fn check_handle(&self, frame: &Frame<'_>) -> Result<(), Error> {

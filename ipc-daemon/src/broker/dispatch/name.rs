@@ -74,6 +74,9 @@ impl Broker {
         for change in changes {
             self.tell_change(&change);
         }
+        if self.config.policy.asks_for_services() {
+            self.enforce(peer);
+        }
         Ok(())
     }
 
@@ -86,7 +89,8 @@ impl Broker {
                 state.watches.insert(id);
             }
             for change in self.names.watch(peer, id, filter) {
-                if self.peers.get(peer).is_some_and(|state| state.watches.contains(&id)) {
+                let is_watched = self.peers.get(peer).is_some_and(|state| state.watches.contains(&id));
+                if is_watched && self.check_policy(peer, &Action::Resolve(&change.name)).is_ok() {
                     self.tell_watcher(peer, id, &change);
                 }
             }

@@ -98,7 +98,10 @@ impl Broker {
     pub(in crate::broker) fn refuse(&mut self, to: PeerKey, kind: Kind, correlation: u64, error: &Error) {
         match error.code {
             ErrorCode::QuotaExceeded => self.counters.quota_refusals += 1,
-            ErrorCode::PermissionDenied => self.counters.permission_refusals += 1,
+            ErrorCode::PermissionDenied => {
+                self.counters.permission_refusals += 1;
+                self.note_refusal(to, error);
+            }
             _ => {}
         }
         let header = Header { flags: Flags::ERROR, ..Header::new(kind).with_correlation(correlation) };

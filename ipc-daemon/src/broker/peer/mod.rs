@@ -58,6 +58,8 @@ pub(super) struct Peer {
     pub(super) who: PeerIdentity,
     pub(super) transport: Transport,
     pub(super) access: Access,
+    /// Supplementary groups of its user.
+    pub(super) groups: Box<[u32]>,
     pub(super) account: AccountKey,
     pub(super) phase: Phase,
     /// What the client calls itself.
@@ -83,6 +85,7 @@ impl Peer {
         who: PeerIdentity,
         transport: Transport,
         access: Access,
+        groups: Box<[u32]>,
         account: AccountKey,
         accepted_at: Instant,
         hello_deadline: DeadlineKey,
@@ -91,6 +94,7 @@ impl Peer {
             who,
             transport,
             access,
+            groups,
             account,
             phase: Phase::Greeting,
             program: String::new(),
@@ -124,6 +128,17 @@ impl Peer {
         let slot = &mut self.handles[index];
         slot.generation = handle.generation;
         core::mem::replace(&mut slot.target, target)
+    }
+
+    /// Every target with the place of its handle.
+    pub(super) fn targets(&self) -> impl Iterator<Item = (usize, &Target)> {
+        self.handles.iter().map(|slot| &slot.target).enumerate()
+    }
+
+    /// Has whatever is sent through the handle at that place refused, and returns what it stood for.
+    pub(super) fn fail_target(&mut self, at: usize, code: ErrorCode) -> Option<Target> {
+        let slot = self.handles.get_mut(at)?;
+        Some(core::mem::replace(&mut slot.target, Target::Failed(code)))
     }
 
     /// Takes every target away.
