@@ -33,6 +33,8 @@ pub(crate) enum Command {
     Subscribe(SubscribeArgs),
     /// Plain TCP ports whose bytes go to a service
     Bridge(BridgeArgs),
+    /// Show who uses what of all that is limited, and what was refused
+    Quota,
     /// Who may do what, and why
     Policy(PolicyArgs),
     /// Measure the bus beside the cheapest programs that move the same bytes

@@ -11,6 +11,7 @@ mod man;
 mod ping;
 mod policy;
 mod publish;
+mod quota;
 mod rows;
 mod serve;
 mod sockets;
@@ -63,6 +64,7 @@ async fn run_on_bus(invocation: Invocation, output: &Output, interrupts: Interru
         Command::Publish(args) => publish::run(args, globals, output).await,
         Command::Subscribe(args) => subscribe::run(args, globals, output).await,
         Command::Bridge(args) => bridge::run(&args, globals, output).await,
+        Command::Quota => quota::run(globals, output).await,
         Command::Policy(args) => policy::run(&args, globals, output).await,
         Command::Bench(args) => bench::run(&args, globals, output, interrupts).await,
         Command::Completions(args) => completions::run(&args, output),

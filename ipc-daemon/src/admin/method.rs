@@ -11,11 +11,12 @@ pub(super) enum Method {
     BridgeExpose,
     BridgeRemove,
     PolicyExplain,
+    Quota,
 }
 
 impl Method {
     /// All of them, in the order of the registration.
-    pub(super) const ALL: [Method; 7] = [
+    pub(super) const ALL: [Method; 8] = [
         Method::Status,
         Method::List,
         Method::Describe,
@@ -24,6 +25,7 @@ impl Method {
         Method::BridgeExpose,
         Method::BridgeRemove,
         Method::PolicyExplain,
+        Method::Quota,
     ];
 
     /// Its name.
@@ -37,6 +39,7 @@ impl Method {
             Method::BridgeExpose => "bridge-expose",
             Method::BridgeRemove => "bridge-remove",
             Method::PolicyExplain => "policy-explain",
+            Method::Quota => "quota",
         }
     }
 
@@ -51,6 +54,7 @@ impl Method {
             Method::BridgeExpose => "exposes a method at a port; payload: tcp:ADDR:PORT=SERVICE/METHOD[,...]",
             Method::BridgeRemove => "closes an exposed port; payload: its number",
             Method::PolicyExplain => "which rule decides; payload: WHO ACTION WHAT",
+            Method::Quota => "who uses what of all that is limited, and what was refused; no payload",
         }
     }
 
@@ -67,7 +71,7 @@ impl Method {
         match self {
             Method::Status | Method::List | Method::Describe | Method::BridgeList => false,
             // What these show of others takes a right of its own.
-            Method::Sockets | Method::PolicyExplain => false,
+            Method::Sockets | Method::PolicyExplain | Method::Quota => false,
             Method::BridgeExpose | Method::BridgeRemove => true,
         }
     }

@@ -100,6 +100,21 @@ fn usage_row(usage: &Usage) -> (String, Value) {
     (who, row)
 }
 
+/// Who uses what of all that is limited, a row for each payer and resource.
+pub(super) fn quota(view: &View<'_>) -> Value {
+    let rows = view.quota().into_iter().map(|row| {
+        json!({
+            "uid": row.uid,
+            "principal": row.principal,
+            "resource": row.resource,
+            "used": row.used,
+            "limit": row.max,
+            "refused": row.refused,
+        })
+    });
+    rows.collect()
+}
+
 /// What a list holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Kinds {

@@ -20,7 +20,7 @@ use tokio::task::spawn_local;
 
 use super::explain;
 use super::method::Method;
-use super::report::{Inventory, Kinds, status};
+use super::report::{self, Inventory, Kinds, status};
 use super::{Bridge, Facts, Sockets, process, sockets};
 use crate::broker::{Access, Transport};
 use crate::bus::Bus;
@@ -171,6 +171,7 @@ impl Service {
                 Ok(inventory.description(&process::names(inventory.pids()).await))
             }
             Method::Sockets => Ok(sockets::rows(&self.bus, &[&*self.doors, &*self.bridge]).await),
+            Method::Quota => Ok(self.bus.look(|broker| report::quota(&broker.view(viewer)))),
             Method::BridgeList => Ok(self.bridge.list().into()),
             Method::BridgeExpose => self.bridge.expose(argument),
             Method::BridgeRemove => self.bridge.remove(argument),

@@ -47,12 +47,12 @@ use self::keys::CallKey;
 pub use self::keys::PeerKey;
 use self::names::Names;
 use self::peer::{BufferPool, Peer, Phase};
-pub use self::policy::{Directory, Grant, Policy, Question, Reason, Rule, Subject};
+pub use self::policy::{Allowance, Directory, Grant, Policy, Question, Reason, Rule, Subject};
 pub use self::quota::Charges;
 use self::quota::{Payer, Quota};
 pub use self::refusals::Refusal;
 use self::refusals::Refusals;
-pub use self::snapshot::{MethodRow, PeerRow, ServiceRow, Status, TopicRow, Usage, View};
+pub use self::snapshot::{MethodRow, PeerRow, QuotaRow, ServiceRow, Status, TopicRow, Usage, View};
 pub use self::stats::Counters;
 use self::topics::Topics;
 
@@ -122,6 +122,7 @@ impl Broker {
     /// Other limits from here on. What is over a lowered limit stays; only what comes is refused.
     pub fn set_limits(&mut self, limits: ipc_core::limits::Limits) {
         self.config.limits = limits;
+        self.apply_limits();
     }
 
     /// Takes a connection whose identity the shell has verified, of somebody without supplementary groups.
@@ -161,7 +162,10 @@ impl Broker {
             return Err(access_denied(&identity));
         }
         let payer = Payer::of(&identity);
-        let opened = self.tcp_room(transport).and_then(|()| self.quota.open(payer, &self.config.limits));
+        let own = self.limits_of(&payer);
+        let opened = self
+            .tcp_room(transport)
+            .and_then(|()| self.quota.open(now, payer, &self.config.limits, own));
         let account = opened.inspect_err(|_| self.counters.connections_refused += 1)?;
         self.tcp_connections += u32::from(transport == Transport::Tcp);
         self.counters.connections_accepted += 1;
@@ -206,7 +210,7 @@ impl Broker {
     /// the shell had better let new ones wait in the kernel: those who come in a crowd are served in turn instead of
     /// refused. A crowd from the network keeps no process of this machine waiting.
     pub fn has_greeting_room(&self, side: Side) -> bool {
-        self.quota.has_greeting_room(side, &self.config.limits)
+        self.quota.has_greeting_room(side)
     }
 
     /// A frame arrived. Frames of a connection that has departed are ignored.
@@ -298,6 +302,7 @@ impl Broker {
         if let Some(state) = self.peers.get_mut(peer) {
             let before = state.outbound.queued_bytes();
             state.outbound.advance(&mut self.pool, now, bytes);
+            state.shrunk_from(before);
             self.quota.requeue(state.account, before, state.outbound.queued_bytes());
         }
     }

@@ -35,6 +35,23 @@ pub struct Usage {
     pub charges: Charges,
 }
 
+/// What one payer uses of one resource.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QuotaRow {
+    /// The user id, for processes of this machine.
+    pub uid: Option<u32>,
+    /// The principal, for network peers.
+    pub principal: Option<String>,
+    /// The limit.
+    pub resource: String,
+    /// How much is in use; 0 for a limit that is not of a uid.
+    pub used: u64,
+    /// The most that may be; `None` for a limit that is not of a uid.
+    pub max: Option<u64>,
+    /// How often the limit has kept this payer from something.
+    pub refused: u64,
+}
+
 /// A service.
 #[derive(Clone, Debug)]
 pub struct ServiceRow {
@@ -183,6 +200,20 @@ impl View<'_> {
         rows
     }
 
+    /// What those use whose usage it sees, of every resource that is limited for each of them, and what they were refused.
+    pub fn quota(&self) -> Vec<QuotaRow> {
+        let mut rows = self.broker.quota_rows();
+        if self.check(&Action::Monitor("usage")).is_err() {
+            let own = self.payer();
+            rows.retain(|row| match &own {
+                Some(Payer::Uid(uid)) => row.uid == Some(*uid),
+                Some(Payer::Remote(principal)) => row.principal.as_ref() == Some(principal),
+                None => false,
+            });
+        }
+        rows
+    }
+
     /// Numbers of the whole bus, with the usage that it sees.
     pub fn status(&self) -> Status {
         let mut status = self.broker.status();
@@ -212,13 +243,36 @@ impl Broker {
     /// What each user and remote principal has in use.
     pub fn usage(&self) -> Vec<Usage> {
         let usage = self.quota.accounts().map(|(payer, charges)| {
-            let (uid, principal) = match payer {
-                Payer::Uid(uid) => (Some(*uid), None),
-                Payer::Remote(principal) => (None, Some(principal.clone())),
-            };
+            let (uid, principal) = named(payer);
             Usage { uid, principal, charges: charges.clone() }
         });
         usage.collect()
+    }
+
+    /// What each payer uses of each resource, then what payers were refused by other limits or after they had gone.
+    fn quota_rows(&self) -> Vec<QuotaRow> {
+        let mut refused = self.quota.refused().clone();
+        let mut rows: Vec<QuotaRow> = self
+            .quota
+            .used()
+            .map(|(payer, resource, used, max)| {
+                let (uid, principal) = named(payer);
+                let refused = refused.get_mut(payer).and_then(|of| of.remove(resource)).unwrap_or(0);
+                QuotaRow { uid, principal, resource: resource.to_owned(), used, max: Some(max), refused }
+            })
+            .collect();
+        for (payer, resources) in refused {
+            let (uid, principal) = named(&payer);
+            rows.extend(resources.into_iter().map(|(resource, refused)| QuotaRow {
+                uid,
+                principal: principal.clone(),
+                resource,
+                used: 0,
+                max: None,
+                refused,
+            }));
+        }
+        rows
     }
 
     /// Numbers of the whole bus.
@@ -289,5 +343,12 @@ impl Broker {
     /// Connections, departed ones that are still written to included.
     pub fn connections(&self) -> u32 {
         self.quota.connections()
+    }
+}
+
+fn named(payer: &Payer) -> (Option<u32>, Option<String>) {
+    match payer {
+        Payer::Uid(uid) => (Some(*uid), None),
+        Payer::Remote(principal) => (None, Some(principal.clone())),
     }
 }

@@ -17,6 +17,9 @@
 //!   "deny anyone subscribe sensor.secret.>",
 //!   "allow group:audio subscribe sensor.>",
 //! ]
+//! quotas = [                        # limits of a uid that some have instead; the first one that applies counts
+//!   "user:alice connections_per_uid_max=64 names_per_uid_max=8",
+//! ]
 //!
 //! [remote]                          # network peers of the bus protocol that have proved nothing
 //! allow = ["call demo.title/title", "publish sensor.>", "subscribe sensor.>"]   # default: nothing
@@ -405,6 +408,7 @@ mod tests {
             ),
             ("[policy]\nrules = [\"allow user:no-such-user call >\"]\n", "daemon.toml:2:10: "),
             ("[policy]\nrules = [1]\n", "daemon.toml:2:10: "),
+            ("[policy]\nquotas = [\"uid:1 connections_max=1\"]\n", "daemon.toml:2:11: "),
             ("[socket]\nmode = \"0777\"\n", "daemon.toml:2:8: "),
             ("[socket]\nmode = \"0066\"\n", "daemon.toml:2:8: "),
             ("[socket]\ngroup = \"no-such-group\"\n", "daemon.toml:2:9: "),
@@ -462,6 +466,7 @@ mod tests {
     fn what_is_printed_reads_back_the_same() {
         let text = "runtime_dir = \"/r\"\ntcp = \"[::1]:7100\"\nexpose = [\"tcp:127.0.0.1:0=a/b\"]\npoll_before_park = false\n\
                     [socket]\nmode = \"0660\"\ngroup = \"root\"\n\
+                    [policy]\nquotas = [\"uid:7 names_per_uid_max=3\"]\n\
                     [remote]\nallow = [\"call a.b/c\", \"subscribe a.>\"]\n\
                     [log]\nformat = \"json\"\n[limits]\nconnections_max = 7\n";
         let config = configured(text).unwrap();

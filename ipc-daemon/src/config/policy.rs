@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
 use super::Place;
-use crate::broker::{Grant, Policy, Rule};
+use crate::broker::{Allowance, Grant, Policy, Rule};
 use crate::directory::System;
 use crate::failure::{Failure, on_one_line};
 
@@ -15,6 +15,7 @@ use crate::failure::{Failure, on_one_line};
 #[serde(deny_unknown_fields, default)]
 pub(super) struct WrittenRules {
     rules: Option<Vec<Spanned<String>>>,
+    quotas: Vec<Spanned<String>>,
 }
 
 /// The rules.
@@ -23,6 +24,9 @@ pub(crate) struct Rules {
     /// In their order; `None` leaves it to what holds for a user's own daemon.
     #[serde(serialize_with = "rules_as_texts", skip_serializing_if = "Option::is_none")]
     rules: Option<Vec<Rule>>,
+    /// Limits that some have instead of the daemon's.
+    #[serde(serialize_with = "allowances_as_texts", skip_serializing_if = "Vec::is_empty")]
+    quotas: Vec<Allowance>,
 }
 
 /// Network peers of the bus protocol, as the file has them.
@@ -44,7 +48,8 @@ impl WrittenRules {
     pub(super) fn read(self, place: &Place) -> Result<Rules, Failure> {
         let read = |text: &str, line| Rule::parse(text, line, &System);
         let rules = self.rules.map(|rules| entries(&rules, place, read)).transpose()?;
-        Ok(Rules { rules })
+        let quotas = entries(&self.quotas, place, |text, _| Allowance::parse(text, &System))?;
+        Ok(Rules { rules, quotas })
     }
 }
 
@@ -72,10 +77,11 @@ fn entries<T>(
 /// Who may do what, in the daemon of user `owner`.
 pub(super) fn policy(rules: &Rules, remote: &Remote, owner: u32) -> Policy {
     let anonymous = remote.allow.clone();
-    match &rules.rules {
+    let policy = match &rules.rules {
         Some(rules) => Policy::new(rules.clone(), anonymous),
         None => Policy::of_session(owner, anonymous),
-    }
+    };
+    policy.with_allowances(rules.quotas.clone())
 }
 
 fn grants_as_texts<S: Serializer>(grants: &[Grant], serializer: S) -> Result<S::Ok, S::Error> {
@@ -84,4 +90,8 @@ fn grants_as_texts<S: Serializer>(grants: &[Grant], serializer: S) -> Result<S::
 
 fn rules_as_texts<S: Serializer>(rules: &Option<Vec<Rule>>, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_seq(rules.iter().flatten().map(Rule::text))
+}
+
+fn allowances_as_texts<S: Serializer>(allowances: &[Allowance], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(allowances.iter().map(Allowance::to_string))
 }

@@ -1,6 +1,7 @@
 //! Asking the policy, and judging anew what is held when it changes.
 
 use ipc_core::identity::Identity;
+use ipc_core::limits::Limits;
 use ipc_core::name::ServiceName;
 use ipc_core::{Error, ErrorCode};
 
@@ -9,6 +10,7 @@ use crate::broker::event::{Access, Transport};
 use crate::broker::keys::PeerKey;
 use crate::broker::peer::{Peer, Target};
 use crate::broker::policy::{Action, Asker, Policy, Subject};
+use crate::broker::quota::Payer;
 
 impl Broker {
     /// Another policy from here on, for open connections too.
@@ -18,11 +20,23 @@ impl Broker {
     /// not have, is told so and closed: what it may still do it can do again over a new one.
     pub fn set_policy(&mut self, policy: Policy) {
         self.config.policy = policy;
+        self.apply_limits();
         let peers: Vec<PeerKey> = self.peers.keys().collect();
         for peer in peers {
             self.enforce(peer);
         }
         self.end_turn();
+    }
+
+    /// Gives every payer its limits anew.
+    pub(in crate::broker) fn apply_limits(&mut self) {
+        let (policy, limits) = (&self.config.policy, &self.config.limits);
+        self.quota.set_limits(|payer| limits_for(policy, payer, limits));
+    }
+
+    /// The limits of a payer: those of the daemon, with what rules set otherwise for it.
+    pub(in crate::broker) fn limits_of(&self, payer: &Payer) -> Limits {
+        limits_for(&self.config.policy, payer, &self.config.limits)
     }
 
     /// Takes away what a connection may not have any more.
@@ -112,6 +126,13 @@ impl Broker {
         if let Some(state) = self.peers.get(peer) {
             self.refusals.note(&state.who, error);
         }
+    }
+}
+
+fn limits_for(policy: &Policy, payer: &Payer, limits: &Limits) -> Limits {
+    match payer {
+        Payer::Uid(uid) => policy.limits_for(Some(*uid), None, limits),
+        Payer::Remote(principal) => policy.limits_for(None, Some(principal), limits),
     }
 }
 

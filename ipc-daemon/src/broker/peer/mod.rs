@@ -3,6 +3,7 @@
 mod backlog;
 mod known;
 mod outbound;
+mod shares;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,6 +19,7 @@ use super::keys::{AccountKey, DeadlineKey, ServiceKey, SubscriptionKey, TopicKey
 pub(super) use self::backlog::{EventRule, GAP_BYTES};
 pub(super) use self::known::{Announce, Known};
 pub(super) use self::outbound::{BufferPool, Outbound};
+pub(super) use self::shares::Shares;
 
 /// Where a connection stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +69,8 @@ pub(super) struct Peer {
     pub(super) accepted_at: Instant,
     pub(super) hello_deadline: Option<DeadlineKey>,
     pub(super) outbound: Outbound,
+    /// Who has bytes waiting toward it, of those who do not pay for it; none while it keeps up.
+    pub(super) shares: Option<Box<Shares>>,
     /// Whether an output for it is waiting to be polled.
     pub(super) is_touched: bool,
     handles: Vec<HandleSlot>,
@@ -101,6 +105,7 @@ impl Peer {
             accepted_at,
             hello_deadline: Some(hello_deadline),
             outbound: Outbound::default(),
+            shares: None,
             is_touched: false,
             handles: Vec::new(),
             known: Known::default(),
@@ -116,6 +121,27 @@ impl Peer {
         match self.handles.get(handle.index as usize) {
             Some(slot) if slot.generation == handle.generation => slot.target,
             _ => Target::Nothing,
+        }
+    }
+
+    /// Places that its table of handles would have to gain for that handle.
+    pub(super) fn places_for(&self, handle: Handle) -> u32 {
+        (handle.index as usize + 1).saturating_sub(self.handles.len()) as u32
+    }
+
+    /// Places of its table of handles.
+    pub(super) fn places(&self) -> u32 {
+        self.handles.len() as u32
+    }
+
+    /// Its queue was `before` bytes long.
+    pub(super) fn shrunk_from(&mut self, before: usize) {
+        let after = self.outbound.queued_bytes();
+        if let Some(shares) = &mut self.shares {
+            shares.shrink(before, after);
+        }
+        if after == 0 {
+            self.shares = None;
         }
     }
 

@@ -21,6 +21,7 @@
 //! A door hands over the identity it has verified and [`Access::Granted`], and is done.
 
 mod action;
+mod allowance;
 mod grant;
 mod rule;
 mod verb;
@@ -29,10 +30,12 @@ mod who;
 use core::fmt;
 
 use ipc_core::identity::Identity;
+use ipc_core::limits::Limits;
 use ipc_core::{Error, ErrorCode};
 
 pub(super) use self::action::Action;
 pub use self::action::Question;
+pub use self::allowance::Allowance;
 pub use self::grant::Grant;
 use self::rule::Effect;
 pub use self::rule::Rule;
@@ -45,6 +48,7 @@ use super::event::{Access, Transport};
 pub struct Policy {
     rules: Vec<Rule>,
     anonymous: Vec<Grant>,
+    allowances: Vec<Allowance>,
 }
 
 /// A connection whose rights are in question.
@@ -75,18 +79,34 @@ pub enum Reason<'a> {
 impl Policy {
     /// Rules in their order, and what an anonymous network peer may do.
     pub fn new(rules: Vec<Rule>, anonymous: Vec<Grant>) -> Self {
-        Self { rules, anonymous }
+        Self { rules, anonymous, allowances: Vec::new() }
     }
 
     /// What holds for a user's own daemon: its own user and root may do everything, others nothing.
     pub fn of_session(owner: u32, anonymous: Vec<Grant>) -> Self {
         let rules = [Who::Uid(owner), Who::Uid(0)].into_iter().map(Rule::everything_for);
-        Self { rules: rules.filter_map(Result::ok).collect(), anonymous }
+        Self::new(rules.filter_map(Result::ok).collect(), anonymous)
     }
 
     /// Every user of this machine may do everything, and anonymous network peers what is listed.
     pub fn open(anonymous: Vec<Grant>) -> Self {
-        Self { rules: Rule::everything_for(Who::Anyone).into_iter().collect(), anonymous }
+        Self::new(Rule::everything_for(Who::Anyone).into_iter().collect(), anonymous)
+    }
+
+    /// The same with limits that some have instead of the daemon's.
+    #[must_use]
+    pub fn with_allowances(mut self, allowances: Vec<Allowance>) -> Self {
+        self.allowances = allowances;
+        self
+    }
+
+    /// The limits of a user or principal: those of the daemon, or what the first allowance sets that is about it.
+    pub(super) fn limits_for(&self, uid: Option<u32>, principal: Option<&str>, limits: &Limits) -> Limits {
+        let mut limits = limits.clone();
+        if let Some(allowance) = self.allowances.iter().find(|one| one.is_about(uid, principal)) {
+            allowance.apply(&mut limits);
+        }
+        limits
     }
 
     /// Whether `subject` may do that, and why.
