@@ -9,7 +9,7 @@ pub(crate) use payload::PayloadArgument;
 pub(crate) use verbs::{
     BenchArgs, BenchWhat, BridgeArgs, BridgeDo, CallArgs, Command, CompletionsArgs, DescribeArgs,
     ExplainArgs, ListArgs, ListWhat, OnSlowArg, PingArgs, PolicyArgs, PolicyDo, PublishArgs, ServeArgs,
-    SubscribeArgs,
+    StatusArgs, SubscribeArgs,
 };
 
 use std::ffi::OsString;

@@ -16,7 +16,7 @@ pub(crate) enum Command {
     /// Measure the round trip to the daemon
     Ping(PingArgs),
     /// Show the daemon: version, addresses, limits, counters
-    Status,
+    Status(StatusArgs),
     /// Show what is on the bus
     List(ListArgs),
     /// Show a service: its methods and who offers it
@@ -54,6 +54,14 @@ pub(crate) struct PingArgs {
     /// How many round trips
     #[arg(long, value_name = "N", default_value = "1")]
     pub(crate) count: NonZeroU64,
+}
+
+/// `status`
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    /// Show it again and again until interrupted, each time after DUR
+    #[arg(long, value_name = "DUR", num_args = 0..=1, default_missing_value = "1s", value_parser = duration)]
+    pub(crate) watch: Option<Duration>,
 }
 
 /// `list`

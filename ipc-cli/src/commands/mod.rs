@@ -55,7 +55,7 @@ async fn run_on_bus(invocation: Invocation, output: &Output, interrupts: Interru
     match invocation.command {
         Command::Demo => demo::run(output, interrupts).await,
         Command::Ping(args) => ping::run(&args, globals, output).await,
-        Command::Status => status::run(globals, output).await,
+        Command::Status(args) => status::run(&args, globals, output).await,
         Command::List(args) => list::run(&args, globals, output).await,
         Command::Describe(args) => describe::run(&args, globals, output).await,
         Command::Sockets => sockets::run(globals, output).await,

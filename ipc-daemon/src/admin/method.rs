@@ -12,11 +12,12 @@ pub(super) enum Method {
     BridgeRemove,
     PolicyExplain,
     Quota,
+    Metrics,
 }
 
 impl Method {
     /// All of them, in the order of the registration.
-    pub(super) const ALL: [Method; 8] = [
+    pub(super) const ALL: [Method; 9] = [
         Method::Status,
         Method::List,
         Method::Describe,
@@ -26,6 +27,7 @@ impl Method {
         Method::BridgeRemove,
         Method::PolicyExplain,
         Method::Quota,
+        Method::Metrics,
     ];
 
     /// Its name.
@@ -40,6 +42,7 @@ impl Method {
             Method::BridgeRemove => "bridge-remove",
             Method::PolicyExplain => "policy-explain",
             Method::Quota => "quota",
+            Method::Metrics => "metrics",
         }
     }
 
@@ -54,6 +57,7 @@ impl Method {
             Method::BridgeExpose => "exposes a method at a port; payload: tcp:ADDR:PORT=SERVICE/METHOD[,...]",
             Method::BridgeRemove => "closes an exposed port; payload: its number",
             Method::PolicyExplain => "which rule decides; payload: WHO ACTION WHAT",
+            Method::Metrics => "the numbers as a page for Prometheus; no payload",
             Method::Quota => "who uses what of all that is limited, and what was refused; no payload",
         }
     }
@@ -71,7 +75,7 @@ impl Method {
         match self {
             Method::Status | Method::List | Method::Describe | Method::BridgeList => false,
             // What these show of others takes a right of its own.
-            Method::Sockets | Method::PolicyExplain | Method::Quota => false,
+            Method::Sockets | Method::PolicyExplain | Method::Quota | Method::Metrics => false,
             Method::BridgeExpose | Method::BridgeRemove => true,
         }
     }

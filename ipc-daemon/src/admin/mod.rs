@@ -3,12 +3,14 @@
 //! - [`service`]: an internal peer that offers the methods, over the same session as any service;
 //! - [`method`]: which methods there are, and who may call them;
 //! - [`explain`]: which rule of the policy decides;
+//! - [`metrics`]: the numbers, for Prometheus;
 //! - [`report`]: the answers, as the specification of `ipc-cli --json` has them;
 //! - [`sockets`]: every socket of the daemon;
 //! - [`process`]: names of processes, read away from the bus.
 
 mod explain;
 mod method;
+mod metrics;
 mod process;
 mod report;
 mod service;

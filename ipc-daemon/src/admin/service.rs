@@ -20,6 +20,7 @@ use tokio::task::spawn_local;
 
 use super::explain;
 use super::method::Method;
+use super::metrics;
 use super::report::{self, Inventory, Kinds, status};
 use super::{Bridge, Facts, Sockets, process, sockets};
 use crate::broker::{Access, Transport};
@@ -135,12 +136,11 @@ impl Service {
         } else {
             Err(Error::quota("requests of ipc.daemon", REQUESTS_MAX.into()))
         };
-        let reply = outcome.map(|answer| Payload::json(answer.to_string()));
-        self.session.borrow_mut().reply(call.key, reply);
+        self.session.borrow_mut().reply(call.key, outcome);
         self.transmit();
     }
 
-    async fn answer(&self, call: &Incoming) -> Result<Value, Error> {
+    async fn answer(&self, call: &Incoming) -> Result<Payload, Error> {
         let method = Method::ALL.get(call.method).copied().ok_or_else(|| {
             Error::new(ErrorCode::NoSuchMethod, format!("{SERVICE} has no method number {}", call.method))
         })?;
@@ -158,7 +158,7 @@ impl Service {
         })?;
         let argument = argument.trim();
         let viewer = call.sender.id;
-        match method {
+        let answer = match method {
             Method::Status => Ok(self.status(viewer)),
             Method::List => {
                 let kinds = Kinds::parse(argument)?;
@@ -171,6 +171,7 @@ impl Service {
                 Ok(inventory.description(&process::names(inventory.pids()).await))
             }
             Method::Sockets => Ok(sockets::rows(&self.bus, &[&*self.doors, &*self.bridge]).await),
+            Method::Metrics => return Ok(Payload::text(self.metrics(viewer))),
             Method::Quota => Ok(self.bus.look(|broker| report::quota(&broker.view(viewer)))),
             Method::BridgeList => Ok(self.bridge.list().into()),
             Method::BridgeExpose => self.bridge.expose(argument),
@@ -179,7 +180,13 @@ impl Service {
                 let question = explain::read(argument).await?;
                 self.bus.look(|broker| explain::answer(broker, &call.sender, &question))
             }
-        }
+        }?;
+        Ok(Payload::json(answer.to_string()))
+    }
+
+    fn metrics(&self, viewer: PeerId) -> String {
+        let status = self.bus.look(|broker| broker.view(viewer).status());
+        metrics::page(&status, &self.bus.tally().by_name(), clock::now() - self.facts.started)
     }
 
     fn status(&self, viewer: PeerId) -> Value {

@@ -52,7 +52,7 @@ pub use self::quota::Charges;
 use self::quota::{Payer, Quota};
 pub use self::refusals::Refusal;
 use self::refusals::Refusals;
-pub use self::snapshot::{MethodRow, PeerRow, QuotaRow, ServiceRow, Status, TopicRow, Usage, View};
+pub use self::snapshot::{MethodRow, PeerRow, Present, QuotaRow, ServiceRow, Status, TopicRow, Usage, View};
 pub use self::stats::Counters;
 use self::topics::Topics;
 

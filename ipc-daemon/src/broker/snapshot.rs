@@ -18,10 +18,25 @@ use super::quota::{Charges, Payer};
 pub struct Status {
     /// Counters by name.
     pub counters: Vec<(&'static str, u64)>,
+    /// Connections, services, topics and open calls.
+    pub present: Present,
     /// Limits by name.
     pub limits: Vec<(&'static str, u64)>,
     /// What each user and remote principal has in use.
     pub usage: Vec<Usage>,
+}
+
+/// How much is on the bus.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Present {
+    /// Connections, those that are on their way out included.
+    pub connections: usize,
+    /// Names that are held.
+    pub services: usize,
+    /// Topics that have a counter.
+    pub topics: usize,
+    /// Calls that are open.
+    pub calls: usize,
 }
 
 /// What one payer has in use.
@@ -279,6 +294,12 @@ impl Broker {
     pub fn status(&self) -> Status {
         Status {
             counters: self.counters.by_name(),
+            present: Present {
+                connections: self.connections() as usize,
+                services: self.names.services().count(),
+                topics: self.topics.all().count(),
+                calls: self.calls.len(),
+            },
             limits: self.config.limits.by_name(),
             usage: self.usage(),
         }

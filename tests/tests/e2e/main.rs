@@ -5,6 +5,7 @@ mod departure;
 mod exhaustion;
 mod expose;
 mod lifecycle;
+mod metrics;
 mod payloads;
 mod policy;
 mod python_client;
