@@ -4,6 +4,7 @@ mod bad_days;
 mod departure;
 mod exhaustion;
 mod expose;
+mod hostile;
 mod lifecycle;
 mod metrics;
 mod payloads;
