@@ -17,7 +17,7 @@ pub(super) enum Method {
 
 impl Method {
     /// All of them, in the order of the registration.
-    pub(super) const ALL: [Method; 9] = [
+    pub(super) const ALL: [Method; 10] = [
         Method::Status,
         Method::List,
         Method::Describe,

@@ -22,7 +22,7 @@ use super::explain;
 use super::method::Method;
 use super::metrics;
 use super::report::{self, Inventory, Kinds, status};
-use super::{Bridge, Facts, Sockets, process, sockets};
+use super::{Bridge, Facts, ListenAddress, Sockets, process, sockets};
 use crate::broker::{Access, Transport};
 use crate::bus::Bus;
 use crate::bus::internal::InternalPeer;
@@ -192,6 +192,8 @@ impl Service {
     fn status(&self, viewer: PeerId) -> Value {
         let mut addresses = self.doors.addresses();
         addresses.extend(self.bridge.addresses());
+        let metrics = self.facts.metrics_http.map(|address| address.to_string());
+        addresses.extend(metrics.map(|address| ListenAddress { kind: "metrics_http", address }));
         let broker = self.bus.look(|broker| broker.view(viewer).status());
         status(&self.facts, addresses, &broker, &self.bus.tally().by_name(), clock::now())
     }

@@ -24,6 +24,9 @@
 //! [remote]                          # network peers of the bus protocol that have proved nothing
 //! allow = ["call demo.title/title", "publish sensor.>", "subscribe sensor.>"]   # default: nothing
 //!
+//! [metrics]
+//! http = "127.0.0.1:9464"           # a page for Prometheus at /metrics; default: only over the bus
+//!
 //! [log]
 //! format = "auto"                   # auto, text, json
 //! level = "info"                    # off, error, warn, info, debug, trace
@@ -33,6 +36,7 @@
 //! ```
 
 mod loopback;
+mod metrics;
 mod policy;
 mod socket;
 
@@ -49,6 +53,7 @@ use serde::ser::{SerializeMap, Serializer};
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
+use self::metrics::Metrics;
 use self::policy::{Remote, Rules, WrittenRemote, WrittenRules};
 use self::socket::Socket;
 use crate::args::{Args, LogFormat, LogLevel};
@@ -81,6 +86,8 @@ pub(crate) struct Config {
     policy: Rules,
     /// What the network may do.
     remote: Remote,
+    /// Where the numbers are shown.
+    pub(crate) metrics: Metrics,
     /// Log lines.
     pub(crate) log: Log,
     /// Every limit of the daemon.
@@ -110,6 +117,7 @@ struct Written {
     socket: Socket,
     policy: WrittenRules,
     remote: WrittenRemote,
+    metrics: Metrics,
     log: Log,
     #[serde(deserialize_with = "limits_from_table")]
     limits: Limits,
@@ -126,6 +134,7 @@ impl Default for Written {
             socket: Socket::default(),
             policy: WrittenRules::default(),
             remote: WrittenRemote::default(),
+            metrics: Metrics::default(),
             log: Log::default(),
             limits: Limits::default(),
         }
@@ -219,6 +228,7 @@ impl Config {
             socket: written.socket,
             policy: written.policy.read(place)?,
             remote: written.remote.read(place)?,
+            metrics: written.metrics,
             log,
             limits: written.limits,
         })
@@ -409,6 +419,7 @@ mod tests {
             ("[policy]\nrules = [\"allow user:no-such-user call >\"]\n", "daemon.toml:2:10: "),
             ("[policy]\nrules = [1]\n", "daemon.toml:2:10: "),
             ("[policy]\nquotas = [\"uid:1 connections_max=1\"]\n", "daemon.toml:2:11: "),
+            ("[metrics]\nhttp = \"0.0.0.0:9464\"\n", "daemon.toml:2:8: "),
             ("[socket]\nmode = \"0777\"\n", "daemon.toml:2:8: "),
             ("[socket]\nmode = \"0066\"\n", "daemon.toml:2:8: "),
             ("[socket]\ngroup = \"no-such-group\"\n", "daemon.toml:2:9: "),

@@ -1,6 +1,7 @@
 //! The daemon's life: start, serve, drain, stop.
 
 use core::time::Duration;
+use std::net::SocketAddr;
 use std::rc::Rc;
 
 use ipc_core::transport::clock;
@@ -14,7 +15,7 @@ use super::idle::poll_before_park;
 use super::readiness::{Readiness, announce_stopping};
 use super::signals::{Request, Signals};
 use super::startup::{Holdings, fit_to_system};
-use crate::admin::{self, Facts};
+use crate::admin::{self, Facts, MetricsPort};
 use crate::bridge::Bridges;
 use crate::broker::{self, Broker};
 use crate::bus::Bus;
@@ -51,7 +52,12 @@ async fn serve(
 ) -> Result<(), Failure> {
     let mut signals = Signals::install()?;
     let bus = start_bus(config, holdings)?;
-    let facts = Facts { epoch: holdings.epoch, started: clock::now() };
+    let metrics = config.metrics.http.map(open_metrics).transpose()?;
+    let metrics_http = metrics.as_ref().map(MetricsPort::address);
+    let facts = Facts { epoch: holdings.epoch, started: clock::now(), metrics_http };
+    if let Some(port) = metrics {
+        drop(spawn_local(port.serve(bus.clone(), facts.started)));
+    }
     let bridges = Bridges::new(bus.clone());
     bridges.configure(&config.expose, config.limits.bridges_max)?;
     let doors = Doors::new(bus.clone());
@@ -69,6 +75,11 @@ async fn serve(
     stop(&bus, &doors, &bridges, holdings, &mut signals).await;
     tracing::info!("stopped");
     Ok(())
+}
+
+fn open_metrics(address: SocketAddr) -> Result<MetricsPort, Failure> {
+    MetricsPort::open(address)
+        .map_err(|error| Failure::io(format_args!("listen on {address} for the page of numbers"), error))
 }
 
 fn start_bus(config: &Config, holdings: &Holdings) -> Result<Bus, Failure> {

@@ -123,7 +123,8 @@ impl Model {
         let chosen = offering.min_by_key(|instance| open(instance.registration)).ok_or_else(stale)?;
         let at = chosen.methods.iter().position(|own| own == method).unwrap_or(0);
         let there = self.room(chosen.connection, Content::of(seen).frame_bytes(), before);
-        let there = self.room_of_share(from, chosen.connection, Content::of(seen).frame_bytes(), before, there);
+        let there =
+            self.room_of_share(from, chosen.connection, Content::of(seen).frame_bytes(), before, there);
         Ok((chosen.connection, chosen.registration, at as u16, there))
     }
 

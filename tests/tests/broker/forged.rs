@@ -17,8 +17,7 @@ fn with_service(handle: Handle) -> MemoryBus {
         bus.send(client as usize, &greeting("test"));
     }
     let methods = List(vec![MethodInfo { name: "m".into(), description: "".into() }]);
-    let register =
-        Register { service: "a.b".into(), mode: RegisterMode::Exclusive, queue: false, methods };
+    let register = Register { service: "a.b".into(), mode: RegisterMode::Exclusive, queue: false, methods };
     bus.say(0, Header::new(Kind::REGISTER).with_correlation(1), &register, &[]);
     bind(&mut bus, handle);
     for client in 0..3 {

@@ -3,4 +3,5 @@
 mod forged;
 mod policy;
 mod policy_matrix;
+mod quota;
 mod simulated;

@@ -47,7 +47,8 @@ fn a_daemon_that_stands_still_is_given_up_in_time() {
 #[test]
 fn the_status_is_shown_again_and_again() {
     let daemon = Daemon::start();
-    let mut watching = tool(&at(daemon.runtime_dir(), &["--json", "status", "--watch", "10ms"])).spawn().unwrap();
+    let mut watching =
+        tool(&at(daemon.runtime_dir(), &["--json", "status", "--watch", "10ms"])).spawn().unwrap();
     let lines = BufReader::new(watching.stdout.take().expect("a pipe")).lines().take(3);
     let uptimes: Vec<u64> = lines
         .map(|line| serde_json::from_str::<Value>(&line.unwrap()).unwrap()["uptime_ms"].as_u64().unwrap())

@@ -116,13 +116,18 @@ fn changed_sessions_hurt_nobody_and_leave_nothing() {
     let total = amount(50_000, 2_000_000);
     let ((), longest) = beside(&socket, || {
         std::thread::scope(|scope| {
-            let attackers: Vec<_> =
-                (1..=2).map(|half| scope.spawn(move || run(first.wrapping_mul(3).wrapping_add(half), total / 2))).collect();
+            let attackers: Vec<_> = (1..=2)
+                .map(|half| scope.spawn(move || run(first.wrapping_mul(3).wrapping_add(half), total / 2)))
+                .collect();
             attackers.into_iter().for_each(|attacker| attacker.join().expect("an attacker is served"));
         });
     });
     assert!(longest < PATIENCE_OF_A_BYSTANDER, "a bystander waited {longest:?}; first seed {first}");
-    assert!(eventually(|| daemon.open_files() <= files), "{} descriptors, {files} before", daemon.open_files());
+    assert!(
+        eventually(|| daemon.open_files() <= files),
+        "{} descriptors, {files} before",
+        daemon.open_files()
+    );
     let grown = daemon.resident_bytes().saturating_sub(memory);
     assert!(grown <= GROWTH_MAX_BYTES, "{grown} bytes more; first seed {first}");
     assert!(!daemon.log().contains("panic"), "{}", daemon.log());
@@ -200,7 +205,11 @@ fn a_storm_of_clients_that_misbehave_passes() {
         });
     });
     assert!(longest < PATIENCE_OF_A_BYSTANDER, "a bystander waited {longest:?}; first seed {first}");
-    assert!(eventually(|| daemon.open_files() <= files), "{} descriptors, {files} before", daemon.open_files());
+    assert!(
+        eventually(|| daemon.open_files() <= files),
+        "{} descriptors, {files} before",
+        daemon.open_files()
+    );
     let before = daemon.cpu_time();
     let (mut last, _) = RawPeer::greeted(&socket);
     for correlation in 0..100 {

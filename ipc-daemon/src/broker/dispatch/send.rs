@@ -136,7 +136,12 @@ impl Broker {
     ///
     /// # Errors
     /// `quota_exceeded` with the share.
-    pub(in crate::broker) fn check_share(&self, to: PeerKey, from: PeerKey, bytes: usize) -> Result<(), Error> {
+    pub(in crate::broker) fn check_share(
+        &self,
+        to: PeerKey,
+        from: PeerKey,
+        bytes: usize,
+    ) -> Result<(), Error> {
         let (Some(peer), Some(sender)) = (self.peers.get(to), self.peers.get(from)) else { return Ok(()) };
         if peer.account == sender.account || !peer.outbound.is_blocked() {
             return Ok(());

@@ -72,8 +72,9 @@ impl fmt::Display for Allowance {
 }
 
 fn wrong(why: &str) -> Error {
-    Error::new(ErrorCode::InvalidArgument, format!("that is no quota: {why}"))
-        .with_hint("write who and limits, as in \"user:alice connections_per_uid_max=64 names_per_uid_max=8\"")
+    Error::new(ErrorCode::InvalidArgument, format!("that is no quota: {why}")).with_hint(
+        "write who and limits, as in \"user:alice connections_per_uid_max=64 names_per_uid_max=8\"",
+    )
 }
 
 #[cfg(test)]
@@ -112,11 +113,22 @@ mod tests {
     #[test]
     fn what_is_no_allowance_is_refused() {
         for text in [
-            "", "uid:1", "uid:1 names_per_uid_max", "uid:1 names_per_uid_max=x", "uid:1 names_per_uid_max=0",
-            "uid:1 connections_max=3", "uid:1 no_per_uid_max=3", "gid:1 names_per_uid_max=3",
-            "service:a names_per_uid_max=3", "bob names_per_uid_max=3",
+            "",
+            "uid:1",
+            "uid:1 names_per_uid_max",
+            "uid:1 names_per_uid_max=x",
+            "uid:1 names_per_uid_max=0",
+            "uid:1 connections_max=3",
+            "uid:1 no_per_uid_max=3",
+            "gid:1 names_per_uid_max=3",
+            "service:a names_per_uid_max=3",
+            "bob names_per_uid_max=3",
         ] {
-            assert_eq!(Allowance::parse(text, &Nobody).unwrap_err().code, ErrorCode::InvalidArgument, "{text}");
+            assert_eq!(
+                Allowance::parse(text, &Nobody).unwrap_err().code,
+                ErrorCode::InvalidArgument,
+                "{text}"
+            );
         }
     }
 }
