@@ -136,6 +136,11 @@ impl Service {
         } else {
             Err(Error::quota("requests of ipc.daemon", REQUESTS_MAX.into()))
         };
+        if let Err(error) = &outcome
+            && error.code == ErrorCode::PermissionDenied
+        {
+            self.bus.turn(|broker, _| broker.note_denied(call.sender.id, error));
+        }
         self.session.borrow_mut().reply(call.key, outcome);
         self.transmit();
     }

@@ -167,6 +167,14 @@ impl View<'_> {
         self.viewer.map(|(_, viewer)| Payer::of(&viewer.who.identity))
     }
 
+    fn pays(&self, uid: Option<u32>, principal: Option<&str>) -> bool {
+        match self.payer() {
+            Some(Payer::Uid(own)) => uid == Some(own),
+            Some(Payer::Remote(own)) => principal == Some(own.as_str()),
+            None => false,
+        }
+    }
+
     fn is_of_the_network(&self) -> bool {
         self.viewer.is_none_or(|(_, viewer)| matches!(viewer.who.identity, Identity::Remote { .. }))
     }
@@ -219,12 +227,7 @@ impl View<'_> {
     pub fn quota(&self) -> Vec<QuotaRow> {
         let mut rows = self.broker.quota_rows();
         if self.check(&Action::Monitor("usage")).is_err() {
-            let own = self.payer();
-            rows.retain(|row| match &own {
-                Some(Payer::Uid(uid)) => row.uid == Some(*uid),
-                Some(Payer::Remote(principal)) => row.principal.as_ref() == Some(principal),
-                None => false,
-            });
+            rows.retain(|row| self.pays(row.uid, row.principal.as_deref()));
         }
         rows
     }
@@ -233,12 +236,7 @@ impl View<'_> {
     pub fn status(&self) -> Status {
         let mut status = self.broker.status();
         if self.check(&Action::Monitor("usage")).is_err() {
-            let own = self.payer();
-            status.usage.retain(|usage| match &own {
-                Some(Payer::Uid(uid)) => usage.uid == Some(*uid),
-                Some(Payer::Remote(principal)) => usage.principal.as_ref() == Some(principal),
-                None => false,
-            });
+            status.usage.retain(|usage| self.pays(usage.uid, usage.principal.as_deref()));
         }
         status
     }
@@ -297,7 +295,7 @@ impl Broker {
             present: Present {
                 connections: self.connections() as usize,
                 services: self.names.services().count(),
-                topics: self.topics.all().count(),
+                topics: self.topics.len(),
                 calls: self.calls.len(),
             },
             limits: self.config.limits.by_name(),

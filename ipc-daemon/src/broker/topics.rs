@@ -89,6 +89,11 @@ impl Topics {
         }
     }
 
+    /// How many topics have a counter.
+    pub(super) fn len(&self) -> usize {
+        self.topics.len()
+    }
+
     pub(super) fn get(&self, key: TopicKey) -> Option<&Topic> {
         self.topics.get(key)
     }

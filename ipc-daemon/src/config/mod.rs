@@ -7,7 +7,7 @@
 //! expose = ["tcp:127.0.0.1:7000=demo.title/title"]
 //! poll_before_park = true           # look for work for up to 50 us before sleeping; costs CPU, saves wake-ups
 //!
-//! [socket]
+//! [socket]                          # read at the start alone
 //! mode = "0600"                     # "0660" or "0666" let others reach it; what they may do the rules say
 //! group = "ipc"                     # default: the group of the daemon
 //!

@@ -63,13 +63,13 @@ fn mutated(rng: &mut Rng, sessions: &[Vec<Vec<u8>>]) -> Vec<u8> {
     frames.concat()
 }
 
-/// Sends it all, without looking at the answers, and waits until the daemon has let go.
+/// Sends it all, and goes when the daemon has said something to it, or has closed the connection.
 fn attack(socket: &Path, bytes: &[u8]) {
     let mut peer = RawPeer::connect(socket);
     peer.try_send(bytes);
     // It may be closed already.
     let _ = peer.stream().shutdown(Shutdown::Write);
-    while !peer.receive_bytes().is_empty() {}
+    peer.receive_bytes();
 }
 
 /// Round trips of a bystander for as long as `work` takes; gives the longest.
@@ -173,7 +173,7 @@ fn misbehave(rng: &mut Rng, socket: &Path, sessions: &[Vec<Vec<u8>>]) {
             // A kernel without it refuses.
             let _ = rustix::net::send(peer.stream(), b"!", SendFlags::OOB | SendFlags::NOSIGNAL);
             let _ = peer.stream().shutdown(Shutdown::Write);
-            while !peer.receive_bytes().is_empty() {}
+            peer.receive_bytes();
         }
         5 => {
             let mut peer = RawPeer::connect(socket);
@@ -229,10 +229,13 @@ fn a_file_table_that_shrinks_under_the_daemon_refuses_by_name_and_recovers() {
     let held: Vec<RawPeer> = (0..20).map(|_| RawPeer::greeted(&daemon.socket()).0).collect();
     let small = Rlimit { current: Some(daemon.open_files() as u64), maximum: Some(1 << 16) };
     let before = prlimit(pid, Resource::Nofile, small).expect("it is ours");
+    let mut more = Vec::new();
     let refused = (0..10).find_map(|_| {
         let mut peer = RawPeer::connect(&daemon.socket());
         peer.try_send(&greeting("one more"));
-        peer.receive().filter(|answer| answer.header.kind == Kind::CLOSE).map(|answer| answer.close_reason())
+        let answer = peer.receive();
+        more.push(peer);
+        answer.filter(|answer| answer.header.kind == Kind::CLOSE).map(|answer| answer.close_reason())
     });
     let (code, message) = refused.expect("there is no room for another");
     assert_eq!(code, ErrorCode::QuotaExceeded, "{message}");
@@ -240,17 +243,17 @@ fn a_file_table_that_shrinks_under_the_daemon_refuses_by_name_and_recovers() {
     witness.goes_on();
     prlimit(pid, Resource::Nofile, before).expect("it is ours");
     RawPeer::greeted(&daemon.socket()).0.ping(1);
-    drop(held);
+    drop((held, more));
     witness.goes_on();
 }
 
 #[test]
-fn thousands_who_say_nothing_are_closed_and_keep_nobody_out() {
+fn hundreds_who_say_nothing_are_closed_and_keep_nobody_out() {
     let limits = "[limits]\nhello_timeout_ms = 200\nunauthenticated_per_uid_max = 100000\n";
     let daemon = Daemon::start_with(&Options::with_config(limits));
     let witness = Witness::start(&daemon);
     let files = daemon.open_files();
-    let silent: Vec<RawPeer> = (0..500).map(|_| RawPeer::connect(&daemon.socket())).collect();
+    let silent: Vec<RawPeer> = (0..300).map(|_| RawPeer::connect(&daemon.socket())).collect();
     witness.goes_on();
     RawPeer::greeted(&daemon.socket()).0.ping(1);
     // They are still there; the daemon has let go of them.

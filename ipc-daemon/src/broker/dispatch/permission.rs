@@ -1,5 +1,6 @@
 //! Asking the policy, and judging anew what is held when it changes.
 
+use ipc_core::id::PeerId;
 use ipc_core::identity::Identity;
 use ipc_core::limits::Limits;
 use ipc_core::name::ServiceName;
@@ -119,6 +120,15 @@ impl Broker {
         }
         let names = state.registrations.values();
         names.filter(|name| self.names.is_served_by(name, key)).cloned().collect()
+    }
+
+    /// Takes note of a refusal by a service of the daemon that has asked the policy.
+    pub fn note_denied(&mut self, who: PeerId, error: &Error) {
+        let found = self.peers.iter().find(|(_, peer)| peer.who.id == who).map(|(key, _)| key);
+        if let Some(peer) = found {
+            self.counters.permission_refusals += 1;
+            self.note_refusal(peer, error);
+        }
     }
 
     /// Takes note of a refusal by the policy, for the log of whoever runs the daemon.
