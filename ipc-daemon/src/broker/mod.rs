@@ -163,9 +163,8 @@ impl Broker {
         }
         let payer = Payer::of(&identity);
         let own = self.limits_of(&payer);
-        let opened = self
-            .tcp_room(transport)
-            .and_then(|()| self.quota.open(now, payer, &self.config.limits, own));
+        let opened =
+            self.tcp_room(transport).and_then(|()| self.quota.open(now, payer, &self.config.limits, own));
         let account = opened.inspect_err(|_| self.counters.connections_refused += 1)?;
         self.tcp_connections += u32::from(transport == Transport::Tcp);
         self.counters.connections_accepted += 1;
