@@ -1,20 +1,21 @@
 //! Clients that mean harm, many of them, against a real daemon. Beside them goes somebody who means none: it must be served
 //! all the while, and the daemon must be afterwards as it was before.
 
-use std::io::Write;
-use std::net::Shutdown;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use ipc_core::ErrorCode;
 use ipc_core::wire::{Header, Kind};
-use ipc_tests::daemon::{Daemon, Options, eventually};
+use ipc_tests::daemon::{Daemon, Options, PATIENCE, eventually};
 use ipc_tests::raw::{RawPeer, frame, greeting};
 use ipc_tests::rng::{Rng, amount, seeds};
-use ipc_tests::services::Witness;
+use ipc_tests::services::{Witness, ask};
 use ipc_tests::transcript::{Step, parse};
 use rustix::net::SendFlags;
+use rustix::net::sockopt::set_socket_linger;
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
 /// Memory that may have come to stay.
@@ -63,6 +64,17 @@ fn mutated(rng: &mut Rng, sessions: &[Vec<Vec<u8>>]) -> Vec<u8> {
     frames.concat()
 }
 
+/// The same over TCP. What goes wrong on the way is the attacker's own business.
+fn attack_over_tcp(address: &str, bytes: &[u8]) {
+    let mut stream = TcpStream::connect(address).expect("the daemon listens");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
+    // Ends with a reset, so that no port is kept for a minute.
+    set_socket_linger(&stream, Some(Duration::ZERO)).expect("a socket");
+    let _ = stream.write_all(bytes);
+    let _ = stream.shutdown(Shutdown::Write);
+    let _ = stream.read(&mut [0; 4096]);
+}
+
 /// Sends it all, and goes when the daemon has said something to it, or has closed the connection.
 fn attack(socket: &Path, bytes: &[u8]) {
     let mut peer = RawPeer::connect(socket);
@@ -97,15 +109,24 @@ fn beside<T>(socket: &Path, work: impl FnOnce() -> T) -> (T, Duration) {
 
 #[test]
 fn changed_sessions_hurt_nobody_and_leave_nothing() {
-    let daemon = Daemon::start();
+    let network = "tcp = \"127.0.0.1:0\"\n[remote]\nallow = [\"resolve,call,publish,subscribe >\"]\n";
+    let daemon = Daemon::start_with(&Options::with_config(network));
     let socket = daemon.socket();
+    let status = ask(&daemon, "status", "").unwrap();
+    let tcp =
+        status["addresses"].as_array().unwrap().iter().find(|address| address["kind"] == "tcp").unwrap();
+    let tcp = tcp["address"].as_str().unwrap();
     let sessions = recorded();
     assert!(sessions.len() >= 4, "{}", sessions.len());
     let first = seeds(1, 1).start;
     let run = |seed: u64, count: u64| {
         let mut rng = Rng::new(seed);
-        for _ in 0..count {
-            attack(&socket, &mutated(&mut rng, &sessions));
+        for number in 0..count {
+            let bytes = mutated(&mut rng, &sessions);
+            match number % 10 {
+                0 => attack_over_tcp(tcp, &bytes),
+                _ => attack(&socket, &bytes),
+            }
         }
     };
     // What is allocated once is allocated by then.
