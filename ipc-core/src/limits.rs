@@ -95,6 +95,8 @@ limits! {
     connections_max: u32 = 16_384, 1, 1_000_000;
     /// Connections of one uid; for a user's own daemon that is everybody.
     connections_per_uid_max: u32 = 16_384, 1, 1_000_000;
+    /// New connections of one uid in a second; as many may come at once.
+    connections_per_uid_per_second_max: u32 = 1_000_000, 1, 1_000_000;
     /// Connections of one uid that have not said hello yet.
     unauthenticated_per_uid_max: u32 = 64, 1, 100_000;
     /// Time for the hello, in milliseconds.
@@ -113,16 +115,28 @@ limits! {
     queue_per_connection_max_bytes: u32 = 8 << 20, 4096, 1 << 30;
     /// Bytes queued toward all connections of one uid; past it each of them still has an equal share of as much.
     queue_per_uid_max_bytes: u32 = 64 << 20, 4096, u32::MAX;
+    /// Memory that all connections of one uid take in the daemon, in bytes, by what each thing takes at most.
+    memory_per_uid_max_bytes: u32 = 1 << 30, 65_536, u32::MAX;
     /// Calls a connection has open at a time.
     pending_calls_per_connection_max: u32 = 1024, 1, 65_536;
+    /// Calls that all connections of one uid have open at a time.
+    pending_calls_per_uid_max: u32 = 1_000_000, 1, 16_777_216;
     /// Subscriptions of one connection.
     subscriptions_per_connection_max: u32 = 512, 1, 65_536;
+    /// Subscriptions of one uid.
+    subscriptions_per_uid_max: u32 = 1_000_000, 1, 16_777_216;
     /// Service registrations of one connection, those that wait their turn included.
     names_per_connection_max: u32 = 512, 1, 65_536;
+    /// Service registrations of one uid.
+    names_per_uid_max: u32 = 1_000_000, 1, 16_777_216;
     /// Name watches of one connection.
     watches_per_connection_max: u32 = 64, 1, 65_536;
+    /// Name watches of one uid.
+    watches_per_uid_max: u32 = 1_000_000, 1, 16_777_216;
     /// Method and topic handles of one connection.
     handles_per_connection_max: u32 = 1024, 1, 65_536;
+    /// Places in the tables of handles of one uid: of each connection the highest index it has used, and one.
+    handles_per_uid_max: u32 = 16_777_216, 1, 16_777_216;
     /// Peers announced to one connection at a time; past it the oldest is forgotten and announced anew when needed.
     announced_peers_per_connection_max: u32 = 4096, 1, 1_000_000;
     /// Connections that wait their turn for one name.

@@ -109,6 +109,21 @@ impl Filter {
         }
     }
 
+    /// Whether there is a name that passes both.
+    pub fn overlaps(&self, other: &Filter) -> bool {
+        let mut ours = self.0.split('.');
+        let mut theirs = other.0.split('.');
+        loop {
+            match (ours.next(), theirs.next()) {
+                (Some(">"), Some(_)) | (Some(_), Some(">")) | (None, None) => return true,
+                (None, Some(_)) | (Some(_), None) => return false,
+                (Some("*"), Some(_)) | (Some(_), Some("*")) => {}
+                (Some(one), Some(other)) if one == other => {}
+                (Some(_), Some(_)) => return false,
+            }
+        }
+    }
+
     /// Whether every name that passes `other` passes this filter.
     pub fn covers(&self, other: &Filter) -> bool {
         let mut wide = self.0.split('.');
@@ -222,7 +237,7 @@ mod tests {
 
     /// Held against all names that can make a difference: those of the filters' words and one more, a part longer.
     #[test]
-    fn a_filter_covers_what_lets_no_other_name_pass() {
+    fn filters_cover_and_overlap_as_the_names_that_pass_them_do() {
         let words = ["a", "b"];
         let mut names: Vec<String> = words.map(str::to_owned).to_vec();
         let mut filters: Vec<String> = ["a", "b", "*", ">"].map(str::to_owned).to_vec();
@@ -244,6 +259,8 @@ mod tests {
                 let expected =
                     names.iter().filter(|name| narrow.matches(name)).all(|name| wide.matches(name));
                 assert_eq!(wide.covers(narrow), expected, "{wide} over {narrow}");
+                let expected = names.iter().any(|name| narrow.matches(name) && wide.matches(name));
+                assert_eq!(wide.overlaps(narrow), expected, "{wide} with {narrow}");
             }
         }
     }

@@ -27,7 +27,7 @@ impl World {
     fn new() -> Self {
         let config = Config {
             limits: Limits::default(),
-            policy: Policy::open(),
+            policy: Policy::open(Vec::new()),
             epoch: Epoch(1),
             server: "bench".to_owned(),
         };

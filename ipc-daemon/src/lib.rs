@@ -8,6 +8,7 @@
 //! | `net` | SHELL | what all sockets share: accepting, readiness |
 //! | `bridge` | SHELL | plain ports whose bytes go to one method of a service, servers of the network as services |
 //! | `admin` | SHELL | the service `ipc.daemon`, which answers for the daemon itself |
+//! | `directory` | SHELL | users and groups of this machine |
 //! | `args`, `config`, `logging`, `failure` | SHELL | what the daemon is told, and what it tells |
 //!
 //! `main` is a few lines over [`run`].
@@ -24,6 +25,8 @@ mod bridge;
 mod bus;
 #[cfg(feature = "shell")]
 mod config;
+#[cfg(feature = "shell")]
+mod directory;
 #[cfg(feature = "shell")]
 mod failure;
 #[cfg(feature = "shell")]

@@ -201,6 +201,25 @@ impl Daemon {
         Duration::from_millis(ticks * 10)
     }
 
+    /// Descriptors that it has open.
+    ///
+    /// # Panics
+    /// When it is gone.
+    pub fn open_files(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("it runs").count()
+    }
+
+    /// Memory that it has resident, in bytes.
+    ///
+    /// # Panics
+    /// When it is gone.
+    pub fn resident_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory is shown");
+        let kibibytes: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
+        kibibytes * 1024
+    }
+
     /// Its address, as `--address` takes it.
     pub fn address(&self) -> OsString {
         let mut address = OsString::from("unix:");

@@ -15,4 +15,5 @@ pub mod servers;
 pub mod services;
 pub mod simulation;
 pub mod transcript;
+pub mod users;
 pub mod world;

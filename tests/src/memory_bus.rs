@@ -70,7 +70,7 @@ pub struct MemoryBus {
 impl MemoryBus {
     /// A bus with these limits, in a life of the daemon that is the same every time.
     pub fn new(limits: Limits) -> Self {
-        Self::with_policy(limits, Policy::open())
+        Self::with_policy(limits, Policy::open(Vec::new()))
     }
 
     /// The same with a policy.
@@ -135,6 +135,12 @@ impl MemoryBus {
             self.clients[from].sent.set_limits(limits);
             self.flush();
         }
+    }
+
+    /// Gives the daemon another policy.
+    pub fn set_policy(&mut self, policy: Policy) {
+        self.broker.set_policy(policy);
+        self.flush();
     }
 
     /// Lets time pass.

@@ -7,8 +7,9 @@ mod verbs;
 pub(crate) use options::{ColorWhen, Globals, PayloadAs};
 pub(crate) use payload::PayloadArgument;
 pub(crate) use verbs::{
-    BenchArgs, BenchWhat, BridgeArgs, BridgeDo, CallArgs, Command, CompletionsArgs, DescribeArgs, ListArgs,
-    ListWhat, OnSlowArg, PingArgs, PublishArgs, ServeArgs, SubscribeArgs,
+    BenchArgs, BenchWhat, BridgeArgs, BridgeDo, CallArgs, Command, CompletionsArgs, DescribeArgs,
+    ExplainArgs, ListArgs, ListWhat, OnSlowArg, PingArgs, PolicyArgs, PolicyDo, PublishArgs, ServeArgs,
+    StatusArgs, SubscribeArgs,
 };
 
 use std::ffi::OsString;

@@ -16,7 +16,7 @@ pub(crate) enum Command {
     /// Measure the round trip to the daemon
     Ping(PingArgs),
     /// Show the daemon: version, addresses, limits, counters
-    Status,
+    Status(StatusArgs),
     /// Show what is on the bus
     List(ListArgs),
     /// Show a service: its methods and who offers it
@@ -33,6 +33,10 @@ pub(crate) enum Command {
     Subscribe(SubscribeArgs),
     /// Ports whose bytes go to a service, and servers of the network that become services
     Bridge(BridgeArgs),
+    /// Show who uses what of all that is limited, and what was refused
+    Quota,
+    /// Who may do what, and why
+    Policy(PolicyArgs),
     /// Measure the bus beside the cheapest programs that move the same bytes
     Bench(BenchArgs),
     /// Print the completions of a shell
@@ -50,6 +54,14 @@ pub(crate) struct PingArgs {
     /// How many round trips
     #[arg(long, value_name = "N", default_value = "1")]
     pub(crate) count: NonZeroU64,
+}
+
+/// `status`
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    /// Show it again and again until interrupted, each time after DUR
+    #[arg(long, value_name = "DUR", num_args = 0..=1, default_missing_value = "1s", value_parser = duration)]
+    pub(crate) watch: Option<Duration>,
 }
 
 /// `list`
@@ -214,6 +226,35 @@ pub(crate) enum BridgeDo {
         #[arg(value_name = "ID")]
         id: String,
     },
+}
+
+/// `policy`
+#[derive(Debug, Args)]
+pub(crate) struct PolicyArgs {
+    /// What to do
+    #[command(subcommand)]
+    pub(crate) action: PolicyDo,
+}
+
+/// The verbs of `policy`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum PolicyDo {
+    /// Show which rule decides
+    Explain(ExplainArgs),
+}
+
+/// `policy explain`
+#[derive(Debug, Args)]
+pub(crate) struct ExplainArgs {
+    /// user:NAME or uid:N, with further gid:N, group:NAME, service:NAME behind commas, or remote:PRINCIPAL
+    #[arg(value_name = "WHO")]
+    pub(crate) who: String,
+    /// own, resolve, call, publish, subscribe, monitor or administer
+    #[arg(value_name = "ACTION")]
+    pub(crate) action: String,
+    /// SERVICE/METHOD for call, else a name; a filter for subscribe
+    #[arg(value_name = "WHAT")]
+    pub(crate) what: String,
 }
 
 /// `bench`

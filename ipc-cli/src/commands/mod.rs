@@ -9,7 +9,9 @@ mod describe;
 mod list;
 mod man;
 mod ping;
+mod policy;
 mod publish;
+mod quota;
 mod rows;
 mod serve;
 mod sockets;
@@ -53,7 +55,7 @@ async fn run_on_bus(invocation: Invocation, output: &Output, interrupts: Interru
     match invocation.command {
         Command::Demo => demo::run(output, interrupts).await,
         Command::Ping(args) => ping::run(&args, globals, output).await,
-        Command::Status => status::run(globals, output).await,
+        Command::Status(args) => status::run(&args, globals, output).await,
         Command::List(args) => list::run(&args, globals, output).await,
         Command::Describe(args) => describe::run(&args, globals, output).await,
         Command::Sockets => sockets::run(globals, output).await,
@@ -62,6 +64,8 @@ async fn run_on_bus(invocation: Invocation, output: &Output, interrupts: Interru
         Command::Publish(args) => publish::run(args, globals, output).await,
         Command::Subscribe(args) => subscribe::run(args, globals, output).await,
         Command::Bridge(args) => bridge::run(&args, globals, output).await,
+        Command::Quota => quota::run(globals, output).await,
+        Command::Policy(args) => policy::run(&args, globals, output).await,
         Command::Bench(args) => bench::run(&args, globals, output, interrupts).await,
         Command::Completions(args) => completions::run(&args, output),
         Command::Man => man::run(output),

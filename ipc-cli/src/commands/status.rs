@@ -5,31 +5,47 @@ use core::time::Duration;
 use serde_json::Value;
 
 use super::rows::{self, text};
-use crate::args::Globals;
+use crate::args::{Globals, StatusArgs};
 use crate::bus;
 use crate::error::Failure;
 use crate::output::Output;
 use crate::render::{Column, Table, bytes_for_people, count_for_people};
 
-/// Shows what the daemon says about itself.
-pub(crate) async fn run(globals: &Globals, output: &Output) -> Result<(), Failure> {
-    let status = bus::ask_daemon(globals, "status", "").await?;
+/// Clears a terminal and begins at its top (ECMA-48: CUP, ED).
+const CLEAR: &[u8] = b"\x1b[H\x1b[2J";
+
+/// Shows what the daemon says about itself, once or again and again.
+pub(crate) async fn run(args: &StatusArgs, globals: &Globals, output: &Output) -> Result<(), Failure> {
+    let Some(pause) = args.watch else {
+        return show(&bus::ask_daemon(globals, "status", "").await?, output);
+    };
+    loop {
+        let status = bus::ask_daemon(globals, "status", "").await?;
+        if output.is_terminal() && !output.is_json() {
+            output.bytes(CLEAR)?;
+        }
+        show(&status, output)?;
+        tokio::time::sleep(pause).await;
+    }
+}
+
+fn show(status: &Value, output: &Output) -> Result<(), Failure> {
     if output.is_json() {
-        return output.object(&status);
+        return output.object(status);
     }
     let palette = output.palette();
     let mut page = format!(
         "{}, protocol {}, up {}\n",
-        palette.heading(&format!("ipc-daemon {}", text(&status, "version"))),
-        text(&status, "protocol"),
-        uptime(&status),
+        palette.heading(&format!("ipc-daemon {}", text(status, "version"))),
+        text(status, "protocol"),
+        uptime(status),
     );
-    page.push_str(&format!("pid {}, epoch {}\n", text(&status, "pid"), text(&status, "epoch")));
+    page.push_str(&format!("pid {}, epoch {}\n", text(status, "pid"), text(status, "epoch")));
     output.text(&page)?;
-    section("Addresses", &addresses(&status), output)?;
-    section("Usage", &usage(&status), output)?;
-    section("Counters", &numbers(&status, "counters"), output)?;
-    section("Limits", &numbers(&status, "limits"), output)
+    section("Addresses", &addresses(status), output)?;
+    section("Usage", &usage(status), output)?;
+    section("Counters", &numbers(status, "counters"), output)?;
+    section("Limits", &numbers(status, "limits"), output)
 }
 
 fn section(heading: &str, table: &Table, output: &Output) -> Result<(), Failure> {

@@ -15,6 +15,8 @@ use rustix::net::{RecvFlags, recv};
 
 /// `SO_PASSRIGHTS` of Linux 6.16, which no wrapper knows yet (include/uapi/asm-generic/socket.h).
 const SO_PASSRIGHTS: libc::c_int = 83;
+/// Groups that there is room for before the kernel has said how many there are.
+const GROUPS_USUAL: usize = 32;
 
 /// Makes the kernel refuse descriptors that somebody sends to this socket; the sender gets `EPERM`. A listener passes
 /// the setting on to what it accepts.
@@ -108,6 +110,39 @@ pub(super) fn send_queue(socket: impl AsFd) -> Result<u64, Errno> {
     if result == 0 { Ok(u64::try_from(bytes).unwrap_or(0)) } else { Err(last_errno()) }
 }
 
+/// The supplementary groups of the process that opened the other end of a connected socket, as the kernel noted them
+/// then (`SO_PEERGROUPS`, Linux 4.13).
+///
+/// # Errors
+/// Those of getsockopt(2); `ENODATA` when the kernel noted nobody.
+pub(super) fn peer_groups(socket: impl AsFd) -> Result<Vec<u32>, Errno> {
+    let mut groups: Vec<libc::gid_t> = vec![0; GROUPS_USUAL];
+    loop {
+        let mut length = libc::socklen_t::try_from(size_of_val(&groups[..])).map_err(|_| Errno::INVAL)?;
+        // SAFETY: the descriptor is borrowed and so open; the pointer is to initialised memory of `length` bytes, which the
+        // kernel does not write past; the length is a live socklen_t.
+        let result = unsafe {
+            libc::getsockopt(
+                socket.as_fd().as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_PEERGROUPS,
+                groups.as_mut_ptr().cast(),
+                &raw mut length,
+            )
+        };
+        let count = usize::try_from(length).map_err(|_| Errno::INVAL)? / size_of::<libc::gid_t>();
+        if result == 0 {
+            groups.truncate(count);
+            return Ok(groups);
+        }
+        match last_errno() {
+            // There are more; the kernel has said how many. They do not change any more.
+            Errno::RANGE if count > groups.len() => groups.resize(count, 0),
+            errno => return Err(errno),
+        }
+    }
+}
+
 /// Takes a descriptor that came with the process through exec, and marks it close-on-exec.
 ///
 /// The standard streams stay where they are and are duplicated instead.
@@ -179,6 +214,17 @@ mod tests {
         assert_eq!(take_inherited(ours.as_raw_fd()).unwrap_err(), Errno::BADF);
         assert_eq!(take_inherited(-1).unwrap_err(), Errno::BADF);
         assert_eq!(take_inherited(RawFd::MAX).unwrap_err(), Errno::BADF);
+    }
+
+    #[test]
+    fn the_groups_of_a_peer_are_those_of_its_process() {
+        let (ours, _other) = UnixStream::pair().unwrap();
+        let mut groups = peer_groups(&ours).unwrap();
+        let mut own: Vec<u32> =
+            rustix::process::getgroups().unwrap().into_iter().map(|gid| gid.as_raw()).collect();
+        groups.sort_unstable();
+        own.sort_unstable();
+        assert_eq!(groups, own);
     }
 
     #[test]

@@ -90,6 +90,18 @@ pub fn peer_credentials(socket: impl AsFd) -> Result<Identity, Error> {
     Ok(Identity::Local { uid, gid, pid })
 }
 
+/// The supplementary groups of the process that opened the other end of a connected socket, as the kernel noted them then
+/// (`SO_PEERGROUPS`).
+///
+/// # Errors
+/// `unauthenticated` when the kernel does not know, `io` when the socket cannot be asked.
+pub fn peer_groups(socket: impl AsFd) -> Result<Vec<u32>, Error> {
+    sys::peer_groups(socket).map_err(|errno| match errno {
+        Errno::NODATA => Error::new(ErrorCode::Unauthenticated, "the kernel does not know who the peer is"),
+        errno => os_error("ask for the groups of the peer", errno),
+    })
+}
+
 /// Makes the kernel refuse descriptors sent to this socket, or, set on a listener, to what it accepts from then on. Says
 /// whether the kernel can (Linux 6.16 and later).
 ///

@@ -1,7 +1,4 @@
-//! Which methods `ipc.daemon` has, and who may call them.
-
-use ipc_core::identity::{Identity, Peer};
-use ipc_core::{Error, ErrorCode};
+//! Which methods `ipc.daemon` has, and which of them take the right to `administer`.
 
 /// A method of `ipc.daemon`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,11 +11,14 @@ pub(super) enum Method {
     BridgeExpose,
     BridgeForward,
     BridgeRemove,
+    PolicyExplain,
+    Quota,
+    Metrics,
 }
 
 impl Method {
     /// All of them, in the order of the registration.
-    pub(super) const ALL: [Method; 7] = [
+    pub(super) const ALL: [Method; 10] = [
         Method::Status,
         Method::List,
         Method::Describe,
@@ -27,6 +27,9 @@ impl Method {
         Method::BridgeExpose,
         Method::BridgeForward,
         Method::BridgeRemove,
+        Method::PolicyExplain,
+        Method::Quota,
+        Method::Metrics,
     ];
 
     /// Its name.
@@ -40,6 +43,9 @@ impl Method {
             Method::BridgeExpose => "bridge-expose",
             Method::BridgeForward => "bridge-forward",
             Method::BridgeRemove => "bridge-remove",
+            Method::PolicyExplain => "policy-explain",
+            Method::Quota => "quota",
+            Method::Metrics => "metrics",
         }
     }
 
@@ -56,61 +62,27 @@ impl Method {
             }
             Method::BridgeForward => "makes a server a service; payload: SERVICE=tcp|udp:HOST:PORT[,...]",
             Method::BridgeRemove => "closes an exposed port or a forward; payload: its number",
+            Method::PolicyExplain => "which rule decides; payload: WHO ACTION WHAT",
+            Method::Metrics => "the numbers as a page for Prometheus; no payload",
+            Method::Quota => "who uses what of all that is limited, and what was refused; no payload",
+        }
+    }
+
+    /// What of others it shows, if it takes the right to `monitor` that.
+    pub(super) const fn monitors(self) -> Option<&'static str> {
+        match self {
+            Method::Sockets => Some("sockets"),
+            _ => None,
         }
     }
 
     /// Whether the method changes what the daemon does.
-    const fn is_administrative(self) -> bool {
+    pub(super) const fn is_administrative(self) -> bool {
         match self {
-            Method::Status | Method::List | Method::Describe | Method::Sockets | Method::BridgeList => false,
+            Method::Status | Method::List | Method::Describe | Method::BridgeList => false,
+            // What these show of others takes a right of its own.
+            Method::Sockets | Method::PolicyExplain | Method::Quota | Method::Metrics => false,
             Method::BridgeExpose | Method::BridgeForward | Method::BridgeRemove => true,
-        }
-    }
-
-    /// Whether the answer is the same for whoever may see it, and not for the network.
-    const fn is_local(self) -> bool {
-        matches!(self, Method::Sockets)
-    }
-
-    /// Whether `caller`, for whom the policy has let the call through, may have it done. The daemon shows itself to whoever
-    /// may call it, and obeys its own user, `owner`, and root. It never obeys the network.
-    ///
-    /// # Errors
-    /// `permission_denied`.
-    pub(super) fn check(self, caller: &Peer, owner: u32) -> Result<(), Error> {
-        match &caller.identity {
-            Identity::Local { .. } if !self.is_administrative() => Ok(()),
-            Identity::Remote { .. } if !self.is_administrative() && !self.is_local() => Ok(()),
-            Identity::Local { uid, .. } if *uid == owner || *uid == 0 => Ok(()),
-            Identity::Local { .. } | Identity::Remote { .. } => {
-                let message = format!("{} of ipc.daemon is not open to {caller}", self.name());
-                Err(Error::new(ErrorCode::PermissionDenied, message))
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use ipc_core::id::PeerId;
-
-    fn caller(identity: Identity) -> Peer {
-        Peer { id: PeerId(1), identity }
-    }
-
-    #[test]
-    fn the_network_and_strangers_change_nothing() {
-        let local = |uid| caller(Identity::Local { uid, gid: 0, pid: 1 });
-        let remote = caller(Identity::Remote { principal: "1000".to_owned(), address: "0".to_owned() });
-        for method in Method::ALL {
-            assert!(method.check(&local(1000), 1000).is_ok());
-            assert!(method.check(&local(0), 1000).is_ok());
-            let is_looking = !method.is_administrative();
-            for stranger in [&local(1001), &remote] {
-                let is_shown = is_looking && !(method == Method::Sockets && stranger == &remote);
-                assert_eq!(method.check(stranger, 1000).is_ok(), is_shown, "{method:?} by {stranger}");
-            }
         }
     }
 }

@@ -2,16 +2,22 @@
 //!
 //! - [`service`]: the methods, offered over the same session as any service's;
 //! - [`method`]: which methods there are, and who may call them;
+//! - [`explain`]: which rule of the policy decides;
+//! - [`metrics`], [`http`]: the numbers, for Prometheus, over the bus and over HTTP;
 //! - [`report`]: the answers, as the specification of `ipc-cli --json` has them;
 //! - [`sockets`]: every socket of the daemon;
 //! - [`process`]: names of processes, read away from the bus.
 
+mod explain;
+mod http;
 mod method;
+mod metrics;
 mod process;
 mod report;
 mod service;
 mod sockets;
 
+pub(crate) use http::MetricsPort;
 pub(crate) use report::Facts;
 pub(crate) use service::start;
 pub(crate) use sockets::{Held, HeldSocket};
@@ -22,7 +28,7 @@ use serde_json::Value;
 /// Where something of the daemon listens.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub(crate) struct ListenAddress {
-    /// `unix_stream`, `tcp`, `expose_tcp` or `expose_udp`.
+    /// `unix_stream`, `tcp`, `expose_tcp`, `expose_udp` or `metrics_http`.
     pub(crate) kind: &'static str,
     /// A path, or address and port as they were bound.
     pub(crate) address: String,

@@ -1,6 +1,7 @@
 //! The answers of `ipc.daemon`: snapshots of the broker as JSON.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use ipc_core::id::Epoch;
 use ipc_core::identity::{Identity, Peer};
@@ -21,6 +22,8 @@ pub(crate) struct Facts {
     pub(crate) epoch: Epoch,
     /// When it began.
     pub(crate) started: Instant,
+    /// Where the page for Prometheus is shown over HTTP.
+    pub(crate) metrics_http: Option<SocketAddr>,
 }
 
 /// Who is behind a connection. What does not apply is null.
@@ -98,6 +101,21 @@ fn usage_row(usage: &Usage) -> (String, Value) {
         "fds": charges.connections,
     });
     (who, row)
+}
+
+/// Who uses what of all that is limited, a row for each payer and resource.
+pub(super) fn quota(view: &View<'_>) -> Value {
+    let rows = view.quota().into_iter().map(|row| {
+        json!({
+            "uid": row.uid,
+            "principal": row.principal,
+            "resource": row.resource,
+            "used": row.used,
+            "limit": row.max,
+            "refused": row.refused,
+        })
+    });
+    rows.collect()
 }
 
 /// What a list holds.
@@ -263,7 +281,7 @@ mod tests {
     fn broker() -> Broker {
         let config = Config {
             limits: Limits::default(),
-            policy: Policy::open(),
+            policy: Policy::open(Vec::new()),
             epoch: Epoch(7),
             server: "test".to_owned(),
         };
@@ -276,7 +294,7 @@ mod tests {
     #[test]
     fn the_status_has_the_fields_that_scripts_rely_on() {
         let address = ListenAddress { kind: "unix_stream", address: "/run/ipc/bus.sock".to_owned() };
-        let facts = Facts { epoch: Epoch(7), started: Instant::from_nanos(0) };
+        let facts = Facts { epoch: Epoch(7), started: Instant::from_nanos(0), metrics_http: None };
         let now = Instant::from_nanos(5_000_000);
         let status = status(&facts, vec![address], &broker().status(), &[("refused_access", 3)], now);
         assert_eq!(status["epoch"], "0000000000000007");

@@ -16,9 +16,11 @@ use ipc_core::{Error, ErrorCode};
 use serde_json::Value;
 use tokio::task::spawn_local;
 
+use super::explain;
 use super::method::Method;
-use super::report::{Inventory, Kinds, status};
-use super::{Bridge, Facts, Sockets, process, sockets};
+use super::metrics;
+use super::report::{self, Inventory, Kinds, status};
+use super::{Bridge, Facts, ListenAddress, Sockets, process, sockets};
 use crate::broker::{Access, Transport};
 use crate::bus::Bus;
 use crate::bus::service::{Request, Service};
@@ -43,7 +45,6 @@ pub(crate) fn start(
         facts,
         doors,
         bridge,
-        owner: rustix::process::geteuid().as_raw(),
         open: Cell::new(0),
     });
     drop(spawn_local(admin.run()));
@@ -70,8 +71,6 @@ struct Admin {
     facts: Facts,
     doors: Rc<dyn Sockets>,
     bridge: Rc<dyn Bridge>,
-    /// The user whose word counts beside root's.
-    owner: u32,
     /// Requests that are worked on.
     open: Cell<u32>,
 }
@@ -97,15 +96,24 @@ impl Admin {
         } else {
             Err(Error::quota("requests of ipc.daemon", REQUESTS_MAX.into()))
         };
-        let reply = outcome.map(|answer| Payload::json(answer.to_string()));
-        self.service.reply(call.key, reply);
+        if let Err(error) = &outcome
+            && error.code == ErrorCode::PermissionDenied
+        {
+            self.bus.turn(|broker, _| broker.note_denied(call.sender.id, error));
+        }
+        self.service.reply(call.key, outcome);
     }
 
-    async fn answer(&self, call: &Incoming) -> Result<Value, Error> {
+    async fn answer(&self, call: &Incoming) -> Result<Payload, Error> {
         let method = Method::ALL.get(call.method).copied().ok_or_else(|| {
             Error::new(ErrorCode::NoSuchMethod, format!("{SERVICE} has no method number {}", call.method))
         })?;
-        method.check(&call.sender, self.owner)?;
+        if let Some(what) = method.monitors() {
+            self.bus.look(|broker| broker.view(call.sender.id).check_monitor(what))?;
+        }
+        if method.is_administrative() {
+            self.bus.look(|broker| broker.view(call.sender.id).check_administer(method.name()))?;
+        }
         let argument = call.payload.as_text().map_err(|error| {
             Error::new(
                 ErrorCode::InvalidArgument,
@@ -114,7 +122,7 @@ impl Admin {
         })?;
         let argument = argument.trim();
         let viewer = call.sender.id;
-        match method {
+        let answer = match method {
             Method::Status => Ok(self.status(viewer)),
             Method::List => {
                 let kinds = Kinds::parse(argument)?;
@@ -127,16 +135,30 @@ impl Admin {
                 Ok(inventory.description(&process::names(inventory.pids()).await))
             }
             Method::Sockets => Ok(sockets::rows(&self.bus, &[&*self.doors, &*self.bridge]).await),
+            Method::Metrics => return Ok(Payload::text(self.metrics(viewer))),
+            Method::Quota => Ok(self.bus.look(|broker| report::quota(&broker.view(viewer)))),
             Method::BridgeList => Ok(self.bridge.list().into()),
             Method::BridgeExpose => self.bridge.expose(argument),
             Method::BridgeForward => self.bridge.forward(argument),
             Method::BridgeRemove => self.bridge.remove(argument),
-        }
+            Method::PolicyExplain => {
+                let question = explain::read(argument).await?;
+                self.bus.look(|broker| explain::answer(broker, &call.sender, &question))
+            }
+        }?;
+        Ok(Payload::json(answer.to_string()))
+    }
+
+    fn metrics(&self, viewer: PeerId) -> String {
+        let status = self.bus.look(|broker| broker.view(viewer).status());
+        metrics::page(&status, &self.bus.tally().by_name(), clock::now() - self.facts.started)
     }
 
     fn status(&self, viewer: PeerId) -> Value {
         let mut addresses = self.doors.addresses();
         addresses.extend(self.bridge.addresses());
+        let metrics = self.facts.metrics_http.map(|address| address.to_string());
+        addresses.extend(metrics.map(|address| ListenAddress { kind: "metrics_http", address }));
         let broker = self.bus.look(|broker| broker.view(viewer).status());
         status(&self.facts, addresses, &broker, &self.bus.tally().by_name(), clock::now())
     }

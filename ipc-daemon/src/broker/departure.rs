@@ -8,6 +8,7 @@ use super::Broker;
 use super::keys::PeerKey;
 use super::names::Change;
 use super::peer::{GAP_BYTES, Phase, Target};
+use super::policy::Action;
 
 impl Broker {
     /// Releases everything a connection holds. Doing it again does nothing.
@@ -67,7 +68,10 @@ impl Broker {
         let Some(state) = self.peers.get_mut(peer) else { return };
         let watches = core::mem::take(&mut state.watches);
         let registrations = core::mem::take(&mut state.registrations);
-        self.quota.change(state.account, |charges| charges.names -= registrations.len() as u32);
+        self.quota.change(state.account, |charges| {
+            charges.names -= registrations.len() as u32;
+            charges.watches -= watches.len() as u32;
+        });
         for watch in watches {
             self.names.unwatch(peer, watch);
         }
@@ -86,7 +90,9 @@ impl Broker {
             self.answer(change.peer, header, &(), &[]);
         }
         for (watcher, watch) in self.names.watchers(&change.name) {
-            self.tell_watcher(watcher, watch, change);
+            if self.check_policy(watcher, &Action::Resolve(&change.name)).is_ok() {
+                self.tell_watcher(watcher, watch, change);
+            }
         }
     }
 
@@ -100,11 +106,18 @@ impl Broker {
         } else {
             changed = NameChanged { service: "".into(), change: NameChange::WatchLost };
             self.names.unwatch(watcher, watch);
-            if let Some(state) = self.peers.get_mut(watcher) {
-                state.watches.remove(&watch);
-            }
+            self.forget_watch(watcher, watch);
         }
         self.answer(watcher, header, &changed, &[]);
+    }
+
+    /// Takes a watch out of what its connection holds.
+    pub(super) fn forget_watch(&mut self, peer: PeerKey, watch: u64) {
+        if let Some(state) = self.peers.get_mut(peer)
+            && state.watches.remove(&watch)
+        {
+            self.quota.change(state.account, |charges| charges.watches -= 1);
+        }
     }
 
     fn release_subscriptions(&mut self, peer: PeerKey) {
@@ -117,6 +130,8 @@ impl Broker {
 
     fn release_handles(&mut self, peer: PeerKey) {
         let Some(state) = self.peers.get_mut(peer) else { return };
+        let places = state.places();
+        self.quota.change(state.account, |charges| charges.handles -= places);
         for target in state.take_targets() {
             if let Target::Topic(topic) = target {
                 self.topics.release(topic);

@@ -23,6 +23,7 @@ mod names;
 mod peer;
 mod policy;
 mod quota;
+mod refusals;
 mod snapshot;
 mod stats;
 mod topics;
@@ -41,15 +42,18 @@ use slotmap::SlotMap;
 
 use self::calls::Calls;
 use self::deadlines::Deadlines;
+use self::dispatch::permission::access_denied;
 pub use self::event::{Access, Config, Output, Side, Transport};
 use self::keys::CallKey;
 pub use self::keys::PeerKey;
 use self::names::Names;
 use self::peer::{BufferPool, Peer, Phase};
-pub use self::policy::{Grant, Policy};
+pub use self::policy::{Allowance, Directory, Grant, Policy, Question, Reason, Rule, Subject};
 pub use self::quota::Charges;
 use self::quota::{Payer, Quota};
-pub use self::snapshot::{MethodRow, PeerRow, ServiceRow, Status, TopicRow, Usage, View};
+pub use self::refusals::Refusal;
+use self::refusals::Refusals;
+pub use self::snapshot::{MethodRow, PeerRow, Present, QuotaRow, ServiceRow, Status, TopicRow, Usage, View};
 pub use self::stats::Counters;
 use self::topics::Topics;
 
@@ -78,6 +82,7 @@ pub struct Broker {
     quota: Quota,
     deadlines: Deadlines<Due>,
     counters: Counters,
+    refusals: Refusals,
     pool: BufferPool,
     outputs: VecDeque<Output>,
     /// Connections to close at the end of this turn.
@@ -100,6 +105,7 @@ impl Broker {
             quota: Quota::default(),
             deadlines: Deadlines::new(),
             counters: Counters::default(),
+            refusals: Refusals::default(),
             pool: BufferPool::default(),
             outputs: VecDeque::new(),
             condemned: Vec::new(),
@@ -117,17 +123,13 @@ impl Broker {
     /// Other limits from here on. What is over a lowered limit stays; only what comes is refused.
     pub fn set_limits(&mut self, limits: ipc_core::limits::Limits) {
         self.config.limits = limits;
+        self.apply_limits();
     }
 
-    /// Another policy from here on.
-    pub fn set_policy(&mut self, policy: Policy) {
-        self.config.policy = policy;
-    }
-
-    /// Takes a connection whose identity the shell has verified.
+    /// Takes a connection whose identity the shell has verified, of somebody without supplementary groups.
     ///
     /// # Errors
-    /// `quota_exceeded` or `shutting_down`: the shell writes [`refusal_frame`] and closes it.
+    /// As [`Broker::connect_with_groups`].
     pub fn connect(
         &mut self,
         now: Instant,
@@ -135,12 +137,35 @@ impl Broker {
         transport: Transport,
         access: Access,
     ) -> Result<PeerKey, Error> {
+        self.connect_with_groups(now, identity, Box::default(), transport, access)
+    }
+
+    /// Takes a connection whose identity the shell has verified, with the supplementary groups of its process.
+    ///
+    /// # Errors
+    /// `permission_denied`, `quota_exceeded` or `shutting_down`: the shell writes [`refusal_frame`] and closes it.
+    pub fn connect_with_groups(
+        &mut self,
+        now: Instant,
+        identity: Identity,
+        groups: Box<[u32]>,
+        transport: Transport,
+        access: Access,
+    ) -> Result<PeerKey, Error> {
         if self.stage == Stage::Draining {
             self.counters.connections_refused += 1;
             return Err(shutting_down());
         }
+        let subject = Subject { identity: &identity, groups: &groups, services: &[] };
+        let is_policed = access == Access::Granted && transport != Transport::Internal;
+        if is_policed && !self.config.policy.admits(&subject) {
+            self.counters.connections_refused += 1;
+            return Err(access_denied(&identity));
+        }
         let payer = Payer::of(&identity);
-        let opened = self.tcp_room(transport).and_then(|()| self.quota.open(payer, &self.config.limits));
+        let own = self.limits_of(&payer);
+        let opened =
+            self.tcp_room(transport).and_then(|()| self.quota.open(now, payer, &self.config.limits, own));
         let account = opened.inspect_err(|_| self.counters.connections_refused += 1)?;
         self.tcp_connections += u32::from(transport == Transport::Tcp);
         self.counters.connections_accepted += 1;
@@ -155,7 +180,7 @@ impl Broker {
         Ok(self.peers.insert_with_key(|key| {
             let timeout = Duration::from_millis(timeout_ms.into());
             let deadline = deadlines.insert(now + timeout, Due::Hello(key));
-            Peer::new(who, transport, access, account, now, deadline)
+            Peer::new(who, transport, access, groups, account, now, deadline)
         }))
     }
 
@@ -185,7 +210,7 @@ impl Broker {
     /// the shell had better let new ones wait in the kernel: those who come in a crowd are served in turn instead of
     /// refused. A crowd from the network keeps no process of this machine waiting.
     pub fn has_greeting_room(&self, side: Side) -> bool {
-        self.quota.has_greeting_room(side, &self.config.limits)
+        self.quota.has_greeting_room(side)
     }
 
     /// A frame arrived. Frames of a connection that has departed are ignored.
@@ -262,6 +287,11 @@ impl Broker {
         Some(output)
     }
 
+    /// What the policy has refused, oldest first, to be asked for after each batch like an output.
+    pub fn poll_refusal(&mut self) -> Option<Refusal> {
+        self.refusals.take()
+    }
+
     /// What to write to a connection, in order. Nothing for one that is gone.
     pub fn transmit(&self, peer: PeerKey) -> impl Iterator<Item = &[u8]> {
         self.peers.get(peer).map(|peer| peer.outbound.slices()).into_iter().flatten()
@@ -272,6 +302,7 @@ impl Broker {
         if let Some(state) = self.peers.get_mut(peer) {
             let before = state.outbound.queued_bytes();
             state.outbound.advance(&mut self.pool, now, bytes);
+            state.shrunk_from(before);
             self.quota.requeue(state.account, before, state.outbound.queued_bytes());
         }
     }

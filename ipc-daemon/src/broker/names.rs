@@ -115,6 +115,18 @@ impl Names {
         offering.min_by_key(|(instance, _)| instance.outstanding)
     }
 
+    /// The name of a service and of one of its methods.
+    pub(super) fn method(&self, key: ServiceKey, method: u16) -> Option<(&ServiceName, &MethodName)> {
+        let service = self.services.get(key)?;
+        Some((&service.name, &service.methods.get(usize::from(method))?.name))
+    }
+
+    /// Whether that connection owns the name, or serves it with others.
+    pub(super) fn is_served_by(&self, name: &ServiceName, peer: PeerKey) -> bool {
+        let service = self.by_name.get(name).and_then(|key| self.services.get(*key));
+        service.is_some_and(|service| service.instances.iter().any(|instance| instance.peer == peer))
+    }
+
     /// Counts a call of a method.
     pub(super) fn count_call(&mut self, key: ServiceKey, method: u16) {
         let service = self.services.get_mut(key);

@@ -2,14 +2,15 @@
 
 use ipc_core::id::PeerId;
 use ipc_core::identity::{Identity, Peer as PeerIdentity};
-use ipc_core::name::ServiceName;
+use ipc_core::name::{Filter, ServiceName, TopicName};
 use ipc_core::wire::message::RegisterMode;
+use ipc_core::{Error, ErrorCode};
 
 use super::Broker;
 use super::event::Transport;
 use super::keys::PeerKey;
 use super::peer::Peer;
-use super::policy::Action;
+use super::policy::{Action, Policy};
 use super::quota::{Charges, Payer};
 
 /// Numbers of the whole bus.
@@ -17,10 +18,25 @@ use super::quota::{Charges, Payer};
 pub struct Status {
     /// Counters by name.
     pub counters: Vec<(&'static str, u64)>,
+    /// Connections, services, topics and open calls.
+    pub present: Present,
     /// Limits by name.
     pub limits: Vec<(&'static str, u64)>,
     /// What each user and remote principal has in use.
     pub usage: Vec<Usage>,
+}
+
+/// How much is on the bus.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Present {
+    /// Connections, those that are on their way out included.
+    pub connections: usize,
+    /// Names that are held.
+    pub services: usize,
+    /// Topics that have a counter.
+    pub topics: usize,
+    /// Calls that are open.
+    pub calls: usize,
 }
 
 /// What one payer has in use.
@@ -32,6 +48,23 @@ pub struct Usage {
     pub principal: Option<String>,
     /// The charges.
     pub charges: Charges,
+}
+
+/// What one payer uses of one resource.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QuotaRow {
+    /// The user id, for processes of this machine.
+    pub uid: Option<u32>,
+    /// The principal, for network peers.
+    pub principal: Option<String>,
+    /// The limit.
+    pub resource: String,
+    /// How much is in use; 0 for a limit that is not of a uid.
+    pub used: u64,
+    /// The most that may be; `None` for a limit that is not of a uid.
+    pub max: Option<u64>,
+    /// How often the limit has kept this payer from something.
+    pub refused: u64,
 }
 
 /// A service.
@@ -98,31 +131,65 @@ pub struct TopicRow {
     pub subscribers: usize,
 }
 
-/// The bus as one connection may see it.
-///
-/// A process of this machine sees everything. An anonymous network peer sees the services that it may resolve, and of
-/// connections and usage its own alone; topics it does not see.
+/// The bus as one connection may see it: services that it may resolve, topics that it may publish on or subscribe to,
+/// and connections and usage of its own user. Those of others take `monitor`. The network sees no other connection.
 #[derive(Debug)]
 pub struct View<'a> {
     broker: &'a Broker,
     /// Nobody once it is gone, who sees nothing.
-    viewer: Option<&'a Peer>,
+    viewer: Option<(PeerKey, &'a Peer)>,
 }
 
 impl View<'_> {
-    fn sees_all(&self) -> bool {
-        self.viewer.is_some_and(|viewer| matches!(viewer.who.identity, Identity::Local { .. }))
+    fn check(&self, action: &Action<'_>) -> Result<(), Error> {
+        let gone = || Error::new(ErrorCode::PermissionDenied, "whoever asked has gone");
+        let (key, _) = self.viewer.ok_or_else(gone)?;
+        self.broker.check_policy(key, action)
+    }
+
+    /// Whether it may have that method of `ipc.daemon` change something.
+    ///
+    /// # Errors
+    /// `permission_denied`.
+    pub fn check_administer(&self, method: &str) -> Result<(), Error> {
+        self.check(&Action::Administer(method))
+    }
+
+    /// Whether it may see what is not its own.
+    ///
+    /// # Errors
+    /// `permission_denied`.
+    pub fn check_monitor(&self, what: &str) -> Result<(), Error> {
+        self.check(&Action::Monitor(what))
+    }
+
+    fn payer(&self) -> Option<Payer> {
+        self.viewer.map(|(_, viewer)| Payer::of(&viewer.who.identity))
+    }
+
+    fn pays(&self, uid: Option<u32>, principal: Option<&str>) -> bool {
+        match self.payer() {
+            Some(Payer::Uid(own)) => uid == Some(own),
+            Some(Payer::Remote(own)) => principal == Some(own.as_str()),
+            None => false,
+        }
+    }
+
+    fn is_of_the_network(&self) -> bool {
+        self.viewer.is_none_or(|(_, viewer)| matches!(viewer.who.identity, Identity::Remote { .. }))
     }
 
     fn is_own(&self, peer: &PeerIdentity) -> bool {
-        self.viewer.is_some_and(|viewer| viewer.who.id == peer.id)
+        self.viewer.is_some_and(|(_, viewer)| viewer.who.id == peer.id)
     }
 
     /// The services that it may resolve, in order of their names, with the instances that it sees.
     pub fn services(&self) -> Vec<ServiceRow> {
         let mut rows = self.broker.services();
-        if !self.sees_all() {
-            rows.retain(|row| self.may_resolve(&row.name));
+        rows.retain(|row| {
+            ServiceName::parse(&row.name).is_ok_and(|name| self.check(&Action::Resolve(&name)).is_ok())
+        });
+        if self.is_of_the_network() {
             for row in &mut rows {
                 row.instances.retain(|peer| self.is_own(peer));
             }
@@ -130,62 +197,107 @@ impl View<'_> {
         rows
     }
 
-    fn may_resolve(&self, name: &str) -> bool {
-        let (Some(viewer), Ok(name)) = (self.viewer, ServiceName::parse(name)) else { return false };
-        let policy = &self.broker.config.policy;
-        let action = Action::Resolve(&name);
-        policy.check(&viewer.access, &viewer.who.identity, viewer.transport, &action).is_ok()
-    }
-
     /// The connections that it sees, in order of their numbers.
     pub fn peers(&self) -> Vec<PeerRow> {
         let mut rows = self.broker.peers();
-        rows.retain(|row| self.sees_all() || self.is_own(&row.peer));
+        if self.check(&Action::Monitor("peers")).is_ok() {
+            return rows;
+        }
+        let (own, is_of_the_network) = (self.payer(), self.is_of_the_network());
+        rows.retain(|row| {
+            let is_users = !is_of_the_network && own == Some(Payer::of(&row.peer.identity));
+            is_users || self.is_own(&row.peer)
+        });
         rows
     }
 
     /// The topics that it sees, in order of their names.
     pub fn topics(&self) -> Vec<TopicRow> {
-        if self.sees_all() { self.broker.topics() } else { Vec::new() }
+        let mut rows = self.broker.topics();
+        rows.retain(|row| {
+            let may_publish =
+                TopicName::parse(&row.name).is_ok_and(|name| self.check(&Action::Publish(&name)).is_ok());
+            may_publish
+                || Filter::parse(&row.name).is_ok_and(|name| self.check(&Action::Subscribe(&name)).is_ok())
+        });
+        rows
+    }
+
+    /// What those use whose usage it sees, of every resource that is limited for each of them, and what they were refused.
+    pub fn quota(&self) -> Vec<QuotaRow> {
+        let mut rows = self.broker.quota_rows();
+        if self.check(&Action::Monitor("usage")).is_err() {
+            rows.retain(|row| self.pays(row.uid, row.principal.as_deref()));
+        }
+        rows
     }
 
     /// Numbers of the whole bus, with the usage that it sees.
     pub fn status(&self) -> Status {
         let mut status = self.broker.status();
-        if !self.sees_all() {
-            let own = self.viewer.map(|viewer| Payer::of(&viewer.who.identity));
-            status.usage.retain(|usage| match &own {
-                Some(Payer::Uid(uid)) => usage.uid == Some(*uid),
-                Some(Payer::Remote(principal)) => usage.principal.as_ref() == Some(principal),
-                None => false,
-            });
+        if self.check(&Action::Monitor("usage")).is_err() {
+            status.usage.retain(|usage| self.pays(usage.uid, usage.principal.as_deref()));
         }
         status
     }
 }
 
 impl Broker {
+    /// The policy in force.
+    pub fn policy(&self) -> &Policy {
+        &self.config.policy
+    }
+
     /// The bus as the connection with that number may see it.
     pub fn view(&self, viewer: PeerId) -> View<'_> {
-        View { broker: self, viewer: self.peers.values().find(|peer| peer.who.id == viewer) }
+        View { broker: self, viewer: self.peers.iter().find(|(_, peer)| peer.who.id == viewer) }
     }
 
     /// What each user and remote principal has in use.
     pub fn usage(&self) -> Vec<Usage> {
         let usage = self.quota.accounts().map(|(payer, charges)| {
-            let (uid, principal) = match payer {
-                Payer::Uid(uid) => (Some(*uid), None),
-                Payer::Remote(principal) => (None, Some(principal.clone())),
-            };
+            let (uid, principal) = named(payer);
             Usage { uid, principal, charges: charges.clone() }
         });
         usage.collect()
+    }
+
+    /// What each payer uses of each resource, then what payers were refused by other limits or after they had gone.
+    fn quota_rows(&self) -> Vec<QuotaRow> {
+        let mut refused = self.quota.refused().clone();
+        let mut rows: Vec<QuotaRow> = self
+            .quota
+            .used()
+            .map(|(payer, resource, used, max)| {
+                let (uid, principal) = named(payer);
+                let refused = refused.get_mut(payer).and_then(|of| of.remove(resource)).unwrap_or(0);
+                QuotaRow { uid, principal, resource: resource.to_owned(), used, max: Some(max), refused }
+            })
+            .collect();
+        for (payer, resources) in refused {
+            let (uid, principal) = named(&payer);
+            rows.extend(resources.into_iter().map(|(resource, refused)| QuotaRow {
+                uid,
+                principal: principal.clone(),
+                resource,
+                used: 0,
+                max: None,
+                refused,
+            }));
+        }
+        rows
     }
 
     /// Numbers of the whole bus.
     pub fn status(&self) -> Status {
         Status {
             counters: self.counters.by_name(),
+            present: Present {
+                connections: self.connections() as usize,
+                services: self.names.services().count(),
+                topics: self.topics.len(),
+                calls: self.calls.len(),
+            },
             limits: self.config.limits.by_name(),
             usage: self.usage(),
         }
@@ -250,5 +362,12 @@ impl Broker {
     /// Connections, departed ones that are still written to included.
     pub fn connections(&self) -> u32 {
         self.quota.connections()
+    }
+}
+
+fn named(payer: &Payer) -> (Option<u32>, Option<String>) {
+    match payer {
+        Payer::Uid(uid) => (Some(*uid), None),
+        Payer::Remote(principal) => (None, Some(principal.clone())),
     }
 }

@@ -1,11 +1,11 @@
 //! What has happened so far, in numbers.
 
 macro_rules! counters {
-    ($($(#[$doc:meta])* $name:ident,)*) => {
+    ($(#[doc = $doc:literal] $name:ident,)*) => {
         /// Counters since the daemon started. They only grow.
         #[derive(Clone, Debug, Default, PartialEq, Eq)]
         pub struct Counters {
-            $($(#[$doc])* pub $name: u64,)*
+            $(#[doc = $doc] pub $name: u64,)*
         }
 
         impl Counters {
@@ -13,6 +13,9 @@ macro_rules! counters {
             pub fn by_name(&self) -> Vec<(&'static str, u64)> {
                 vec![$((stringify!($name), self.$name),)*]
             }
+
+            /// What every counter counts, in the same order.
+            pub const DESCRIPTIONS: &'static [&'static str] = &[$($doc,)*];
         }
     };
 }
@@ -48,6 +51,8 @@ counters! {
     events_delivered,
     /// Requests refused because of a limit.
     quota_refusals,
+    /// Rights that were taken away from open connections because the policy or the names they own changed.
+    rights_revoked,
     /// Requests refused by the policy.
     permission_refusals,
     /// Connections closed because they broke the protocol.

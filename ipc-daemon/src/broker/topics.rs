@@ -92,8 +92,18 @@ impl Topics {
         }
     }
 
+    /// How many topics have a counter.
+    pub(super) fn len(&self) -> usize {
+        self.topics.len()
+    }
+
     pub(super) fn get(&self, key: TopicKey) -> Option<&Topic> {
         self.topics.get(key)
+    }
+
+    /// What a subscription lets pass.
+    pub(super) fn filter(&self, key: SubscriptionKey) -> Option<&Filter> {
+        self.subscriptions.get(key).map(|subscription| &subscription.filter)
     }
 
     /// Gives the next number and everybody who gets the event.

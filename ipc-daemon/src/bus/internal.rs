@@ -59,7 +59,13 @@ impl InternalPeer {
         access: Access,
     ) -> Result<Self, Error> {
         let mailbox = Rc::new(Mailbox::default());
-        let key = bus.connect(identity, transport, access, Endpoint::Internal(Rc::clone(&mailbox)))?;
+        let key = bus.connect(
+            identity,
+            Box::default(),
+            transport,
+            access,
+            Endpoint::Internal(Rc::clone(&mailbox)),
+        )?;
         let decoder = Decoder::new(bus.look(|broker| broker.frame_limits(key)));
         Ok(Self { bus: bus.clone(), key, mailbox, decoder })
     }

@@ -8,11 +8,13 @@
 //!   service of the daemon's own;
 //! - [`timer`]: when the broker wants to be asked about its deadlines;
 //! - [`watchdog`]: signs of life for a service manager, given at the end of turns;
+//! - [`audit`]: what the policy refused, for whoever runs the daemon;
 //! - [`activity`]: whether anything happened, for whoever decides to sleep.
 //!
 //! Nothing here is borrowed over an await: a turn is one synchronous call.
 
 pub(crate) mod activity;
+mod audit;
 pub(crate) mod internal;
 pub(crate) mod link;
 pub(crate) mod reaper;
@@ -25,15 +27,16 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
+use ipc_core::Error;
 use ipc_core::id::PeerId;
 use ipc_core::identity::Identity;
 use ipc_core::time::Instant;
 use ipc_core::transport::clock;
-use ipc_core::{Error, ErrorCode};
 use slotmap::SecondaryMap;
 
 use crate::broker::{Access, Broker, Output, PeerKey, Side, Transport};
 use activity::Activity;
+use audit::Audit;
 use internal::Mailbox;
 use link::{Link, Sent};
 use timer::Timer;
@@ -60,6 +63,7 @@ struct Inner {
 struct State {
     broker: Broker,
     endpoints: SecondaryMap<PeerKey, Endpoint>,
+    audit: Audit,
 }
 
 /// Where the frames for a peer go.
@@ -99,7 +103,7 @@ impl Bus {
     /// A bus without connections.
     pub(crate) fn new(broker: Broker, timer: Rc<Timer>) -> Self {
         Self(Rc::new(Inner {
-            state: RefCell::new(State { broker, endpoints: SecondaryMap::new() }),
+            state: RefCell::new(State { broker, endpoints: SecondaryMap::new(), audit: Audit::default() }),
             scratch: RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice()),
             timer,
             watchdog: OnceCell::new(),
@@ -150,10 +154,12 @@ impl Bus {
     pub(crate) fn connect_socket(
         &self,
         identity: Identity,
+        groups: Vec<u32>,
         transport: Transport,
         link: Rc<Link>,
     ) -> Result<PeerKey, Error> {
-        self.connect(identity, transport, Access::Granted, Endpoint::Socket(link))
+        let groups = groups.into_boxed_slice();
+        self.connect(identity, groups, transport, Access::Granted, Endpoint::Socket(link))
     }
 
     /// Every connection over a socket, with the number of its peer.
@@ -169,12 +175,13 @@ impl Bus {
     fn connect(
         &self,
         identity: Identity,
+        groups: Box<[u32]>,
         transport: Transport,
         access: Access,
         endpoint: Endpoint,
     ) -> Result<PeerKey, Error> {
         let mut state = self.0.state.borrow_mut();
-        let key = state.broker.connect(clock::now(), identity, transport, access)?;
+        let key = state.broker.connect_with_groups(clock::now(), identity, groups, transport, access)?;
         state.endpoints.insert(key, endpoint);
         let timeout = state.broker.poll_timeout();
         drop(state);
@@ -272,6 +279,9 @@ impl State {
                 None => {}
             }
         }
+        while let Some(refusal) = self.broker.poll_refusal() {
+            self.audit.write(&refusal, now);
+        }
     }
 }
 
@@ -286,10 +296,4 @@ fn flush(broker: &mut Broker, key: PeerKey, link: &Link, now: Instant) {
             Sent::Broken => return,
         }
     }
-}
-
-/// The refusal of a connection whose owner is not allowed on this bus.
-pub(crate) fn access_denied(identity: &Identity) -> Error {
-    Error::new(ErrorCode::PermissionDenied, format!("this bus is not open to {identity}"))
-        .with_hint("the daemon serves its own user and root only")
 }

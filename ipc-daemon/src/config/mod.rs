@@ -8,8 +8,25 @@
 //! forward = ["demo.weather=tcp:127.0.0.1:9000,framing=line"]
 //! poll_before_park = true           # look for work for up to 50 us before sleeping; costs CPU, saves wake-ups
 //!
+//! [socket]                          # read at the start alone
+//! mode = "0600"                     # "0660" or "0666" let others reach it; what they may do the rules say
+//! group = "ipc"                     # default: the group of the daemon
+//!
+//! [policy]                          # default: the daemon's own user and root may do everything
+//! rules = [                         # the first one that applies decides; what none is about is denied
+//!   "allow user:alice own,call demo.>",
+//!   "deny anyone subscribe sensor.secret.>",
+//!   "allow group:audio subscribe sensor.>",
+//! ]
+//! quotas = [                        # limits of a uid that some have instead; the first one that applies counts
+//!   "user:alice connections_per_uid_max=64 names_per_uid_max=8",
+//! ]
+//!
 //! [remote]                          # network peers of the bus protocol that have proved nothing
 //! allow = ["call demo.title/title", "publish sensor.>", "subscribe sensor.>"]   # default: nothing
+//!
+//! [metrics]
+//! http = "127.0.0.1:9464"           # a page for Prometheus at /metrics; default: only over the bus
 //!
 //! [log]
 //! format = "auto"                   # auto, text, json
@@ -20,7 +37,9 @@
 //! ```
 
 mod loopback;
+mod metrics;
 mod policy;
+mod socket;
 
 use core::fmt;
 use std::fs::File;
@@ -35,7 +54,9 @@ use serde::ser::{SerializeMap, Serializer};
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
-use self::policy::{Remote, WrittenRemote};
+use self::metrics::Metrics;
+use self::policy::{Remote, Rules, WrittenRemote, WrittenRules};
+use self::socket::Socket;
 use crate::args::{Args, LogFormat, LogLevel};
 use crate::bridge::spec::expose::ExposeSpec;
 use crate::bridge::spec::forward::ForwardSpec;
@@ -63,8 +84,14 @@ pub(crate) struct Config {
     pub(crate) forward: Vec<ForwardSpec>,
     /// Whether the event loop looks for work for a moment before it sleeps.
     pub(crate) poll_before_park: bool,
+    /// Who reaches the sockets.
+    pub(crate) socket: Socket,
+    /// Who may do what.
+    policy: Rules,
     /// What the network may do.
-    pub(crate) remote: Remote,
+    remote: Remote,
+    /// Where the numbers are shown.
+    pub(crate) metrics: Metrics,
     /// Log lines.
     pub(crate) log: Log,
     /// Every limit of the daemon.
@@ -92,7 +119,10 @@ struct Written {
     expose: Vec<ExposeSpec>,
     forward: Vec<ForwardSpec>,
     poll_before_park: bool,
+    socket: Socket,
+    policy: WrittenRules,
     remote: WrittenRemote,
+    metrics: Metrics,
     log: Log,
     #[serde(deserialize_with = "limits_from_table")]
     limits: Limits,
@@ -107,7 +137,10 @@ impl Default for Written {
             expose: Vec::new(),
             forward: Vec::new(),
             poll_before_park: true,
+            socket: Socket::default(),
+            policy: WrittenRules::default(),
             remote: WrittenRemote::default(),
+            metrics: Metrics::default(),
             log: Log::default(),
             limits: Limits::default(),
         }
@@ -202,7 +235,10 @@ impl Config {
             expose,
             forward,
             poll_before_park: written.poll_before_park,
+            socket: written.socket,
+            policy: written.policy.read(place)?,
             remote: written.remote.read(place)?,
+            metrics: written.metrics,
             log,
             limits: written.limits,
         })
@@ -210,7 +246,7 @@ impl Config {
 
     /// Who may do what.
     pub(crate) fn policy(&self) -> Policy {
-        Policy::new(self.remote.grants())
+        policy::policy(&self.policy, &self.remote, rustix::process::geteuid().as_raw())
     }
 
     /// The keys that differ from those of a `running` daemon and cannot change while it runs.
@@ -219,6 +255,8 @@ impl Config {
             ("runtime_dir", self.runtime_dir != running.runtime_dir),
             ("state_dir", self.state_dir != running.state_dir),
             ("poll_before_park", self.poll_before_park != running.poll_before_park),
+            ("socket", self.socket != running.socket),
+            ("metrics", self.metrics != running.metrics),
             ("log.format", self.log.format != running.log.format),
         ];
         keys.into_iter().filter(|(_, is_changed)| *is_changed).map(|(key, _)| key).collect()
@@ -281,6 +319,11 @@ struct Place {
 }
 
 impl Place {
+    /// The line of an offset, counted from 1.
+    fn line_of(&self, offset: usize) -> u32 {
+        u32::try_from(position(&self.text, offset).0).unwrap_or(u32::MAX)
+    }
+
     /// Something is wrong at this offset.
     fn wrong_at(&self, offset: usize, message: impl fmt::Display) -> Failure {
         let (line, column) = position(&self.text, offset);
@@ -392,6 +435,17 @@ mod tests {
             ("[remote]\nallow = [\"call a/b\",\n  \"own a\"]\n", "daemon.toml:3:3: "),
             ("[remote]\nallow = \"call a/b\"\n", "daemon.toml:2:9: "),
             ("[remote]\ndeny = []\n", "daemon.toml:2:1: "),
+            (
+                "[policy]\nrules = [\n  \"allow anyone call >\",\n  \"allow any call >\",\n]\n",
+                "daemon.toml:4:3: ",
+            ),
+            ("[policy]\nrules = [\"allow user:no-such-user call >\"]\n", "daemon.toml:2:10: "),
+            ("[policy]\nrules = [1]\n", "daemon.toml:2:10: "),
+            ("[policy]\nquotas = [\"uid:1 connections_max=1\"]\n", "daemon.toml:2:11: "),
+            ("[metrics]\nhttp = \"0.0.0.0:9464\"\n", "daemon.toml:2:8: "),
+            ("[socket]\nmode = \"0777\"\n", "daemon.toml:2:8: "),
+            ("[socket]\nmode = \"0066\"\n", "daemon.toml:2:8: "),
+            ("[socket]\ngroup = \"no-such-group\"\n", "daemon.toml:2:9: "),
             ("x", "daemon.toml:1:2: "),
         ] {
             let message = failure(text);
@@ -447,6 +501,8 @@ mod tests {
     #[test]
     fn what_is_printed_reads_back_the_same() {
         let text = "runtime_dir = \"/r\"\ntcp = \"[::1]:7100\"\nexpose = [\"tcp:127.0.0.1:0=a/b\"]\nforward = [\"a=tcp:h:1\"]\npoll_before_park = false\n\
+                    [socket]\nmode = \"0660\"\ngroup = \"root\"\n\
+                    [policy]\nquotas = [\"uid:7 names_per_uid_max=3\"]\n\
                     [remote]\nallow = [\"call a.b/c\", \"subscribe a.>\"]\n\
                     [log]\nformat = \"json\"\n[limits]\nconnections_max = 7\n";
         let config = configured(text).unwrap();

@@ -336,7 +336,7 @@ mod tests {
     fn a_connection_costs_little_memory_while_it_is_idle() {
         let config = Config {
             limits: Limits::default(),
-            policy: Policy::open(),
+            policy: Policy::open(Vec::new()),
             epoch: Epoch(1),
             server: String::new(),
         };
@@ -344,7 +344,7 @@ mod tests {
         let (ours, _theirs) = UnixStream::pair().unwrap();
         let link = Rc::new(Link::new(ours.into(), None));
         let identity = Identity::Local { uid: 0, gid: 0, pid: 1 };
-        let key = bus.connect_socket(identity, Transport::UnixStream, Rc::clone(&link)).unwrap();
+        let key = bus.connect_socket(identity, Vec::new(), Transport::UnixStream, Rc::clone(&link)).unwrap();
         let future = Connection::new(bus, key, link).run();
         assert!(size_of_val(&future) <= 512, "{} bytes", size_of_val(&future));
     }

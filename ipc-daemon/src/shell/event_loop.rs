@@ -1,6 +1,7 @@
 //! The daemon's life: start, serve, drain, stop.
 
 use core::time::Duration;
+use std::net::SocketAddr;
 use std::rc::Rc;
 
 use ipc_core::transport::clock;
@@ -14,7 +15,7 @@ use super::idle::poll_before_park;
 use super::readiness::{Readiness, announce_stopping, watchdog};
 use super::signals::{Request, Signals};
 use super::startup::{Holdings, fit_to_system};
-use crate::admin::{self, Facts};
+use crate::admin::{self, Facts, MetricsPort};
 use crate::bridge::Bridges;
 use crate::broker::{self, Broker};
 use crate::bus::Bus;
@@ -57,7 +58,12 @@ async fn serve(
 ) -> Result<(), Failure> {
     let mut signals = Signals::install()?;
     let bus = start_bus(config, holdings)?;
-    let facts = Facts { epoch: holdings.epoch, started: clock::now() };
+    let metrics = config.metrics.http.map(open_metrics).transpose()?;
+    let metrics_http = metrics.as_ref().map(MetricsPort::address);
+    let facts = Facts { epoch: holdings.epoch, started: clock::now(), metrics_http };
+    if let Some(port) = metrics {
+        drop(spawn_local(port.serve(bus.clone(), facts.started)));
+    }
     let bridges = Bridges::new(bus.clone());
     bridges.configure(&config.expose, &config.forward, config.limits.bridges_max)?;
     let doors = Doors::new(bus.clone());
@@ -70,11 +76,16 @@ async fn serve(
     readiness.announce();
     tracing::info!(epoch = %holdings.epoch, address = doors.shown_addresses(), "ready");
     while signals.next().await == Request::Reload {
-        reload(&bus, &doors, &bridges, source, config);
+        reload(&bus, &doors, &bridges, source, config).await;
     }
     stop(&bus, &doors, &bridges, holdings, &mut signals).await;
     tracing::info!("stopped");
     Ok(())
+}
+
+fn open_metrics(address: SocketAddr) -> Result<MetricsPort, Failure> {
+    MetricsPort::open(address)
+        .map_err(|error| Failure::io(format_args!("listen on {address} for the page of numbers"), error))
 }
 
 fn start_bus(config: &Config, holdings: &Holdings) -> Result<Bus, Failure> {
@@ -107,8 +118,13 @@ async fn keep_deadlines(bus: Bus, timer: AsyncFd<Rc<Timer>>) {
 }
 
 /// Reads the configuration again. A wrong one changes nothing; what cannot change while the daemon runs is named.
-fn reload(bus: &Bus, doors: &Doors, bridges: &Bridges, source: &Source, running: &Config) {
-    let applied = source.load().and_then(|mut config| {
+async fn reload(bus: &Bus, doors: &Doors, bridges: &Bridges, source: &Source, running: &Config) {
+    let source = source.clone();
+    // On a thread for what may take its time: files, and the names of users and groups.
+    let loaded = tokio::task::spawn_blocking(move || source.load()).await;
+    let loaded = loaded
+        .unwrap_or_else(|error| Err(Failure::io("read the configuration", std::io::Error::other(error))));
+    let applied = loaded.and_then(|mut config| {
         let fixed = config.fixed_changes(running);
         fit_to_system(&mut config.limits)?;
         let tcp = doors.prepare(config.tcp)?;

@@ -13,7 +13,7 @@ use super::connection::Connection;
 use crate::broker::{Side, Transport, refusal_frame};
 use crate::bus::link::Link;
 use crate::bus::reaper::Reaper;
-use crate::bus::{Bus, Tally, access_denied};
+use crate::bus::{Bus, Tally};
 use crate::failure::Failure;
 use crate::logging::rate::RateLimit;
 use crate::net::accept::{Acceptor, Arrival};
@@ -26,8 +26,6 @@ const BACKLOG_MAX: u32 = 8192;
 enum Entrance {
     /// Processes of this machine, whose user the kernel names.
     Local {
-        /// Who may connect beside root.
-        owner: u32,
         /// Where the kernel does not keep descriptors out.
         reaper: Option<Reaper>,
     },
@@ -55,8 +53,7 @@ impl Listener {
         } else {
             Some(Reaper::start().map_err(|error| Failure::io("start a thread", error))?)
         };
-        let owner = rustix::process::geteuid().as_raw();
-        Self::new(bus, socket, Entrance::Local { owner, reaper })
+        Self::new(bus, socket, Entrance::Local { reaper })
             .map_err(|error| Failure::io("watch the listening socket", error))
     }
 
@@ -95,7 +92,7 @@ impl Listener {
     /// Even a connection that is refused may hold descriptors that must not be closed here.
     fn link(&self, socket: Stream) -> Link {
         let reaper = match &self.entrance {
-            Entrance::Local { reaper, .. } => reaper.clone(),
+            Entrance::Local { reaper } => reaper.clone(),
             Entrance::Network => None,
         };
         Link::new(socket, reaper)
@@ -104,35 +101,39 @@ impl Listener {
     /// Lets a connection in, or tells it why not.
     fn welcome(&self, socket: Stream) {
         let link = Rc::new(self.link(socket));
-        let admitted = self
-            .identify(link.socket())
-            .and_then(|(identity, transport)| self.bus.connect_socket(identity, transport, Rc::clone(&link)));
+        let admitted = self.identify(link.socket()).and_then(|(identity, groups, transport)| {
+            self.bus.connect_socket(identity, groups, transport, Rc::clone(&link))
+        });
         match admitted {
             Ok(key) => {
                 // The task ends with its connection; nobody waits for it.
                 drop(tokio::task::spawn_local(Connection::new(self.bus.clone(), key, link).run()));
             }
             Err(error) => {
+                if error.code == ErrorCode::PermissionDenied {
+                    Tally::add(&self.bus.tally().refused_access);
+                }
                 self.log_refusal(&error);
                 refuse(&link, &error);
             }
         }
     }
 
-    /// Who it is, if they may come in at all.
-    fn identify(&self, socket: &Stream) -> Result<(Identity, Transport), Error> {
-        let Entrance::Local { owner, .. } = &self.entrance else {
-            let address = socket.peer_address().map_err(|error| {
-                Error::new(ErrorCode::Io, format!("a network client was gone before it was let in: {error}"))
-            })?;
-            return Ok((anonymous(&address), Transport::Tcp));
-        };
-        let identity = unix::peer_credentials(socket)?;
-        if is_admitted(&identity, *owner) {
-            return Ok((identity, Transport::UnixStream));
+    /// Who it is, with the groups that the kernel names.
+    fn identify(&self, socket: &Stream) -> Result<(Identity, Vec<u32>, Transport), Error> {
+        match &self.entrance {
+            Entrance::Local { .. } => {
+                let identity = unix::peer_credentials(socket)?;
+                Ok((identity, unix::peer_groups(socket)?, Transport::UnixStream))
+            }
+            Entrance::Network => {
+                let address = socket.peer_address().map_err(|error| {
+                    let message = format!("a network client was gone before it was let in: {error}");
+                    Error::new(ErrorCode::Io, message)
+                })?;
+                Ok((anonymous(&address), Vec::new(), Transport::Tcp))
+            }
         }
-        Tally::add(&self.bus.tally().refused_access);
-        Err(access_denied(&identity))
     }
 
     fn log_refusal(&self, error: &Error) {
@@ -163,31 +164,8 @@ impl Listener {
     }
 }
 
-/// Until a policy says otherwise the bus is open to the daemon's own user and to root.
-fn is_admitted(identity: &Identity, owner: u32) -> bool {
-    match identity {
-        Identity::Local { uid, .. } => *uid == owner || *uid == 0,
-        Identity::Remote { .. } => false,
-    }
-}
-
 /// A courtesy to a connection that is closed in the next moment: it may be gone already.
 fn refuse(link: &Link, error: &Error) {
     // Whoever is gone needs no reason any more.
     let _ = rustix::net::send(link.socket(), &refusal_frame(error), SendFlags::NOSIGNAL);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_bus_is_open_to_its_own_user_and_to_root() {
-        let local = |uid| Identity::Local { uid, gid: 0, pid: 1 };
-        for (uid, expected) in [(999, false), (1000, true), (1001, false), (0, true), (65_534, false)] {
-            assert_eq!(is_admitted(&local(uid), 1000), expected, "{uid}");
-        }
-        let remote = Identity::Remote { principal: "root".to_owned(), address: String::new() };
-        assert!(!is_admitted(&remote, 0));
-    }
 }

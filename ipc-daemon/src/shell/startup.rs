@@ -5,7 +5,7 @@ use std::io::Read;
 
 use ipc_core::id::Epoch;
 use ipc_core::limits::Limits;
-use ipc_core::transport::listener::{LockFile, SocketAccess, SocketFile, bind_listener, lock_file};
+use ipc_core::transport::listener::{LockFile, SocketFile, bind_listener, lock_file};
 use ipc_core::transport::{
     Environment, Listener, RUNTIME_LOCK_NAME, STATE_LOCK_NAME, STREAM_SOCKET_NAME, process, runtime_dir,
 };
@@ -38,12 +38,16 @@ impl Holdings {
         process::check_user(&environment)?;
         // First of all, while no other descriptor can have taken their numbers.
         let handed_over = process::inherited_listeners(&environment)?;
-        let runtime = runtime_dir::open_runtime_dir(&environment, config.runtime_dir.as_deref(), 0o700)?;
+        let runtime = runtime_dir::open_runtime_dir(
+            &environment,
+            config.runtime_dir.as_deref(),
+            config.socket.directory_mode(),
+        )?;
         let runtime_lock = lock_file(&runtime, RUNTIME_LOCK_NAME)?;
         let state = runtime_dir::open_state_dir(&environment, config.state_dir.as_deref())?;
         let state_lock = lock_file(&state, STATE_LOCK_NAME)?;
         let (listeners, socket_file) = if handed_over.is_empty() {
-            let (listener, file) = bind_listener(&runtime, STREAM_SOCKET_NAME, SocketAccess::default())?;
+            let (listener, file) = bind_listener(&runtime, STREAM_SOCKET_NAME, config.socket.access())?;
             (vec![listener], Some(file))
         } else {
             (handed_over, None)

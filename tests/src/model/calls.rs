@@ -123,6 +123,8 @@ impl Model {
         let chosen = offering.min_by_key(|instance| open(instance.registration)).ok_or_else(stale)?;
         let at = chosen.methods.iter().position(|own| own == method).unwrap_or(0);
         let there = self.room(chosen.connection, Content::of(seen).frame_bytes(), before);
+        let there =
+            self.room_of_share(from, chosen.connection, Content::of(seen).frame_bytes(), before, there);
         Ok((chosen.connection, chosen.registration, at as u16, there))
     }
 
@@ -162,6 +164,21 @@ impl Model {
             _ if is_over => Room::No,
             room => room,
         }
+    }
+
+    /// The same for a caller that is charged to somebody else than the service: it has a share of the queue, of which is
+    /// not known here how much is left.
+    fn room_of_share(&self, from: usize, to: usize, bytes: u64, before: &Queues, room: Room) -> Room {
+        let (Some(caller), Some(service)) = (self.connections.get(&from), self.connections.get(&to)) else {
+            return room;
+        };
+        let (own, theirs) = (super::payer(&caller.identity), super::payer(&service.identity));
+        let queued = before.queued(service.peer);
+        let payers: std::collections::BTreeSet<_> =
+            self.connections.values().map(|connection| super::payer(&connection.identity)).collect();
+        let least = u64::from(self.limits.queue_per_connection_max_bytes) / (payers.len() as u64 + 1);
+        let may_be_full = own != theirs && queued > 0 && queued + bytes > least;
+        if may_be_full && room == Room::Yes { Room::Maybe } else { room }
     }
 
     fn room_of_connection(&self, to: usize, bytes: u64, before: &Queues) -> Room {

@@ -116,7 +116,7 @@ impl World {
     pub fn new(limits: Limits) -> Self {
         let config = Config {
             limits: limits.clone(),
-            policy: Policy::open(),
+            policy: Policy::open(Vec::new()),
             epoch: EPOCH,
             server: SERVER.to_owned(),
         };

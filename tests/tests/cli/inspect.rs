@@ -1,5 +1,7 @@
 //! `ping`, `status`, `list` and `describe`.
 
+use std::io::{BufRead, BufReader};
+
 use ipc_tests::daemon::{Daemon, Options, Signal};
 use serde_json::Value;
 
@@ -40,6 +42,46 @@ fn a_daemon_that_stands_still_is_given_up_in_time() {
         ran.failed_with(69, "unreachable");
     }
     daemon.signal(Signal::CONT);
+}
+
+#[test]
+fn the_status_is_shown_again_and_again() {
+    let daemon = Daemon::start();
+    let mut watching =
+        tool(&at(daemon.runtime_dir(), &["--json", "status", "--watch", "10ms"])).spawn().unwrap();
+    let lines = BufReader::new(watching.stdout.take().expect("a pipe")).lines().take(3);
+    let uptimes: Vec<u64> = lines
+        .map(|line| serde_json::from_str::<Value>(&line.unwrap()).unwrap()["uptime_ms"].as_u64().unwrap())
+        .collect();
+    assert!(uptimes.len() == 3 && uptimes.is_sorted(), "{uptimes:?}");
+    watching.kill().unwrap();
+    watching.wait().unwrap();
+}
+
+#[test]
+fn who_uses_what_is_shown() {
+    let daemon = Daemon::start();
+    let uid = rustix::process::getuid().as_raw();
+    let rows = run_at(daemon.runtime_dir(), &["--json", "quota"]).objects();
+    let names = rows.iter().find(|row| row["resource"] == "names_per_uid_max").expect("a row");
+    assert_eq!((&names["uid"], &names["used"], &names["refused"]), (&uid.into(), &1.into(), &0.into()));
+    assert!(names["limit"].is_u64() && names["principal"].is_null(), "{names}");
+    let table = run_at(daemon.runtime_dir(), &["quota"]);
+    assert!(table.succeeded().contains(&format!("uid {uid}")), "{table:?}");
+}
+
+#[test]
+fn the_policy_is_explained() {
+    let daemon = Daemon::start();
+    let uid = rustix::process::getuid().as_raw();
+    let own =
+        run_at(daemon.runtime_dir(), &["policy", "explain", &format!("uid:{uid}"), "own", "demo.title"]);
+    assert!(own.succeeded().starts_with("allowed: a rule that is built in allows it\n"), "{own:?}");
+    let other = ["--json", "policy", "explain", "uid:4000000", "call", "demo.title/title"];
+    let other = run_at(daemon.runtime_dir(), &other).object();
+    assert_eq!((&other["allowed"], &other["rule"]), (&Value::Bool(false), &Value::Null), "{other}");
+    run_at(daemon.runtime_dir(), &["--json", "policy", "explain", "bob", "call", "a"])
+        .failed_with(2, "invalid_argument");
 }
 
 #[test]

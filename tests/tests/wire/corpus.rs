@@ -75,6 +75,11 @@ fn names_holds() {
 }
 
 #[test]
+fn policy_holds() {
+    holds("policy");
+}
+
+#[test]
 fn session_holds() {
     holds("session");
 }

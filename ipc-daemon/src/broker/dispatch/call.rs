@@ -16,6 +16,7 @@ use crate::broker::calls::Call;
 use crate::broker::keys::{CallKey, PeerKey, ServiceKey};
 use crate::broker::peer::Target;
 use crate::broker::policy::Action;
+use crate::broker::quota::Resource;
 use crate::broker::{Broker, Due};
 
 /// Where a call goes.
@@ -32,7 +33,7 @@ struct Route {
 impl Broker {
     pub(super) fn resolve(&mut self, peer: PeerKey, frame: &Frame<'_>) -> Outcome {
         let request: Resolve = frame.decode()?;
-        let result = self.check_handle(frame).and_then(|()| {
+        let result = self.check_handle(peer, frame).and_then(|()| {
             let found = self.find_method(peer, &request);
             let target = match &found {
                 Ok((service, method)) => Target::Method { service: *service, method: *method },
@@ -77,6 +78,7 @@ impl Broker {
                 let max = limits.pending_calls_per_connection_max.into();
                 return Err(Error::quota("pending_calls_per_connection_max", max));
             }
+            self.quota.check(state.account, Resource::PendingCalls, 1)?;
             let max = limits.queue_per_connection_max_bytes as usize;
             if !state.outbound.fits(ERROR_REPLY_RESERVE_BYTES, max) {
                 return Err(Error::quota("queue_per_connection_max_bytes", max as u64)
@@ -88,6 +90,7 @@ impl Broker {
         };
         let (callee, registration) = (instance.peer, instance.registration);
         self.check_room(callee, forwarded_bytes(frame))?;
+        self.check_share(callee, peer, forwarded_bytes(frame))?;
         Ok(Route { callee, service, registration, method, own_method: own })
     }
 
@@ -109,7 +112,9 @@ impl Broker {
             sequence: 0,
             ..frame.header
         };
+        let bytes = forwarded_bytes(&frame);
         self.send_encoded(route.callee, header, frame.envelope, frame.body, deadline);
+        self.charge_share(route.callee, peer, bytes);
     }
 
     fn open_call(

@@ -10,12 +10,13 @@ use crate::broker::Broker;
 use crate::broker::keys::{PeerKey, TopicKey};
 use crate::broker::peer::{EventRule, GAP_BYTES, Target};
 use crate::broker::policy::Action;
+use crate::broker::quota::Resource;
 use crate::broker::topics::{Match, Subscription};
 
 impl Broker {
     pub(super) fn open_topic(&mut self, peer: PeerKey, frame: &Frame<'_>) -> Outcome {
         let request: OpenTopic = frame.decode()?;
-        let result = self.check_handle(frame).and_then(|()| {
+        let result = self.check_handle(peer, frame).and_then(|()| {
             let opened = self.find_topic(peer, &request);
             let target = match &opened {
                 Ok(topic) => Target::Topic(*topic),
@@ -89,7 +90,7 @@ impl Broker {
         let is_known = matched.is_announced && state.known.knows(publisher);
         let limits = &self.config.limits;
         let queued = state.outbound.queued_bytes();
-        let room = self.quota.queue_room(state.account, queued, limits);
+        let room = self.quota.queue_room(state.account, queued);
         let rule = EventRule {
             subscription: matched.id,
             events_max: matched.events_max as usize,
@@ -108,6 +109,10 @@ impl Broker {
         let Some(state) = self.peers.get_mut(matched.peer) else { return };
         let before = state.outbound.queued_bytes();
         state.outbound.push_event(&mut self.pool, &rule, &header, (frame.envelope, &frame.body), shared);
+        if state.shares.is_some() {
+            // What made room for it has left.
+            state.shrunk_from(before + header.frame_bytes());
+        }
         self.quota.requeue(state.account, before, state.outbound.queued_bytes());
         self.touch(matched.peer);
     }
@@ -176,6 +181,7 @@ impl Broker {
         if state.subscriptions.len() >= max as usize {
             return Err(Error::quota("subscriptions_per_connection_max", max.into()));
         }
+        self.quota.check(state.account, Resource::Subscriptions, 1)?;
         if state.subscriptions.contains_key(&id) {
             return Err(Error::new(ErrorCode::Conflict, format!("subscription {id} is open already")));
         }
@@ -217,6 +223,7 @@ impl Broker {
                 let before = state.outbound.queued_bytes();
                 state.outbound.drop_subscription(id);
                 state.outbound.release(GAP_BYTES);
+                state.shrunk_from(before);
                 self.quota.requeue(state.account, before, state.outbound.queued_bytes());
                 self.quota.change(state.account, |charges| charges.subscriptions -= 1);
                 self.topics.unsubscribe([key]);

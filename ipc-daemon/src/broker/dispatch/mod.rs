@@ -6,6 +6,7 @@ mod call;
 mod event;
 mod hello;
 mod name;
+pub(super) mod permission;
 mod send;
 
 use ipc_core::time::Instant;
@@ -15,7 +16,7 @@ use ipc_core::{Error, ErrorCode};
 use super::Broker;
 use super::keys::PeerKey;
 use super::peer::{Phase, Target};
-use super::policy::Action;
+use super::quota::Resource;
 
 type Outcome = Result<(), WireError>;
 
@@ -94,23 +95,24 @@ impl Broker {
     /// Binds a handle; what its index stood for before is released.
     fn bind(&mut self, peer: PeerKey, frame: &Frame<'_>, target: Target) {
         let Some(state) = self.peers.get_mut(peer) else { return };
+        let more = state.places_for(frame.header.handle);
+        if more > 0 {
+            self.quota.change(state.account, |charges| charges.handles += more);
+        }
         if let Target::Topic(topic) = state.bind(frame.header.handle, target) {
             self.topics.release(topic);
         }
     }
 
-    /// Whether the policy, or what the connection was accepted for, lets it do that.
-    fn check_policy(&self, peer: PeerKey, action: &Action<'_>) -> Result<(), Error> {
-        let Some(state) = self.peers.get(peer) else { return Ok(()) };
-        self.config.policy.check(&state.access, &state.who.identity, state.transport, action)
-    }
-
-    fn check_handle(&self, frame: &Frame<'_>) -> Result<(), Error> {
+    fn check_handle(&self, peer: PeerKey, frame: &Frame<'_>) -> Result<(), Error> {
         let max = self.config.limits.handles_per_connection_max;
-        if frame.header.handle.index < max {
-            Ok(())
-        } else {
-            Err(Error::quota("handles_per_connection_max", max.into()))
+        if frame.header.handle.index >= max {
+            return Err(Error::quota("handles_per_connection_max", max.into()));
+        }
+        let Some(state) = self.peers.get(peer) else { return Ok(()) };
+        match state.places_for(frame.header.handle) {
+            0 => Ok(()),
+            more => self.quota.check(state.account, Resource::Handles, more),
         }
     }
 

@@ -11,6 +11,7 @@ use crate::broker::Broker;
 use crate::broker::keys::PeerKey;
 use crate::broker::names::{Change, Claim, Method};
 use crate::broker::policy::Action;
+use crate::broker::quota::Resource;
 
 impl Broker {
     pub(super) fn register(&mut self, peer: PeerKey, frame: &Frame<'_>) -> Outcome {
@@ -38,6 +39,7 @@ impl Broker {
         if state.registrations.len() >= max as usize {
             return Err(Error::quota("names_per_connection_max", max.into()));
         }
+        self.quota.check(state.account, Resource::Names, 1)?;
         let (mode, queue, registration) = (request.mode, request.queue, state.next_registration);
         Ok(Claim { name, mode, queue, peer, registration, methods })
     }
@@ -77,6 +79,9 @@ impl Broker {
         for change in changes {
             self.tell_change(&change);
         }
+        if self.config.policy.asks_for_services() {
+            self.enforce(peer);
+        }
         Ok(())
     }
 
@@ -87,9 +92,11 @@ impl Broker {
         let result = result.map(|filter| {
             if let Some(state) = self.peers.get_mut(peer) {
                 state.watches.insert(id);
+                self.quota.change(state.account, |charges| charges.watches += 1);
             }
             for change in self.names.watch(peer, id, filter) {
-                if self.peers.get(peer).is_some_and(|state| state.watches.contains(&id)) {
+                let is_watched = self.peers.get(peer).is_some_and(|state| state.watches.contains(&id));
+                if is_watched && self.check_policy(peer, &Action::Resolve(&change.name)).is_ok() {
                     self.tell_watcher(peer, id, &change);
                 }
             }
@@ -104,6 +111,7 @@ impl Broker {
         if state.watches.len() >= max as usize {
             return Err(Error::quota("watches_per_connection_max", max.into()));
         }
+        self.quota.check(state.account, Resource::Watches, 1)?;
         if state.watches.contains(&id) {
             return Err(Error::new(ErrorCode::Conflict, format!("watch {id} is open already")));
         }
@@ -112,9 +120,7 @@ impl Broker {
 
     pub(super) fn unwatch_names(&mut self, peer: PeerKey, frame: &Frame<'_>) -> Outcome {
         let request: UnwatchNames = frame.decode()?;
-        if let Some(state) = self.peers.get_mut(peer) {
-            state.watches.remove(&request.watch);
-        }
+        self.forget_watch(peer, request.watch);
         let result = if self.names.unwatch(peer, request.watch) {
             Ok(())
         } else {

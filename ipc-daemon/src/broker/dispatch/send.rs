@@ -9,7 +9,7 @@ use ipc_core::{Error, ErrorCode};
 
 use crate::broker::event::Output;
 use crate::broker::keys::{PeerKey, TopicKey};
-use crate::broker::peer::{Announce, Phase};
+use crate::broker::peer::{Announce, Phase, Shares};
 use crate::broker::{Broker, Stage, shutting_down};
 
 /// How far the answers to a connection's own requests may go past its mark before it is closed, in bytes.
@@ -106,8 +106,16 @@ impl Broker {
     /// Answers a request with an error of that kind of frame.
     pub(in crate::broker) fn refuse(&mut self, to: PeerKey, kind: Kind, correlation: u64, error: &Error) {
         match error.code {
-            ErrorCode::QuotaExceeded => self.counters.quota_refusals += 1,
-            ErrorCode::PermissionDenied => self.counters.permission_refusals += 1,
+            ErrorCode::QuotaExceeded => {
+                self.counters.quota_refusals += 1;
+                if let Some(state) = self.peers.get(to) {
+                    self.quota.note_refused(state.account, error);
+                }
+            }
+            ErrorCode::PermissionDenied => {
+                self.counters.permission_refusals += 1;
+                self.note_refusal(to, error);
+            }
             _ => {}
         }
         let header = Header { flags: Flags::ERROR, ..Header::new(kind).with_correlation(correlation) };
@@ -122,18 +130,54 @@ impl Broker {
         let Some(peer) = self.peers.get(to) else { return Ok(()) };
         let limits = &self.config.limits;
         let per_connection = limits.queue_per_connection_max_bytes as usize;
-        let full = if !peer.outbound.fits(bytes, per_connection) {
-            ("queue_per_connection_max_bytes", per_connection)
+        let checked = if peer.outbound.fits(bytes, per_connection) {
+            self.quota.check_queue(peer.account, peer.outbound.queued_bytes(), bytes)
         } else {
-            let queued = peer.outbound.queued_bytes();
-            if queued + bytes <= self.quota.queue_room(peer.account, queued, limits) {
-                return Ok(());
-            }
-            ("queue_per_uid_max_bytes", limits.queue_per_uid_max_bytes as usize)
+            Err(Error::quota("queue_per_connection_max_bytes", per_connection as u64))
         };
-        let mut error = Error::quota(full.0, full.1 as u64);
-        error.message = format!("{} does not read fast enough: {}", peer.who, error.message);
-        Err(error)
+        checked.map_err(|mut error| {
+            error.message = format!("{} does not read fast enough: {}", peer.who, error.message);
+            error
+        })
+    }
+
+    /// Whether `from` may have that many bytes more waiting toward `to`: a user has a share of what waits for another's.
+    ///
+    /// # Errors
+    /// `quota_exceeded` with the share.
+    pub(in crate::broker) fn check_share(
+        &self,
+        to: PeerKey,
+        from: PeerKey,
+        bytes: usize,
+    ) -> Result<(), Error> {
+        let (Some(peer), Some(sender)) = (self.peers.get(to), self.peers.get(from)) else { return Ok(()) };
+        if peer.account == sender.account || !peer.outbound.is_blocked() {
+            return Ok(());
+        }
+        let max = self.config.limits.queue_per_connection_max_bytes as usize;
+        let none = Shares::default();
+        let shares = peer.shares.as_deref().unwrap_or(&none);
+        if shares.allows(sender.account, bytes, max) {
+            return Ok(());
+        }
+        let share = shares.share(sender.account, max) as u64;
+        let mut error = Error::quota("queue_per_connection_max_bytes", share);
+        error.message = format!(
+            "{} does not read fast enough, and the share of this user in its queue is full: {share} bytes",
+            peer.who
+        );
+        Err(error.with_hint("wait for the replies that are due before calling again"))
+    }
+
+    /// Charges what `from` has queued toward `to` to its share.
+    pub(in crate::broker) fn charge_share(&mut self, to: PeerKey, from: PeerKey, bytes: usize) {
+        let Some(account) = self.peers.get(from).map(|sender| sender.account) else { return };
+        let Some(peer) = self.peers.get_mut(to) else { return };
+        if peer.account != account && peer.outbound.is_blocked() {
+            let queued = peer.outbound.queued_bytes();
+            peer.shares.get_or_insert_default().add(account, bytes, queued);
+        }
     }
 
     /// Makes `sender` known to `to` before its number is used there, and gives that number.

@@ -3,6 +3,7 @@
 mod backlog;
 mod known;
 mod outbound;
+mod shares;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,6 +19,7 @@ use super::keys::{AccountKey, DeadlineKey, ServiceKey, SubscriptionKey, TopicKey
 pub(super) use self::backlog::{EventRule, GAP_BYTES};
 pub(super) use self::known::{Announce, Known};
 pub(super) use self::outbound::{BufferPool, Outbound};
+pub(super) use self::shares::Shares;
 
 /// Where a connection stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +60,8 @@ pub(super) struct Peer {
     pub(super) who: PeerIdentity,
     pub(super) transport: Transport,
     pub(super) access: Access,
+    /// Supplementary groups of its user.
+    pub(super) groups: Box<[u32]>,
     pub(super) account: AccountKey,
     pub(super) phase: Phase,
     /// What the client calls itself.
@@ -65,6 +69,8 @@ pub(super) struct Peer {
     pub(super) accepted_at: Instant,
     pub(super) hello_deadline: Option<DeadlineKey>,
     pub(super) outbound: Outbound,
+    /// Who has bytes waiting toward it, of those who do not pay for it; none while it keeps up.
+    pub(super) shares: Option<Box<Shares>>,
     /// Whether an output for it is waiting to be polled.
     pub(super) is_touched: bool,
     handles: Vec<HandleSlot>,
@@ -83,6 +89,7 @@ impl Peer {
         who: PeerIdentity,
         transport: Transport,
         access: Access,
+        groups: Box<[u32]>,
         account: AccountKey,
         accepted_at: Instant,
         hello_deadline: DeadlineKey,
@@ -91,12 +98,14 @@ impl Peer {
             who,
             transport,
             access,
+            groups,
             account,
             phase: Phase::Greeting,
             program: String::new(),
             accepted_at,
             hello_deadline: Some(hello_deadline),
             outbound: Outbound::default(),
+            shares: None,
             is_touched: false,
             handles: Vec::new(),
             known: Known::default(),
@@ -115,6 +124,27 @@ impl Peer {
         }
     }
 
+    /// Places that its table of handles would have to gain for that handle.
+    pub(super) fn places_for(&self, handle: Handle) -> u32 {
+        (handle.index as usize + 1).saturating_sub(self.handles.len()) as u32
+    }
+
+    /// Places of its table of handles.
+    pub(super) fn places(&self) -> u32 {
+        self.handles.len() as u32
+    }
+
+    /// Its queue was `before` bytes long.
+    pub(super) fn shrunk_from(&mut self, before: usize) {
+        let after = self.outbound.queued_bytes();
+        if let Some(shares) = &mut self.shares {
+            shares.shrink(before, after);
+        }
+        if after == 0 {
+            self.shares = None;
+        }
+    }
+
     /// Binds a handle below `handles_max` and returns what its index stood for.
     pub(super) fn bind(&mut self, handle: Handle, target: Target) -> Target {
         let index = handle.index as usize;
@@ -124,6 +154,17 @@ impl Peer {
         let slot = &mut self.handles[index];
         slot.generation = handle.generation;
         core::mem::replace(&mut slot.target, target)
+    }
+
+    /// Every target with the place of its handle.
+    pub(super) fn targets(&self) -> impl Iterator<Item = (usize, &Target)> {
+        self.handles.iter().map(|slot| &slot.target).enumerate()
+    }
+
+    /// Has whatever is sent through the handle at that place refused, and returns what it stood for.
+    pub(super) fn fail_target(&mut self, at: usize, code: ErrorCode) -> Option<Target> {
+        let slot = self.handles.get_mut(at)?;
+        Some(core::mem::replace(&mut slot.target, Target::Failed(code)))
     }
 
     /// Takes every target away.

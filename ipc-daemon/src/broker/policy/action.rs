@@ -3,6 +3,9 @@
 use core::fmt;
 
 use ipc_core::name::{Filter, MethodName, ServiceName, TopicName};
+use ipc_core::{Error, ErrorCode};
+
+use super::verb::Verb;
 
 /// Something a connection asks for.
 #[derive(Clone, Copy, Debug)]
@@ -17,8 +20,12 @@ pub(in crate::broker) enum Action<'a> {
     Publish(&'a TopicName),
     /// Get the events of every topic that passes a filter.
     Subscribe(&'a Filter),
-    /// Watch names.
+    /// Watch names; what is told of them is what may be resolved.
     Watch,
+    /// See what is not one's own: `peers`, `usage` or `sockets`.
+    Monitor(&'a str),
+    /// Have a method of `ipc.daemon` change what the daemon does.
+    Administer(&'a str),
 }
 
 impl Action<'_> {
@@ -27,7 +34,12 @@ impl Action<'_> {
         match self {
             Action::Own(name) => name.is_reserved(),
             Action::Publish(topic) => topic.is_reserved(),
-            Action::Resolve(_) | Action::Call(..) | Action::Subscribe(_) | Action::Watch => false,
+            Action::Resolve(_)
+            | Action::Call(..)
+            | Action::Subscribe(_)
+            | Action::Watch
+            | Action::Monitor(_)
+            | Action::Administer(_) => false,
         }
     }
 }
@@ -41,6 +53,64 @@ impl fmt::Display for Action<'_> {
             Action::Publish(topic) => write!(f, "publish {topic}"),
             Action::Subscribe(filter) => write!(f, "subscribe {filter}"),
             Action::Watch => f.write_str("watch names"),
+            Action::Monitor(what) => write!(f, "monitor {what}"),
+            Action::Administer(method) => write!(f, "administer {method}"),
+        }
+    }
+}
+
+/// A question somebody writes: an action and what it is done with.
+#[derive(Clone, Debug)]
+pub struct Question(Asked);
+
+#[derive(Clone, Debug)]
+enum Asked {
+    Own(ServiceName),
+    Resolve(ServiceName),
+    Call(ServiceName, MethodName),
+    Publish(TopicName),
+    Subscribe(Filter),
+    Monitor(String),
+    Administer(String),
+}
+
+impl Question {
+    /// Reads an action, as rules have it, and one thing that it is done with: `call` and `demo.title/title`.
+    ///
+    /// # Errors
+    /// `invalid_argument`.
+    pub fn parse(action: &str, what: &str) -> Result<Self, Error> {
+        let wrong = |message: &str| Error::new(ErrorCode::InvalidArgument, message);
+        let verb = Verb::parse(action).ok_or_else(|| {
+            wrong("there is no such action")
+                .with_hint("ask for own, resolve, call, publish, subscribe, monitor or administer")
+        })?;
+        let word = || TopicName::parse(what).map(|name| name.as_str().to_owned());
+        Ok(Self(match verb {
+            Verb::Own => Asked::Own(ServiceName::parse(what)?),
+            Verb::Resolve => Asked::Resolve(ServiceName::parse(what)?),
+            Verb::Call => {
+                let (service, method) = what.split_once('/').ok_or_else(|| {
+                    wrong("what is called is a method of a service").with_hint("write SERVICE/METHOD")
+                })?;
+                Asked::Call(ServiceName::parse(service)?, MethodName::parse(method)?)
+            }
+            Verb::Publish => Asked::Publish(TopicName::parse(what)?),
+            Verb::Subscribe => Asked::Subscribe(Filter::parse(what)?),
+            Verb::Monitor => Asked::Monitor(word()?),
+            Verb::Administer => Asked::Administer(word()?),
+        }))
+    }
+
+    pub(super) fn action(&self) -> Action<'_> {
+        match &self.0 {
+            Asked::Own(name) => Action::Own(name),
+            Asked::Resolve(name) => Action::Resolve(name),
+            Asked::Call(service, method) => Action::Call(service, method),
+            Asked::Publish(topic) => Action::Publish(topic),
+            Asked::Subscribe(filter) => Action::Subscribe(filter),
+            Asked::Monitor(what) => Action::Monitor(what),
+            Asked::Administer(method) => Action::Administer(method),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What may be done, as the configuration writes it: `call demo.title/title`, `publish sensor.>`.
+//! What may, or may not, be done, as the configuration writes it: `call demo.title/title`, `publish,subscribe sensor.>`.
 
 use core::fmt;
 
@@ -6,88 +6,113 @@ use ipc_core::name::{Filter, MethodName};
 use ipc_core::{Error, ErrorCode};
 
 use super::Action;
+use super::verb::{Verb, Verbs};
 
 const FORM: &str = "write an action and what it is for, as in \"call demo.title/title\", \"call demo.>\", \
-                    \"resolve demo.>\", \"publish sensor.>\" or \"subscribe sensor.*.temperature\"";
+                    \"resolve demo.>\" or \"publish,subscribe sensor.>\"";
 
-/// The word for an action.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verb {
-    Resolve,
-    Call,
-    Publish,
-    Subscribe,
-}
-
-impl Verb {
-    const ALL: [Verb; 4] = [Verb::Resolve, Verb::Call, Verb::Publish, Verb::Subscribe];
-
-    const fn word(self) -> &'static str {
-        match self {
-            Verb::Resolve => "resolve",
-            Verb::Call => "call",
-            Verb::Publish => "publish",
-            Verb::Subscribe => "subscribe",
-        }
-    }
-}
-
-/// One action and what it may be done with: `ACTION WHAT`.
+/// Actions and what they are done with: `ACTION[,ACTION]... WHAT`, with `*` for every action.
 ///
 /// | action | what |
 /// |---|---|
-/// | `resolve` | filter over names of services |
+/// | `own` | filter over names of services |
+/// | `resolve` | filter over names of services: learn that they are there |
 /// | `call` | `FILTER/METHOD`, or a filter alone for every method; who may call a service may resolve it too |
 /// | `publish` | filter over topics |
 /// | `subscribe` | filter over topics; a subscription is granted when it lets nothing pass but what this filter does |
+/// | `monitor` | `peers`, `usage`: those of others; `sockets`: those of the daemon |
+/// | `administer` | methods of `ipc.daemon` that change what the daemon does, or tell what concerns others |
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant {
-    verb: Verb,
+    verbs: Verbs,
     names: Filter,
     /// For calls: this method alone.
     method: Option<MethodName>,
 }
 
 impl Grant {
-    /// Reads `ACTION WHAT`.
+    /// Reads `ACTION[,ACTION]... WHAT`.
     ///
     /// # Errors
     /// `invalid_argument`; the hint says what to write.
     pub fn parse(text: &str) -> Result<Self, Error> {
         let mut words = text.split_ascii_whitespace();
-        let (Some(word), Some(what), None) = (words.next(), words.next(), words.next()) else {
+        let (Some(verbs), Some(what), None) = (words.next(), words.next(), words.next()) else {
             return Err(wrong(text, "it is not two words"));
         };
-        let Some(verb) = Verb::ALL.into_iter().find(|verb| verb.word() == word) else {
+        let Some(verbs) = Verbs::parse(verbs) else {
             return Err(wrong(text, "there is no such action"));
         };
         let (names, method) = match what.split_once('/') {
-            Some((names, method)) if verb == Verb::Call => (names, Some(MethodName::parse(method))),
+            Some((names, method)) if verbs.is_only(Verb::Call) => (names, Some(MethodName::parse(method))),
             Some(_) => return Err(wrong(text, "only what is called has a method")),
             None => (what, None),
         };
         let names = Filter::parse(names).map_err(|error| wrong(text, &error.message))?;
         let method = method.transpose().map_err(|error| wrong(text, &error.message))?;
-        Ok(Self { verb, names, method })
+        Ok(Self { verbs, names, method })
     }
 
-    /// Whether this is enough for `action`.
-    pub(super) fn covers(&self, action: &Action<'_>) -> bool {
-        match (self.verb, action) {
-            (Verb::Resolve | Verb::Call, Action::Resolve(name)) => self.names.matches(name.as_str()),
-            (Verb::Call, Action::Call(service, method)) => {
-                self.names.matches(service.as_str()) && self.method.as_ref().is_none_or(|own| own == *method)
-            }
-            (Verb::Publish, Action::Publish(topic)) => self.names.matches(topic.as_str()),
-            (Verb::Subscribe, Action::Subscribe(filter)) => self.names.covers(filter),
-            _ => false,
+    /// The same, for a network peer that has proved nothing: it can resolve, call, publish and subscribe.
+    ///
+    /// # Errors
+    /// `invalid_argument`.
+    pub fn parse_anonymous(text: &str) -> Result<Self, Error> {
+        let grant = Self::parse(text)?;
+        if grant.verbs.are_among(Verbs::ANONYMOUS) {
+            Ok(grant)
+        } else {
+            Err(wrong(text, "an anonymous network peer may resolve, call, publish and subscribe at most"))
         }
+    }
+
+    /// Whether this is enough for all of `action`.
+    pub(super) fn covers(&self, action: &Action<'_>) -> bool {
+        match action {
+            Action::Subscribe(filter) => self.verbs.has(Verb::Subscribe) && self.names.covers(filter),
+            Action::Resolve(name) => {
+                (self.verbs.has(Verb::Resolve) || self.verbs.has(Verb::Call))
+                    && self.names.matches(name.as_str())
+            }
+            other => self.names_it(other),
+        }
+    }
+
+    /// Whether any part of `action` is meant.
+    pub(super) fn touches(&self, action: &Action<'_>) -> bool {
+        match action {
+            Action::Subscribe(filter) => self.verbs.has(Verb::Subscribe) && self.names.overlaps(filter),
+            other => self.names_it(other),
+        }
+    }
+
+    fn names_it(&self, action: &Action<'_>) -> bool {
+        let (verb, name) = match action {
+            Action::Own(name) => (Verb::Own, name.as_str()),
+            Action::Resolve(name) => (Verb::Resolve, name.as_str()),
+            Action::Call(service, method) => {
+                if self.method.as_ref().is_some_and(|own| own != *method) {
+                    return false;
+                }
+                (Verb::Call, service.as_str())
+            }
+            Action::Publish(topic) => (Verb::Publish, topic.as_str()),
+            Action::Monitor(what) => (Verb::Monitor, *what),
+            Action::Administer(method) => (Verb::Administer, *method),
+            Action::Subscribe(_) | Action::Watch => return false,
+        };
+        self.verbs.has(verb) && self.names.matches(name)
+    }
+
+    /// Whether it is about everything there is.
+    pub(super) fn is_everything(&self) -> bool {
+        self.verbs.is_every() && self.names.as_str() == ">"
     }
 }
 
 impl fmt::Display for Grant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.verb.word(), self.names)?;
+        write!(f, "{} {}", self.verbs, self.names)?;
         match &self.method {
             Some(method) => write!(f, "/{method}"),
             None => Ok(()),
@@ -107,7 +132,15 @@ mod tests {
 
     #[test]
     fn what_is_written_reads_back_the_same() {
-        for text in ["resolve a.>", "call a.b/m", "call a.*", "publish a.b", "subscribe >"] {
+        for text in [
+            "resolve a.>",
+            "call a.b/m",
+            "own,call a.*",
+            "publish a.b",
+            "* >",
+            "monitor peers",
+            "administer >",
+        ] {
             let grant = Grant::parse(text).unwrap();
             assert_eq!(grant.to_string(), text);
             assert_eq!(Grant::parse(&format!(" {} ", text.replace(' ', "\t "))), Ok(grant));
@@ -120,13 +153,16 @@ mod tests {
             "",
             "call",
             "call a b",
-            "own a",
-            "administer x",
+            "look a",
+            "call, a",
+            ",call a",
             "CALL a",
             "call a/",
             "call /m",
             "call a/m/n",
             "call a/*x",
+            "own,call a/m",
+            "* a/m",
             "publish a/m",
             "subscribe a.>.b",
             "publish a..b",
@@ -134,6 +170,10 @@ mod tests {
             let error = Grant::parse(text).unwrap_err();
             assert_eq!(error.code, ErrorCode::InvalidArgument, "{text}");
             assert!(error.hint().is_some(), "{text}");
+        }
+        for (text, fits) in [("call,publish a", true), ("own a", false), ("* a", false), ("monitor a", false)]
+        {
+            assert_eq!(Grant::parse_anonymous(text).is_ok(), fits, "{text}");
         }
     }
 
@@ -144,7 +184,7 @@ mod tests {
             ("call a.b/m", true, true),
             ("call a.b", true, true),
             ("call a.*/m", true, true),
-            ("call >", true, true),
+            ("* >", true, true),
             ("call a.b/n", false, true),
             ("call a.c/m", false, false),
             ("resolve a.b", false, true),
@@ -155,19 +195,25 @@ mod tests {
             assert_eq!(grant.covers(&Action::Call(&service, &method)), call, "{text}");
             assert_eq!(grant.covers(&Action::Resolve(&service)), resolve, "{text}");
         }
+        let denied = Grant::parse("call a.b").unwrap();
+        assert!(!denied.touches(&Action::Resolve(&service)), "not to be called is not to be hidden");
     }
 
     #[test]
-    fn a_subscription_must_lie_inside_of_what_is_granted() {
+    fn a_subscription_must_lie_inside_of_what_is_granted_and_outside_of_what_is_denied() {
         let grant = Grant::parse("subscribe a.>").unwrap();
-        for (filter, expected) in
-            [("a.b", true), ("a.*.c", true), ("a.>", true), (">", false), ("*.b", false)]
-        {
-            assert_eq!(
-                grant.covers(&Action::Subscribe(&Filter::parse(filter).unwrap())),
-                expected,
-                "{filter}"
-            );
+        for (filter, covered, touched) in [
+            ("a.b", true, true),
+            ("a.*.c", true, true),
+            ("a.>", true, true),
+            (">", false, true),
+            ("*.b", false, true),
+            ("b.>", false, false),
+            ("a", false, false),
+        ] {
+            let filter = Filter::parse(filter).unwrap();
+            let action = Action::Subscribe(&filter);
+            assert_eq!((grant.covers(&action), grant.touches(&action)), (covered, touched), "{filter}");
         }
         assert!(!grant.covers(&Action::Publish(&TopicName::parse("a.b").unwrap())));
     }

@@ -1,0 +1,156 @@
+//! Asking the policy, and judging anew what is held when it changes.
+
+use ipc_core::id::PeerId;
+use ipc_core::identity::Identity;
+use ipc_core::limits::Limits;
+use ipc_core::name::ServiceName;
+use ipc_core::{Error, ErrorCode};
+
+use crate::broker::Broker;
+use crate::broker::event::{Access, Transport};
+use crate::broker::keys::PeerKey;
+use crate::broker::peer::{Peer, Target};
+use crate::broker::policy::{Action, Asker, Policy, Subject};
+use crate::broker::quota::Payer;
+
+impl Broker {
+    /// Another policy from here on, for open connections too.
+    ///
+    /// A handle that may not be used any more answers `permission_denied` from its next use on; calls that are under way
+    /// end as they would have. A connection that may not be here any more, or that holds a name or a subscription it may
+    /// not have, is told so and closed: what it may still do it can do again over a new one.
+    pub fn set_policy(&mut self, policy: Policy) {
+        self.config.policy = policy;
+        self.apply_limits();
+        let peers: Vec<PeerKey> = self.peers.keys().collect();
+        for peer in peers {
+            self.enforce(peer);
+        }
+        self.end_turn();
+    }
+
+    /// Gives every payer its limits anew.
+    pub(in crate::broker) fn apply_limits(&mut self) {
+        let (policy, limits) = (&self.config.policy, &self.config.limits);
+        self.quota.set_limits(|payer| limits_for(policy, payer, limits));
+    }
+
+    /// The limits of a payer: those of the daemon, with what rules set otherwise for it.
+    pub(in crate::broker) fn limits_of(&self, payer: &Payer) -> Limits {
+        limits_for(&self.config.policy, payer, &self.config.limits)
+    }
+
+    /// Takes away what a connection may not have any more.
+    pub(super) fn enforce(&mut self, peer: PeerKey) {
+        let Some(state) = self.peers.get(peer) else { return };
+        if state.is_departed() || state.transport == Transport::Internal {
+            return;
+        }
+        let lost = self.find_lost(peer, state);
+        match lost {
+            Some(error) => {
+                self.counters.rights_revoked += 1;
+                self.note_refusal(peer, &error);
+                self.close(peer, &error);
+            }
+            None => self.drop_lost_handles(peer),
+        }
+    }
+
+    /// Why a connection cannot stay as it is.
+    fn find_lost(&self, key: PeerKey, state: &Peer) -> Option<Error> {
+        if state.access == Access::Granted
+            && !self.config.policy.admits(&Subject { services: &[], ..self.subject(state, &[]) })
+        {
+            return Some(access_denied(&state.who.identity));
+        }
+        let names = state.registrations.values();
+        let names = names.filter_map(|name| self.check_policy(key, &Action::Own(name)).err());
+        let filters = state.subscriptions.values().filter_map(|key| self.topics.filter(*key));
+        let filters = filters.filter_map(|filter| self.check_policy(key, &Action::Subscribe(filter)).err());
+        names.chain(filters).next()
+    }
+
+    fn drop_lost_handles(&mut self, peer: PeerKey) {
+        let Some(state) = self.peers.get(peer) else { return };
+        let is_lost = |target: &Target| match *target {
+            Target::Method { service, method } => {
+                let called = self.names.method(service, method);
+                called.is_some_and(|(service, method)| {
+                    self.check_policy(peer, &Action::Call(service, method)).is_err()
+                })
+            }
+            Target::Topic(topic) => self
+                .topics
+                .get(topic)
+                .is_some_and(|topic| self.check_policy(peer, &Action::Publish(&topic.name)).is_err()),
+            Target::Nothing | Target::Failed(_) => false,
+        };
+        let lost: Vec<usize> =
+            state.targets().filter(|(_, target)| is_lost(target)).map(|(at, _)| at).collect();
+        let Some(state) = self.peers.get_mut(peer) else { return };
+        self.counters.rights_revoked += lost.len() as u64;
+        for at in lost {
+            if let Some(Target::Topic(topic)) = state.fail_target(at, ErrorCode::PermissionDenied) {
+                self.topics.release(topic);
+            }
+        }
+    }
+
+    /// Whether the policy, or what the connection was accepted for, lets it do that.
+    pub(in crate::broker) fn check_policy(&self, peer: PeerKey, action: &Action<'_>) -> Result<(), Error> {
+        let Some(state) = self.peers.get(peer) else {
+            return Err(Error::new(ErrorCode::PermissionDenied, format!("nobody is left to {action}")));
+        };
+        let services = self.services_of(peer, state);
+        let subject = self.subject(state, &services);
+        self.config
+            .policy
+            .check(&Asker { subject, transport: state.transport, access: &state.access }, action)
+    }
+
+    fn subject<'a>(&self, state: &'a Peer, services: &'a [ServiceName]) -> Subject<'a> {
+        Subject { identity: &state.who.identity, groups: &state.groups, services }
+    }
+
+    /// The names it owns, if a rule asks for that.
+    fn services_of(&self, key: PeerKey, state: &Peer) -> Vec<ServiceName> {
+        if !self.config.policy.asks_for_services() {
+            return Vec::new();
+        }
+        let names = state.registrations.values();
+        names.filter(|name| self.names.is_served_by(name, key)).cloned().collect()
+    }
+
+    /// Takes note of a refusal by a service of the daemon that has asked the policy.
+    pub fn note_denied(&mut self, who: PeerId, error: &Error) {
+        let found = self.peers.iter().find(|(_, peer)| peer.who.id == who).map(|(key, _)| key);
+        if let Some(peer) = found {
+            self.counters.permission_refusals += 1;
+            self.note_refusal(peer, error);
+        }
+    }
+
+    /// Takes note of a refusal by the policy, for the log of whoever runs the daemon.
+    pub(super) fn note_refusal(&mut self, peer: PeerKey, error: &Error) {
+        if let Some(state) = self.peers.get(peer) {
+            self.refusals.note(&state.who, error);
+        }
+    }
+}
+
+fn limits_for(policy: &Policy, payer: &Payer, limits: &Limits) -> Limits {
+    match payer {
+        Payer::Uid(uid) => policy.limits_for(Some(*uid), None, limits),
+        Payer::Remote(principal) => policy.limits_for(None, Some(principal), limits),
+    }
+}
+
+/// The refusal of a connection whose user is not allowed on this bus.
+pub(in crate::broker) fn access_denied(identity: &Identity) -> Error {
+    Error::new(
+        ErrorCode::PermissionDenied,
+        format!("this bus is not open to {identity}: no rule allows it anything"),
+    )
+    .with_hint("whoever runs the daemon can allow it with a rule in [policy] of its configuration")
+}

@@ -1,0 +1,43 @@
+//! Being somebody else, in tests that run as root.
+
+use rustix::process::geteuid;
+use rustix::thread::{Gid, Uid, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
+
+/// Users that no machine has, for tests.
+pub const STRANGERS: [u32; 3] = [3_141_592, 3_141_593, 3_141_594];
+
+/// Whether this process can be somebody else. Says why a test is left out if not.
+pub fn can_switch() -> bool {
+    let is_root = geteuid().is_root();
+    if !is_root {
+        eprintln!("left out: to be other users takes root");
+    }
+    is_root
+}
+
+/// Runs something as another user, with the group of the same number and these supplementary ones, on a thread that is that
+/// user's alone: what it connects to sees that user.
+///
+/// # Panics
+/// When `run` does, or when this is not possible: ask [`can_switch`] first.
+pub fn as_user<T: Send>(uid: u32, groups: &[u32], run: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| {
+        let switched = scope.spawn(|| {
+            become_user(uid, groups);
+            run()
+        });
+        switched.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+/// Makes the calling thread, and no other, another user's for good.
+///
+/// # Panics
+/// When that is not possible.
+pub fn become_user(uid: u32, groups: &[u32]) {
+    let groups: Vec<Gid> = groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
+    let (user, group) = (Uid::from_raw(uid), Gid::from_raw(uid));
+    set_thread_groups(&groups).expect("root may");
+    set_thread_res_gid(group, group, group).expect("root may");
+    set_thread_res_uid(user, user, user).expect("root may");
+}

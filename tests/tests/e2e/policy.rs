@@ -1,0 +1,197 @@
+//! A bus for several users: what the rules let each of them do, while it runs and when they change.
+
+use std::os::unix::fs::PermissionsExt;
+
+use ipc_core::blocking::{Client, Service, SubscribeOptions};
+use ipc_core::{Address, ConnectOptions, Error, ErrorCode};
+use ipc_tests::daemon::{Daemon, Options, PATIENCE, eventually};
+use ipc_tests::services::{ask, client};
+use ipc_tests::users::{STRANGERS, as_user, can_switch};
+use tempfile::TempDir;
+
+const ALICE: u32 = STRANGERS[0];
+const BOB: u32 = STRANGERS[1];
+const CAROL: u32 = STRANGERS[2];
+const STAFF: u32 = 3_000_000;
+const DENIED: Option<ErrorCode> = Some(ErrorCode::PermissionDenied);
+
+/// A directory that everybody reaches.
+fn public_directory() -> TempDir {
+    let directory = tempfile::Builder::new().prefix("ipc-").tempdir_in("/tmp").unwrap();
+    std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    directory
+}
+
+/// A daemon that every user reaches, with this configuration.
+fn shared(config: &str) -> (Daemon, TempDir) {
+    let directory = public_directory();
+    let runtime_dir = Some(directory.path().join("run"));
+    let daemon = Daemon::start_with(&Options { runtime_dir, ..Options::with_config(config) });
+    (daemon, directory)
+}
+
+/// The first rule stands in line 5.
+fn config(rules: &[&str]) -> String {
+    let rules: Vec<String> = rules.iter().map(|rule| format!("  {rule:?},\n")).collect();
+    format!("[socket]\nmode = \"0666\"\n[policy]\nrules = [\n{}]\n", rules.concat())
+}
+
+/// A client of that user: what the kernel notes when it connects is whose it is, whoever uses it then.
+fn connect(daemon: &Daemon, uid: u32, groups: &[u32]) -> Result<Client, Error> {
+    let address = Address::Unix(daemon.socket());
+    let options = ConnectOptions::new().address(address).call_timeout(PATIENCE);
+    as_user(uid, groups, || Client::connect(options))
+}
+
+/// The code of the refusal, or `None`.
+fn refusal<T>(result: Result<T, Error>) -> Option<ErrorCode> {
+    result.err().map(|error| error.code)
+}
+
+fn echo(name: &str) -> Service {
+    Service::new(name).unwrap().method("echo", |request| Ok(request.payload.clone()))
+}
+
+#[test]
+fn users_do_what_the_rules_say_and_nothing_else() {
+    if !can_switch() {
+        return;
+    }
+    let (daemon, _directory) = shared(&config(&[
+        "allow uid:0 * >",
+        &format!("allow uid:{ALICE} own demo.>"),
+        &format!("allow gid:{STAFF} call,subscribe demo.>"),
+        &format!("allow gid:{STAFF} call ipc.daemon/list"),
+    ]));
+    assert_eq!(refusal(connect(&daemon, CAROL, &[])), DENIED, "no rule is about her");
+    let mut alice = connect(&daemon, ALICE, &[]).unwrap();
+    assert_eq!(refusal(alice.serve(echo("other.echo"))), DENIED);
+    let serving = alice.serve(echo("demo.echo")).unwrap();
+    assert_eq!(refusal(alice.publish("demo.news", "x")), DENIED);
+    assert_eq!(refusal(alice.call("demo.echo", "echo", "x")), DENIED, "to own is not to call");
+    client(&daemon).serve(echo("hidden.echo")).unwrap();
+    let mut bob = connect(&daemon, BOB, &[STAFF]).unwrap();
+    assert_eq!(refusal(bob.serve(echo("demo.mine"))), DENIED);
+    assert_eq!(refusal(bob.subscribe(">", SubscribeOptions::default())), DENIED);
+    bob.subscribe("demo.*", SubscribeOptions::default()).unwrap();
+    assert_eq!(refusal(bob.call("ipc.daemon", "status", "")), DENIED);
+    let listed = bob.call("ipc.daemon", "list", "all").unwrap();
+    let listed = listed.payload.as_text().unwrap().to_owned();
+    assert!(listed.contains("demo.echo") && !listed.contains("hidden.echo"), "{listed}");
+    assert_eq!(listed.matches("\"peer\"").count(), 1, "of connections his own alone: {listed}");
+    alice.unserve(serving).unwrap();
+    let log = daemon.log();
+    for uid in [ALICE, BOB] {
+        assert!(log.contains(&format!("refused: local uid={uid} ")), "{log}");
+    }
+    assert!(log.contains(&format!("not open to local uid={CAROL} ")), "{log}");
+    assert_eq!(daemon.stop().status.code(), Some(0));
+}
+
+#[test]
+fn a_reload_takes_rights_away_from_open_connections() {
+    if !can_switch() {
+        return;
+    }
+    let root = "allow uid:0 * >";
+    let (daemon, _directory) =
+        shared(&config(&[root, &format!("allow uid:{ALICE} subscribe,publish demo.>")]));
+    let mut alice = connect(&daemon, ALICE, &[]).unwrap();
+    let mut publisher = connect(&daemon, ALICE, &[]).unwrap();
+    let subscription = alice.subscribe("demo.>", SubscribeOptions::default()).unwrap();
+    publisher.publish("demo.a", "x").unwrap();
+    assert!(alice.next_delivery(&subscription, PATIENCE).unwrap().is_some());
+    daemon.reload("[policy]\nrules = [\"allow\"]\n");
+    assert!(eventually(|| daemon.log().contains("the old configuration stays")));
+    assert!(daemon.log().contains("daemon.toml:2:10: "), "{}", daemon.log());
+    publisher.publish("demo.a", "x").unwrap();
+    assert!(alice.next_delivery(&subscription, PATIENCE).unwrap().is_some());
+    daemon.reload(&config(&[root, &format!("allow uid:{ALICE} publish demo.b")]));
+    assert_eq!(refusal(alice.next_delivery(&subscription, PATIENCE)), DENIED);
+    assert_eq!(refusal(publisher.publish("demo.a", "x")), DENIED);
+    publisher.publish("demo.b", "x").unwrap();
+}
+
+#[test]
+fn a_connection_goes_on_with_the_identity_of_who_opened_it() {
+    if !can_switch() {
+        return;
+    }
+    let (daemon, _directory) =
+        shared(&config(&["allow uid:0 * >", &format!("allow uid:{ALICE} call demo.>")]));
+    let mut root = client(&daemon);
+    let mut alice = connect(&daemon, ALICE, &[]).unwrap();
+    // Each is used by the other user: it stays a capability of the process that opened it.
+    let published = as_user(ALICE, &[], move || root.publish("demo.news", "x"));
+    assert_eq!(refusal(published), None);
+    assert_eq!(refusal(alice.publish("demo.news", "x")), DENIED);
+}
+
+#[test]
+fn the_policy_explains_itself() {
+    if !can_switch() {
+        return;
+    }
+    let rules = ["allow uid:0 * >", "deny uid:77 call demo.a/m", "allow anyone call demo.>"];
+    let (daemon, _directory) = shared(&config(&rules));
+    for (question, allowed, line) in [
+        ("uid:77 call demo.a/m", false, Some(6)),
+        ("uid:77 call demo.a/n", true, Some(7)),
+        ("uid:77 own demo.a", false, None),
+        ("user:root administer bridge-expose", true, Some(5)),
+        ("remote:laptop call demo.a/m", true, Some(7)),
+        ("remote:anonymous call demo.a/m", false, None),
+        ("uid:0 own ipc.daemon", false, None),
+    ] {
+        let answer = ask(&daemon, "policy-explain", question).unwrap();
+        let decided = (answer["allowed"].as_bool(), answer["line"].as_u64());
+        assert_eq!(decided, (Some(allowed), line), "{question}: {answer}");
+    }
+    for question in ["", "uid:77 call", "uid:77 look x", "bob call demo.a/m", "uid:77 call demo.a"] {
+        let refused = ask(&daemon, "policy-explain", question);
+        assert_eq!(refusal(refused), Some(ErrorCode::InvalidArgument), "{question}");
+    }
+}
+
+#[test]
+fn everybody_may_ask_about_themselves_and_nobody_about_others() {
+    if !can_switch() {
+        return;
+    }
+    let (daemon, _directory) = shared(&config(&["allow anyone call ipc.daemon"]));
+    let mut alice = connect(&daemon, ALICE, &[]).unwrap();
+    for (who, expected) in [(ALICE, None), (BOB, DENIED)] {
+        let answer = alice.call("ipc.daemon", "policy-explain", format!("uid:{who} own demo.a"));
+        assert_eq!(refusal(answer), expected, "{who}");
+    }
+    assert_eq!(refusal(alice.call("ipc.daemon", "bridge-remove", "1")), DENIED);
+    assert!(daemon.log().contains("administer bridge-remove"), "{}", daemon.log());
+}
+
+#[test]
+fn a_user_of_a_namespace_that_has_no_number_here_gets_nothing_of_its_own() {
+    if !can_switch() {
+        return;
+    }
+    let ended = Daemon::try_start(&Options::with_config(&config(&["allow user:nobody * >"]))).unwrap_err();
+    assert_eq!(ended.status.code(), Some(78), "{ended:#?}");
+    let (daemon, _directory) = shared(&config(&["allow uid:0 * >", "allow anyone subscribe demo.>"]));
+    let mut nobody = connect(&daemon, 65_534, &[]).unwrap();
+    nobody.subscribe("demo.>", SubscribeOptions::default()).unwrap();
+    assert_eq!(refusal(nobody.publish("demo.a", "x")), DENIED);
+}
+
+#[test]
+fn the_example_of_a_system_bus_is_a_configuration() {
+    if !can_switch() {
+        return;
+    }
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/system-bus.toml");
+    let (daemon, _directory) = shared(&std::fs::read_to_string(example).unwrap());
+    client(&daemon).serve(echo("system.echo")).unwrap();
+    let mut alice = connect(&daemon, ALICE, &[]).unwrap();
+    assert_eq!(refusal(alice.serve(echo("system.mine"))), DENIED);
+    alice.serve(echo("public.alice")).unwrap();
+    alice.subscribe("system.news", SubscribeOptions::default()).unwrap();
+    assert_eq!(refusal(alice.subscribe("system.>", SubscribeOptions::default())), DENIED);
+}
