@@ -9,7 +9,6 @@ use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, send, sendmsg};
 
-use crate::transport::Stream;
 use crate::transport::unix::receive_onto;
 
 /// Most pieces of one vectored write.
@@ -144,7 +143,7 @@ fn retry<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
 mod tests {
     use super::*;
     use std::io::{Read as _, Write as _};
-    use std::os::unix::net::UnixStream;
+    use crate::transport::Stream;
 
     #[test]
     fn reads_wait_as_told() {
