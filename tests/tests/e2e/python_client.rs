@@ -177,7 +177,7 @@ fn service(notes: Sender<String>) -> Service {
 
 #[test]
 fn python_calls_over_datagrams() {
-    let config = "[remote]\nallow = [\"call demo.rust/*\"]\n";
+    let config = "[remote]\nallow = [\"call demo.rust\"]\n";
     let daemon = Daemon::start_with(&Options {
         config: Some(config.to_owned()),
         ..Options::with_arguments(["--udp", "127.0.0.1:0"])

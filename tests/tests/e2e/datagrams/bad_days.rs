@@ -49,6 +49,10 @@ impl Raw {
     }
 
     pub(super) fn call(&self, id: u64) -> Vec<u8> {
+        self.call_with(id, b"x")
+    }
+
+    fn call_with(&self, id: u64, payload: &[u8]) -> Vec<u8> {
         let header = self.header(DatagramKind::Call, id);
         let named = CallNamed {
             service: "test.echo".into(),
@@ -56,7 +60,7 @@ impl Raw {
             traceparent: None,
             extensions: List::default(),
         };
-        encode_datagram(header, &named, b"x").unwrap()
+        encode_datagram(header, &named, payload).unwrap()
     }
 
     pub(super) fn receive(&self) -> DatagramHeader {
@@ -140,9 +144,9 @@ fn nobody_sends_in_anothers_name() {
         for _ in 0..5 {
             victim.socket.send(&recorded).unwrap();
         }
-        victim.socket.send(&victim.call(2)).unwrap();
+        victim.socket.send(&victim.call_with(2, b"second")).unwrap();
         let next = service.call();
-        assert_eq!(next.frame.body, b"x");
+        assert_eq!(next.frame.body, b"second");
         service.reply(&next, b"twice");
     }
 }

@@ -14,8 +14,8 @@ use ipc_tests::daemon::{Daemon, Options, PATIENCE};
 use ipc_tests::services::ask;
 
 /// What a network peer may do in these tests.
-const REMOTE: &str =
-    "[remote]\nallow = [\"call test.echo/echo\", \"call test.count/*\", \"publish test.>\"]\n";
+const REMOTE: &str = "[remote]\nallow = [\"call test.echo/echo\", \"call test.count\", \"publish test.>\"]\n\
+                      [limits]\ndrain_timeout_ms = 200\n";
 
 /// A daemon with both kinds of datagram sockets.
 fn daemon() -> Daemon {
