@@ -71,6 +71,7 @@ impl DatagramSocket {
         // As much as the system allows: with less, those who do not read get in the way of others sooner.
         let _ = sockopt::set_socket_send_buffer_size_force(&fd, SEND_BUFFER_BYTES)
             .or_else(|_| sockopt::set_socket_send_buffer_size(&fd, SEND_BUFFER_BYTES));
+        // The same, for those who send in a crowd.
         let _ = sockopt::set_socket_recv_buffer_size_force(&fd, RECEIVE_BUFFER_BYTES)
             .or_else(|_| sockopt::set_socket_recv_buffer_size(&fd, RECEIVE_BUFFER_BYTES));
         Self { fd, family }

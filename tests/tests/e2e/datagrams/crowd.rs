@@ -4,7 +4,7 @@ use std::os::unix::net::UnixDatagram;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use ipc_core::blocking::Client;
+use ipc_core::blocking::{Client, SubscribeOptions};
 use ipc_tests::daemon::Daemon;
 use ipc_tests::rng::amount;
 use ipc_tests::services::{client, serve_echo};
@@ -42,6 +42,7 @@ fn those_who_never_read_cost_little_and_hurt_nobody() {
         }
     }
     let mut stream = client(&daemon);
+    let silence = stream.subscribe("test.silence", SubscribeOptions::default()).unwrap();
     let mut datagrams = connect(&local);
     let time = Duration::from_millis(amount(1500, 10_000));
     let share = load(&daemon, || {
@@ -53,7 +54,9 @@ fn those_who_never_read_cost_little_and_hurt_nobody() {
             }
             is_served(&mut stream);
             is_served(&mut datagrams);
-            std::thread::sleep(Duration::from_millis(100));
+            // Nobody publishes: that is what a bus in peace sounds like.
+            let heard = stream.next_delivery(&silence, Duration::from_millis(100)).unwrap();
+            assert_eq!(heard, None);
         }
     });
     println!("the daemon used {:.1} % of a processor", share * 100.0);
