@@ -453,11 +453,6 @@ fn groundwork(verb: Verb) -> Verb {
 
 /// Whether a client can do it so that it comes to something.
 fn suits(world: &World, slot: usize, verb: Verb) -> bool {
-    let over_datagrams =
-        [Verb::DatagramCall, Verb::DatagramPublish, Verb::DatagramAbandon, Verb::Weather, Verb::DoorRestart];
-    if over_datagrams.contains(&verb) {
-        return true;
-    }
     let Some(knows) = world.knows(slot) else { return false };
     match verb {
         Verb::Reply | Verb::ReplyError | Verb::ReplyTwice => !knows.inbound.is_empty(),
