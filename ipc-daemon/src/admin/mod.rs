@@ -28,7 +28,7 @@ use serde_json::Value;
 /// Where something of the daemon listens.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub(crate) struct ListenAddress {
-    /// `unix_stream`, `tcp`, `expose_tcp`, `expose_udp` or `metrics_http`.
+    /// `unix_stream`, `unix_datagram`, `tcp`, `udp`, `expose_tcp`, `expose_udp` or `metrics_http`.
     pub(crate) kind: &'static str,
     /// A path, or address and port as they were bound.
     pub(crate) address: String,

@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 
 use crate::bus::Bus;
 use crate::bus::link::Link;
+use crate::shell::DatagramSocket;
 
 /// Sockets looked at before others have their turn: each takes some twenty system calls.
 const LOOK_BUDGET: usize = 32;
@@ -32,6 +33,8 @@ pub(crate) enum Held {
     Connection(Rc<Link>),
     /// One of a bridge.
     Plain(Rc<dyn AsFd>),
+    /// One that takes datagrams.
+    Datagrams(Rc<DatagramSocket>),
 }
 
 /// A row for each socket, those that listen first.
@@ -58,6 +61,7 @@ fn row(held: &HeldSocket) -> Value {
         Held::Listener(listener) => described(held, &**listener),
         Held::Connection(link) => described(held, &**link),
         Held::Plain(socket) => described(held, &socket.as_fd()),
+        Held::Datagrams(socket) => described(held, socket.socket()),
     }
 }
 

@@ -21,6 +21,7 @@ use crate::broker::{self, Broker};
 use crate::bus::Bus;
 use crate::bus::timer::Timer;
 use crate::config::{Config, Source};
+use crate::datagram;
 use crate::failure::Failure;
 use crate::logging;
 use crate::net::readable::watch;
@@ -66,10 +67,10 @@ async fn serve(
     }
     let bridges = Bridges::new(bus.clone());
     bridges.configure(&config.expose, &config.forward, config.limits.bridges_max)?;
-    let doors = Doors::new(bus.clone());
+    let doors = Doors::new(bus.clone(), door_config(config, holdings));
     admin::start(&bus, facts, Rc::new(doors.clone()), Rc::new(bridges.clone()))?;
-    doors.open_local(std::mem::take(&mut holdings.listeners))?;
-    doors.apply(doors.prepare(config.tcp)?);
+    doors.open_local(std::mem::take(&mut holdings.sockets))?;
+    doors.apply(doors.prepare(config.tcp, config.udp)?);
     if config.poll_before_park {
         drop(spawn_local(poll_before_park(bus.clone())));
     }
@@ -86,6 +87,10 @@ async fn serve(
 fn open_metrics(address: SocketAddr) -> Result<MetricsPort, Failure> {
     MetricsPort::open(address)
         .map_err(|error| Failure::io(format_args!("listen on {address} for the page of numbers"), error))
+}
+
+fn door_config(config: &Config, holdings: &Holdings) -> datagram::Config {
+    datagram::Config { limits: config.limits.clone(), epoch: holdings.epoch, cookie_key: holdings.cookie_key }
 }
 
 fn start_bus(config: &Config, holdings: &Holdings) -> Result<Bus, Failure> {
@@ -127,9 +132,10 @@ async fn reload(bus: &Bus, doors: &Doors, bridges: &Bridges, source: &Source, ru
     let applied = loaded.and_then(|mut config| {
         let fixed = config.fixed_changes(running);
         fit_to_system(&mut config.limits)?;
-        let tcp = doors.prepare(config.tcp)?;
+        let change = doors.prepare(config.tcp, config.udp)?;
         bridges.configure(&config.expose, &config.forward, config.limits.bridges_max)?;
-        doors.apply(tcp);
+        doors.apply(change);
+        doors.set_limits(&config.limits);
         logging::set_level(config.log.level);
         bus.turn(|broker, _| {
             broker.set_policy(config.policy());
@@ -165,6 +171,7 @@ async fn stop(bus: &Bus, doors: &Doors, bridges: &Bridges, holdings: &mut Holdin
         let deserted = async {
             bus.deserted().await;
             bridges.deserted().await;
+            doors.deserted().await;
         };
         first(deserted, signals.stop(), FAREWELL_TIMEOUT).await;
     }

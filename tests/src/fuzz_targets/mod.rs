@@ -2,11 +2,13 @@
 //! of `tests/corpus/` and seeded changes of them. Each panics when something that must hold does not.
 
 mod broker;
+mod datagram;
 mod policy;
 mod session;
 mod wire;
 
 pub use broker::{broker, sensible_client};
+pub use datagram::datagram;
 pub use policy::policy;
 pub use session::{session, truthful_daemon};
 pub use wire::{LIMITS, codec, decode_stream, names, read_envelope};
@@ -22,4 +24,5 @@ pub const TARGETS: [(&str, Target); 6] = [
     ("policy", policy),
     ("session", session),
     ("broker", broker),
+    ("datagram", datagram),
 ];
