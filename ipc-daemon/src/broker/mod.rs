@@ -156,9 +156,8 @@ impl Broker {
             self.counters.connections_refused += 1;
             return Err(shutting_down());
         }
-        let subject = Subject { identity: &identity, groups: &groups, services: &[] };
         let is_policed = access == Access::Granted && transport != Transport::Internal;
-        if is_policed && !self.config.policy.admits(&subject) {
+        if is_policed && !self.admits(&identity, &groups) {
             self.counters.connections_refused += 1;
             return Err(access_denied(&identity));
         }
@@ -174,7 +173,13 @@ impl Broker {
         let limits = &self.config.limits;
         let timeout_ms = match transport {
             Transport::Tcp => limits.tcp_first_byte_timeout_ms.min(limits.tcp_hello_timeout_ms),
-            Transport::UnixStream | Transport::Internal | Transport::ExposeTcp => limits.hello_timeout_ms,
+            Transport::UnixStream
+            | Transport::UnixDatagram
+            | Transport::Udp
+            | Transport::Internal
+            | Transport::ExposeTcp
+            | Transport::ExposeUdp
+            | Transport::Forward => limits.hello_timeout_ms,
         };
         let deadlines = &mut self.deadlines;
         Ok(self.peers.insert_with_key(|key| {
@@ -182,6 +187,11 @@ impl Broker {
             let deadline = deadlines.insert(now + timeout, Due::Hello(key));
             Peer::new(who, transport, access, groups, account, now, deadline)
         }))
+    }
+
+    /// Whether the policy lets somebody in at all, a process with those supplementary groups.
+    pub fn admits(&self, identity: &Identity, groups: &[u32]) -> bool {
+        self.config.policy.admits(&Subject { identity, groups, services: &[] })
     }
 
     fn tcp_room(&self, transport: Transport) -> Result<(), Error> {

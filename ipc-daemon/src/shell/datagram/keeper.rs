@@ -6,7 +6,6 @@ use std::io;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
-use ipc_core::identity::Identity;
 use ipc_core::limits::{DATAGRAM_MAX_BYTES, Limits};
 use ipc_core::transport::{Socket as _, clock};
 use rustix::io::Errno;
@@ -34,8 +33,6 @@ struct Inner {
     /// Until it is closed.
     socket: RefCell<Option<Rc<DatagramSocket>>>,
     tasks: RefCell<Vec<JoinHandle<()>>>,
-    /// Who may come in besides root, of those that the kernel vouches for.
-    owner: u32,
     door: RefCell<Door>,
     visitors: RefCell<Visitors>,
     timer: Rc<Timer>,
@@ -75,7 +72,6 @@ impl Keeper {
             bus: bus.clone(),
             socket: RefCell::new(Some(socket)),
             tasks: RefCell::default(),
-            owner: rustix::process::geteuid().as_raw(),
             door: RefCell::new(Door::new(config)),
             visitors: RefCell::default(),
             timer,
@@ -168,13 +164,13 @@ impl Keeper {
     fn take_in(&self, received: Received, buffer: &[u8]) {
         let tally = &self.0.tally;
         match received {
-            Received::Datagram(source, length) => match source.identity() {
-                Identity::Local { uid, .. } if uid != self.0.owner && uid != 0 => add(&tally.refused_access),
-                Identity::Local { .. } | Identity::Remote { .. } => {
-                    let datagram = buffer.get(..length).unwrap_or_default();
-                    self.0.door.borrow_mut().handle_datagram(clock::now(), source, datagram);
+            Received::Datagram(source, length) => {
+                if !self.0.bus.look(|broker| broker.admits(&source.identity(), &[])) {
+                    return add(&tally.refused_access);
                 }
-            },
+                let datagram = buffer.get(..length).unwrap_or_default();
+                self.0.door.borrow_mut().handle_datagram(clock::now(), source, datagram);
+            }
             Received::Unverified => add(&tally.unverified),
             Received::WithDescriptors => add(&tally.with_descriptors),
         }
