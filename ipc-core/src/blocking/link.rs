@@ -142,8 +142,8 @@ fn retry<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::{Read as _, Write as _};
     use crate::transport::Stream;
+    use std::io::{Read as _, Write as _};
 
     #[test]
     fn reads_wait_as_told() {

@@ -273,6 +273,8 @@ pub(super) fn receive_verified(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Res
         let mut next = libc::CMSG_FIRSTHDR(&raw const message);
         while let Some(head) = next.as_ref() {
             let content = libc::CMSG_DATA(next);
+            // The C libraries of Linux differ in the type of this length.
+            #[allow(clippy::unnecessary_cast)]
             let length = (head.cmsg_len as usize).saturating_sub(libc::CMSG_LEN(0) as usize);
             if head.cmsg_level == libc::SOL_SOCKET && head.cmsg_type == libc::SCM_RIGHTS {
                 for at in 0..length / size_of::<RawFd>() {

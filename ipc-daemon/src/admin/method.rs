@@ -18,7 +18,7 @@ pub(super) enum Method {
 
 impl Method {
     /// All of them, in the order of the registration.
-    pub(super) const ALL: [Method; 10] = [
+    pub(super) const ALL: [Method; 11] = [
         Method::Status,
         Method::List,
         Method::Describe,

@@ -42,7 +42,7 @@ impl Town {
         let config = Config { limits: limits.clone(), epoch: EPOCH, cookie_key: [3, 4] };
         let mut broker = Broker::new(broker::Config {
             limits,
-            policy: broker::Policy::open(),
+            policy: broker::Policy::open(Vec::new()),
             epoch: EPOCH,
             server: "test".to_owned(),
         });

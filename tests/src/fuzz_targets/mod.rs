@@ -17,7 +17,7 @@ pub use wire::{LIMITS, codec, decode_stream, names, read_envelope};
 pub type Target = fn(&[u8]);
 
 /// Every target, by the name of its folder in `tests/corpus/`.
-pub const TARGETS: [(&str, Target); 6] = [
+pub const TARGETS: [(&str, Target); 7] = [
     ("decode_stream", decode_stream),
     ("codec", codec),
     ("names", names),

@@ -73,7 +73,7 @@ fn users_do_what_the_rules_say_and_nothing_else() {
     let mut bob = connect(&daemon, BOB, &[STAFF]).unwrap();
     assert_eq!(refusal(bob.serve(echo("demo.mine"))), DENIED);
     assert_eq!(refusal(bob.subscribe(">", SubscribeOptions::default())), DENIED);
-    bob.subscribe("demo.*", SubscribeOptions::default()).unwrap();
+    let _events = bob.subscribe("demo.*", SubscribeOptions::default()).unwrap();
     assert_eq!(refusal(bob.call("ipc.daemon", "status", "")), DENIED);
     let listed = bob.call("ipc.daemon", "list", "all").unwrap();
     let listed = listed.payload.as_text().unwrap().to_owned();
@@ -173,11 +173,11 @@ fn a_user_of_a_namespace_that_has_no_number_here_gets_nothing_of_its_own() {
     if !can_switch() {
         return;
     }
-    let ended = Daemon::try_start(&Options::with_config(&config(&["allow user:nobody * >"]))).unwrap_err();
+    let ended = Daemon::try_start(&Options::with_config(config(&["allow user:nobody * >"]))).unwrap_err();
     assert_eq!(ended.status.code(), Some(78), "{ended:#?}");
     let (daemon, _directory) = shared(&config(&["allow uid:0 * >", "allow anyone subscribe demo.>"]));
     let mut nobody = connect(&daemon, 65_534, &[]).unwrap();
-    nobody.subscribe("demo.>", SubscribeOptions::default()).unwrap();
+    let _events = nobody.subscribe("demo.>", SubscribeOptions::default()).unwrap();
     assert_eq!(refusal(nobody.publish("demo.a", "x")), DENIED);
 }
 
@@ -192,6 +192,6 @@ fn the_example_of_a_system_bus_is_a_configuration() {
     let mut alice = connect(&daemon, ALICE, &[]).unwrap();
     assert_eq!(refusal(alice.serve(echo("system.mine"))), DENIED);
     alice.serve(echo("public.alice")).unwrap();
-    alice.subscribe("system.news", SubscribeOptions::default()).unwrap();
+    let _events = alice.subscribe("system.news", SubscribeOptions::default()).unwrap();
     assert_eq!(refusal(alice.subscribe("system.>", SubscribeOptions::default())), DENIED);
 }

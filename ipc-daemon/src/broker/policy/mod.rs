@@ -246,10 +246,16 @@ mod tests {
         policy.explain(&subject(who), &Question::parse(action, what).unwrap()).0
     }
 
+    fn service(text: &str) -> ServiceName {
+        ServiceName::parse(text).unwrap()
+    }
+
+    fn method(text: &str) -> MethodName {
+        MethodName::parse(text).unwrap()
+    }
+
     #[test]
     fn a_granted_method_is_all_that_a_bridged_connection_has() {
-        let service = |text| ServiceName::parse(text).unwrap();
-        let method = |text| MethodName::parse(text).unwrap();
         let (a, b, m, n) = (service("a"), service("b"), method("m"), method("n"));
         let access = Access::Only { service: a.clone(), method: m.clone() };
         let policy = Policy::open(vec![Grant::parse("call >").unwrap()]);
@@ -274,7 +280,7 @@ mod tests {
 
     #[test]
     fn the_daemons_names_are_its_own() {
-        let (name, topic) = (ServiceName::parse("ipc.daemon").unwrap(), TopicName::parse("ipc.t").unwrap());
+        let (name, topic) = (service("ipc.daemon"), TopicName::parse("ipc.t").unwrap());
         let (open, root) = (Policy::open(Vec::new()), local(0));
         for action in [Action::Own(&name), Action::Publish(&topic)] {
             let refused = check(&open, &root, &Access::Granted, &action).unwrap_err();

@@ -402,7 +402,7 @@ mod tests {
             for (count, fits) in [(2, true), (3, false), (4, false), (2, true)] {
                 quota.change(key, |charges| with(charges, count));
                 let check = match resource {
-                    Resource::QueuedBytes => quota.check_queue(key, 1),
+                    Resource::QueuedBytes => quota.check_queue(key, (64 << 20) - 3 + count as usize, 1),
                     _ => quota.check(key, resource, 1),
                 };
                 assert_eq!(check.is_ok(), fits, "{resource:?} at {count}");

@@ -57,7 +57,7 @@ impl Trial {
         let uid = 1000 + (who as u32 % 2);
         let identity = Identity::Local { uid, gid: uid, pid: 100 + who as u32 };
         assert_eq!(self.bus.connect(uid), who);
-        let arrival = Arrival { slot: who, identity, only: None, capacity: usize::MAX };
+        let arrival = Arrival { slot: who, identity, only: None, capacity: usize::MAX, is_visitor: false };
         let snapshot = Snapshot::of(&self.bus.broker);
         self.model.connect(self.bus.now, who, &arrival, None, &snapshot).expect("it may come in");
         self.bus.send(who, &PREAMBLE);

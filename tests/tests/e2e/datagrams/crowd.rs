@@ -59,7 +59,7 @@ fn those_who_never_read_cost_little_and_hurt_nobody() {
             assert_eq!(heard, None);
         }
     });
-    println!("the daemon used {:.1} % of a processor", share * 100.0);
+    eprintln!("the daemon used {:.1} % of a processor", share * 100.0);
     assert!(share < 0.2, "{share}");
     drop(deaf);
     is_served(&mut datagrams);
