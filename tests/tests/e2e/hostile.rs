@@ -2,7 +2,8 @@
 //! all the while, and the daemon must be afterwards as it was before.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, TcpStream, UdpSocket};
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 use ipc_core::ErrorCode;
 use ipc_core::wire::{Header, Kind};
 use ipc_tests::daemon::{Daemon, Options, PATIENCE, eventually};
+use ipc_tests::golden_datagrams;
 use ipc_tests::raw::{RawPeer, frame, greeting};
 use ipc_tests::rng::{Rng, amount, seeds};
 use ipc_tests::services::{Witness, ask};
@@ -84,6 +86,14 @@ fn attack(socket: &Path, bytes: &[u8]) {
     peer.receive_bytes();
 }
 
+/// Where the daemon listens, for that kind of address.
+fn address_of(daemon: &Daemon, kind: &str) -> String {
+    let status = ask(daemon, "status", "").unwrap();
+    let addresses = status["addresses"].as_array().expect("a list");
+    let found = addresses.iter().find(|address| address["kind"] == kind).expect("it listens there");
+    found["address"].as_str().expect("a text").to_owned()
+}
+
 /// Round trips of a bystander for as long as `work` takes; gives the longest.
 fn beside<T>(socket: &Path, work: impl FnOnce() -> T) -> (T, Duration) {
     let is_done = AtomicBool::new(false);
@@ -112,10 +122,7 @@ fn changed_sessions_hurt_nobody_and_leave_nothing() {
     let network = "tcp = \"127.0.0.1:0\"\n[remote]\nallow = [\"resolve,call,publish,subscribe >\"]\n";
     let daemon = Daemon::start_with(&Options::with_config(network));
     let socket = daemon.socket();
-    let status = ask(&daemon, "status", "").unwrap();
-    let tcp =
-        status["addresses"].as_array().unwrap().iter().find(|address| address["kind"] == "tcp").unwrap();
-    let tcp = tcp["address"].as_str().unwrap();
+    let tcp = address_of(&daemon, "tcp");
     let sessions = recorded();
     assert!(sessions.len() >= 4, "{}", sessions.len());
     let first = seeds(1, 1).start;
@@ -124,7 +131,7 @@ fn changed_sessions_hurt_nobody_and_leave_nothing() {
         for number in 0..count {
             let bytes = mutated(&mut rng, &sessions);
             match number % 10 {
-                0 => attack_over_tcp(tcp, &bytes),
+                0 => attack_over_tcp(&tcp, &bytes),
                 _ => attack(&socket, &bytes),
             }
         }
@@ -152,6 +159,52 @@ fn changed_sessions_hurt_nobody_and_leave_nothing() {
     let grown = daemon.resident_bytes().saturating_sub(memory);
     assert!(grown <= GROWTH_MAX_BYTES, "{grown} bytes more; first seed {first}");
     assert!(!daemon.log().contains("panic"), "{}", daemon.log());
+    assert_eq!(daemon.stop().status.code(), Some(0));
+}
+
+/// Changed datagrams over both sockets for them. Over UDP never more comes back than was sent: nobody here has shown that
+/// its address is its own.
+#[test]
+fn changed_datagrams_hurt_nobody_and_are_no_lever() {
+    let network = "udp = \"127.0.0.1:0\"\n[remote]\nallow = [\"resolve,call,publish,subscribe >\"]\n";
+    let daemon = Daemon::start_with(&Options::with_config(network));
+    let udp = address_of(&daemon, "udp");
+    let directory = tempfile::tempdir().unwrap();
+    let local = UnixDatagram::bind(directory.path().join("a")).unwrap();
+    let remote = UdpSocket::bind("127.0.0.1:0").unwrap();
+    local.set_nonblocking(true).unwrap();
+    remote.set_nonblocking(true).unwrap();
+    let vectors = golden_datagrams::vectors();
+    let first = seeds(1, 1).start;
+    let (files, memory) = (daemon.open_files(), daemon.resident_bytes());
+    let ((sent, received), longest) = beside(&daemon.socket(), || {
+        let mut rng = Rng::new(first);
+        let (mut sent, mut received) = (0, 0);
+        let mut buffer = [0; 65_536];
+        for _ in 0..amount(20_000, 500_000) {
+            let mut bytes = rng.pick(&vectors).bytes.clone();
+            if !rng.chance(1, 20) {
+                rng.mutate(&mut bytes);
+            }
+            // A full queue drops, as it may.
+            let _ = local.send_to(&bytes, daemon.datagram_socket());
+            sent += remote.send_to(&bytes, &udp).unwrap_or(0);
+            while local.recv(&mut buffer).is_ok() {}
+            while let Ok(count) = remote.recv(&mut buffer) {
+                received += count;
+            }
+        }
+        (sent, received)
+    });
+    assert!(sent > 0 && received <= sent, "{received} bytes came back for {sent}; seed {first}");
+    assert!(longest < PATIENCE_OF_A_BYSTANDER, "a bystander waited {longest:?}; seed {first}");
+    assert!(
+        eventually(|| daemon.open_files() <= files),
+        "{} descriptors, {files} before",
+        daemon.open_files()
+    );
+    let grown = daemon.resident_bytes().saturating_sub(memory);
+    assert!(grown <= GROWTH_MAX_BYTES, "{grown} bytes more; seed {first}");
     assert_eq!(daemon.stop().status.code(), Some(0));
 }
 
