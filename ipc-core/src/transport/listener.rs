@@ -342,7 +342,7 @@ mod tests {
         old_file.remove().unwrap();
         assert_eq!(names(base.path()), ["bus.dgram"]);
         assert_eq!(fs::symlink_metadata(file.path()).unwrap().mode() & 0o7777, 0o600);
-        let client = UnixDatagram::unbound().unwrap();
+        let client = std::os::unix::net::UnixDatagram::unbound().unwrap();
         client.send_to(b"x", file.path()).unwrap();
         let arrival = crate::transport::verified::receive(&socket, &mut [0; 4]).unwrap();
         assert!(arrival.sender.is_some());

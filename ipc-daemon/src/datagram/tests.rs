@@ -513,6 +513,29 @@ fn outcomes_are_kept_within_their_bounds() {
 }
 
 #[test]
+fn an_outcome_is_kept_up_to_the_last_byte() {
+    let length = {
+        let mut town = Town::new(Limits::default());
+        called(&mut town, &network(1));
+        town.answer();
+        town.sent[0].datagram.len()
+    };
+    for (most, is_kept) in [(length - 1, false), (length, true), (length + 1, true)] {
+        let most = most as u32;
+        for limits in [
+            Limits { datagram_kept_per_client_max_bytes: most, ..Limits::default() },
+            Limits { datagram_kept_max_bytes: most, ..Limits::default() },
+        ] {
+            let mut town = Town::new(limits);
+            called(&mut town, &network(1));
+            town.answer();
+            assert_eq!(town.sent.len(), 1, "it is sent in any case");
+            assert_eq!(town.door.remembered(), (1, if is_kept { length } else { 0 }), "{most}");
+        }
+    }
+}
+
+#[test]
 fn an_outcome_that_fits_no_datagram_is_said_to() {
     let mut town = Town::new(Limits::default());
     let (mut courier, id, _) = called(&mut town, &network(1));

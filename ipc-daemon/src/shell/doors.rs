@@ -82,6 +82,12 @@ struct UdpDoor {
     keeper: Keeper,
 }
 
+impl Drop for UdpDoor {
+    fn drop(&mut self) {
+        self.keeper.close();
+    }
+}
+
 /// What a changed configuration asks for at one of the doors.
 enum Wanted<T> {
     /// Nothing else than before.
@@ -207,10 +213,9 @@ impl Doors {
         {
             before.close(&self.0.bus);
         }
-        if let Wanted::Other(door) = change.udp
-            && let Some(before) = self.0.udp.replace(door)
-        {
-            before.keeper.close();
+        if let Wanted::Other(door) = change.udp {
+            // The one before is closed.
+            drop(self.0.udp.replace(door));
         }
     }
 
