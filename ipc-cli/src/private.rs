@@ -40,6 +40,14 @@ impl PrivateDaemon {
     /// `unreachable` when there is no such program, or when it ends or says nothing in time; the end of its log is in the
     /// message.
     pub(crate) async fn start() -> Result<Self, Error> {
+        Self::configured("").await
+    }
+
+    /// The same with a configuration.
+    ///
+    /// # Errors
+    /// As [`start`](PrivateDaemon::start).
+    pub(crate) async fn configured(config: &str) -> Result<Self, Error> {
         let program = find_program("ipc-daemon")?;
         let directory = tempfile::Builder::new()
             .prefix("ipc-")
@@ -49,7 +57,7 @@ impl PrivateDaemon {
                 Error::new(ErrorCode::Io, format!("cannot make a temporary directory: {error}"))
             })?;
         let begin = Instant::now();
-        let mut process = spawn(&program, directory.path()).map_err(|error| {
+        let mut process = spawn(&program, directory.path(), config).map_err(|error| {
             Error::new(ErrorCode::Unreachable, format!("cannot start {}: {error}", program.display()))
         })?;
         let pid = process.id().unwrap_or_default();
@@ -116,7 +124,7 @@ pub(crate) fn find_program(name: &str) -> Result<PathBuf, Error> {
 }
 
 /// The readiness line comes over standard output, the log goes to a file.
-fn spawn(program: &Path, directory: &Path) -> std::io::Result<Child> {
+fn spawn(program: &Path, directory: &Path, config: &str) -> std::io::Result<Child> {
     let run = directory.join("run");
     let state = directory.join("state");
     for place in [&run, &state] {
@@ -127,6 +135,10 @@ fn spawn(program: &Path, directory: &Path) -> std::io::Result<Child> {
     for (option, place) in [("--runtime-dir", run), ("--state-dir", state)] {
         line.extend([OsString::from(option), place.into_os_string()]);
     }
+    // Its own, so that what the user has configured for another daemon is not for this one.
+    let file = directory.join("daemon.toml");
+    fs::write(&file, config)?;
+    line.extend([OsString::from("--config"), file.into_os_string()]);
     line.extend(["--ready-fd", "1", "--log-format", "text"].map(OsString::from));
     let mut command = role::guarded_command(&line);
     // What the user has set for another daemon is not for this one.

@@ -32,6 +32,9 @@ pub const DEADLINE_MAX: Duration = Duration::from_secs(3600);
 /// Room a call reserves in its caller's queue for an error reply, in bytes.
 pub const ERROR_REPLY_RESERVE_BYTES: usize = 512;
 
+/// Largest datagram, header included, in bytes: what IPv4 carries over UDP, and no more over `AF_UNIX`.
+pub const DATAGRAM_MAX_BYTES: usize = 65_507;
+
 /// How much longer than a call's deadline a client waits for the daemon to say so.
 pub const DEADLINE_GRACE: Duration = Duration::from_millis(250);
 /// Most peers, and most topics, that a client remembers as announced.
@@ -137,6 +140,16 @@ limits! {
     queue_events_per_subscription_default: u32 = 4096, 1, 1_000_000;
     /// Bytes of events one subscription may have queued, and what it gets when it does not say.
     queue_bytes_per_subscription_max: u32 = 4 << 20, 1024, 1 << 30;
+    /// Senders of datagrams that something is remembered of, of each socket.
+    datagram_clients_max: u32 = 16_384, 1, 1_000_000;
+    /// Requests over datagrams that are open or remembered, of one sender.
+    datagram_requests_per_client_max: u32 = 1024, 1, 65_536;
+    /// Requests over datagrams that are open or remembered, of all senders of a socket.
+    datagram_requests_max: u32 = 262_144, 1, 10_000_000;
+    /// Bytes of outcomes that are kept to be sent again, of one sender of datagrams.
+    datagram_kept_per_client_max_bytes: u32 = 1 << 20, 65_536, 1 << 30;
+    /// Bytes of outcomes that are kept to be sent again, of all senders of a datagram socket.
+    datagram_kept_max_bytes: u32 = 32 << 20, 65_536, 1 << 30;
     /// Open connections of one exposed port.
     expose_connections_max: u32 = 256, 1, 65_536;
     /// Bytes of one exposed connection that wait for the call before them, and the longest line.

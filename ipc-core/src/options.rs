@@ -4,6 +4,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::error::Error;
+#[cfg(any(feature = "client", feature = "blocking"))]
+use crate::session::{self, Session};
+#[cfg(any(feature = "client", feature = "blocking"))]
+use crate::time::Instant;
 use crate::transport::{Address, Environment, Trust, runtime_dir};
 
 /// Time for connecting and for the first exchange, when the options do not say.
@@ -136,6 +140,28 @@ impl ConnectOptions {
     pub fn trust(&self) -> Trust {
         Trust { owner: self.trusted_owner }
     }
+}
+
+/// The session for a conversation with the daemon at `address`, which has not begun.
+#[cfg(any(feature = "client", feature = "blocking"))]
+pub(crate) fn new_session(address: &Address, config: session::Config, now: Instant) -> Session {
+    let is_local = match address {
+        Address::Unix(_) | Address::Tcp(_) => return Session::connect(config, now),
+        Address::Dgram(_) => true,
+        Address::Udp(_) => false,
+    };
+    let seed = random();
+    // The lower half: the seed uses all of it, and neither is a secret.
+    let carrier = session::courier::Config { client: seed as u32, seed, is_local };
+    Session::over_datagrams(config, carrier, now)
+}
+
+/// A number that differs from client to client.
+#[cfg(any(feature = "client", feature = "blocking"))]
+pub(crate) fn random() -> u64 {
+    // The keys of a fresh map are the one source of randomness that the standard library offers.
+    use std::hash::{BuildHasher, Hasher};
+    std::collections::hash_map::RandomState::new().build_hasher().finish()
 }
 
 fn program_name() -> String {

@@ -31,6 +31,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "ADDR:PORT", value_parser = address)]
     pub(crate) tcp: Option<SocketAddr>,
 
+    /// Address on loopback where datagrams of the bus protocol are taken over UDP, from clients who may do the same
+    #[arg(long, value_name = "ADDR:PORT", value_parser = address)]
+    pub(crate) udp: Option<SocketAddr>,
+
     /// Plain TCP port whose bytes go to one method of a service:
     /// tcp:ADDR:PORT=SERVICE/METHOD[,framing=chunk|line][,idle=DUR]; can be given several times
     #[arg(long, value_name = "SPEC", value_parser = expose)]

@@ -3,6 +3,7 @@
 //! | module | colour | what it holds |
 //! |---|---|---|
 //! | [`broker`] | PURE | the whole bus as one state machine |
+//! | [`datagram`] | PURE | senders of datagrams, and what makes their calls dependable |
 //! | `bus` | SHELL | the broker with its connections: what a batch of input leads to |
 //! | `shell` | SHELL | the process around it: sockets, signals, readiness, the event loop |
 //! | `net` | SHELL | what all sockets share: accepting, readiness |
@@ -13,6 +14,7 @@
 //! `main` is a few lines over [`run`].
 
 pub mod broker;
+pub mod datagram;
 
 #[cfg(feature = "shell")]
 mod admin;

@@ -188,6 +188,11 @@ impl Daemon {
         self.runtime_dir.join("bus.sock")
     }
 
+    /// Its datagram socket.
+    pub fn datagram_socket(&self) -> PathBuf {
+        self.runtime_dir.join("bus.dgram")
+    }
+
     /// Processor time it has used so far, to a hundredth of a second.
     ///
     /// # Panics

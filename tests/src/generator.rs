@@ -12,6 +12,9 @@ use crate::world::World;
 /// Simulated clients in every world.
 pub const CLIENTS: usize = 6;
 
+/// Simulated clients over datagrams in every world.
+pub const COURIERS: usize = 3;
+
 /// The names that clients offer and call; few, so that they meet.
 pub const SERVICES: [&str; 4] = ["a", "a.b", "a.c", "b.c"];
 /// Names of methods; a service with n methods has the first n.
@@ -148,6 +151,16 @@ actions! {
     BadName { what: usize } = "bad_name", 4;
     /// It asks for more signs of life at once than a client is owed that does not read.
     Flood = "flood", 1;
+    /// A client over datagrams calls, and wants an outcome or not.
+    DatagramCall { service: usize, method: usize, payload: usize, deadline_us: u32, oneway: bool } = "datagram_call", 50;
+    /// It publishes.
+    DatagramPublish { topic: usize, payload: usize } = "datagram_publish", 8;
+    /// It does not want the outcome of its oldest call any more.
+    DatagramAbandon = "datagram_abandon", 5;
+    /// The transport of its datagrams changes.
+    Weather { lost_percent: u64, doubled_percent: u64, reorders: bool } = "weather", 8;
+    /// The daemon forgets everything about datagrams, as if it had been restarted.
+    DoorRestart = "door_restart", 1;
     /// Everything that can flow flows.
     Drain = "drain", 20;
     /// The daemon is asked to stop.
@@ -180,6 +193,11 @@ pub fn small_limits(rng: &mut Rng) -> Limits {
         queue_events_per_subscription_max: draw(4, 80),
         queue_events_per_subscription_default: draw(2, 40),
         queue_bytes_per_subscription_max: draw(1024, 8192),
+        datagram_clients_max: draw(1, 3),
+        datagram_requests_per_client_max: draw(2, 6),
+        datagram_requests_max: draw(3, 10),
+        datagram_kept_per_client_max_bytes: draw(200, 2000),
+        datagram_kept_max_bytes: draw(300, 3000),
         ..Limits::default()
     }
 }
@@ -274,6 +292,11 @@ impl Generator {
             Verb::Publish | Verb::Subscribe | Verb::Unsubscribe | Verb::Watch | Verb::Unwatch => {
                 self.events(world, slot, verb)
             }
+            Verb::DatagramCall
+            | Verb::DatagramPublish
+            | Verb::DatagramAbandon
+            | Verb::Weather
+            | Verb::DoorRestart => self.datagrams(world, verb),
             Verb::Flood => Action::Flood,
             Verb::Ping => Action::Ping { payload: self.rng.length(64) },
             Verb::Advance => {
@@ -362,6 +385,32 @@ impl Generator {
             Verb::Unsubscribe => Action::Unsubscribe { nth: nth(rng, 8) },
             Verb::Watch => Action::Watch { filter, again: rng.chance(1, 20) },
             _ => Action::Unwatch { nth: nth(rng, 8) },
+        }
+    }
+
+    fn datagrams(&mut self, world: &World, verb: Verb) -> Action {
+        let rng = &mut self.rng;
+        let held: Vec<usize> =
+            (0..SERVICES.len()).filter(|at| world.model.has_service(SERVICES[*at])).collect();
+        let is_served = !held.is_empty() && rng.chance(15, 16);
+        match verb {
+            Verb::DatagramCall => Action::DatagramCall {
+                service: if is_served { *rng.pick(&held) } else { rng.index(SERVICES.len()) },
+                method: *rng.weighted(&[(6, 0), (3, 1), (1, 2)]),
+                payload: payload(rng, world.limits()),
+                deadline_us: *rng.pick(&[1, 3_000, 50_000, 2_000_000]),
+                oneway: rng.chance(1, 8),
+            },
+            Verb::DatagramPublish => {
+                Action::DatagramPublish { topic: rng.index(TOPICS.len()), payload: rng.length(100) }
+            }
+            Verb::Weather => Action::Weather {
+                lost_percent: *rng.pick(&[0, 20, 50, 100]),
+                doubled_percent: *rng.pick(&[0, 5, 50]),
+                reorders: rng.chance(1, 2),
+            },
+            Verb::DoorRestart => Action::DoorRestart,
+            _ => Action::DatagramAbandon,
         }
     }
 

@@ -6,6 +6,8 @@ pub mod exposed;
 pub mod fuzz_targets;
 pub mod generator;
 pub mod golden;
+pub mod golden_datagrams;
+pub mod lossy;
 pub mod memory_bus;
 pub mod model;
 pub mod programs;

@@ -15,7 +15,8 @@ pub(crate) struct Globals {
     #[arg(long, global = true, value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
     pub(crate) runtime_dir: Option<PathBuf>,
 
-    /// The daemon's address, unix:PATH or tcp:HOST:PORT [default: $IPC_ADDRESS]
+    /// The daemon's address: unix:PATH, dgram:PATH, tcp:HOST:PORT or udp:HOST:PORT; over datagrams one can ping, call and
+    /// publish [default: $IPC_ADDRESS]
     #[arg(long, global = true, value_name = "ADDR", conflicts_with = "runtime_dir")]
     pub(crate) address: Option<OsString>,
 

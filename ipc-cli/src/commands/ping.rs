@@ -50,7 +50,9 @@ fn report(client: &Client, seq: u64, round_trip: Duration, output: &Output) -> R
         output.object(&Pong { seq, round_trip_us, epoch: daemon.epoch.to_string(), server: &daemon.server })
     } else {
         let time = output.palette().strong(&duration_for_people(round_trip));
-        output.line(&format!("{}: {time}", daemon.server))
+        // Over datagrams the daemon does not say what it is called.
+        let who = if daemon.server.is_empty() { "the daemon" } else { &daemon.server };
+        output.line(&format!("{who}: {time}"))
     }
 }
 

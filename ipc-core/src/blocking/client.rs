@@ -9,10 +9,10 @@ use super::link::Link;
 use super::serve::Services;
 use crate::error::{Error, ErrorCode};
 use crate::limits::{DEADLINE_MAX, PAYLOAD_BEFORE_WELCOME_MAX_BYTES};
-use crate::options::ConnectOptions;
+use crate::options::{ConnectOptions, new_session};
 use crate::payload::Payload;
 use crate::session::{Config, DaemonInfo, Session, State};
-use crate::transport::{clock, connect};
+use crate::transport::{Address, clock, connect, datagrams};
 
 /// The next client's number.
 static NEXT_ID: AtomicU64 = AtomicU64::new(0);
@@ -61,7 +61,7 @@ impl Client {
     /// As [`connect`](Client::connect), for what is known before anything was sent.
     pub fn open(options: ConnectOptions) -> Result<Self, Error> {
         let deadline = clock::now() + options.connect_timeout;
-        let link = open_link(&options)?;
+        let (address, link) = open_link(&options)?;
         let now = clock::now();
         let config = Config {
             name: options.name.clone(),
@@ -72,7 +72,7 @@ impl Client {
         };
         Ok(Self {
             link,
-            session: Session::connect(config, now),
+            session: new_session(&address, config, now),
             read_buffer: Vec::new(),
             options,
             services: Services::default(),
@@ -145,8 +145,20 @@ impl AsFd for Client {
     }
 }
 
-/// A connection to the daemon that the options lead to, on which nothing was said yet.
-pub(super) fn open_link(options: &ConnectOptions) -> Result<Link, Error> {
+/// A connection to the daemon that the options lead to, on which nothing was said yet, and where that is.
+pub(super) fn open_link(options: &ConnectOptions) -> Result<(Address, Link), Error> {
     let address = options.find_daemon()?;
-    connect::connect(&address, &options.trust(), options.connect_timeout).map(Link::new)
+    let link = match &address {
+        Address::Dgram(_) | Address::Udp(_) => {
+            let socket = datagrams::connect(&address, &options.trust())?;
+            rustix::io::ioctl_fionbio(&socket, false).map_err(|errno| {
+                Error::new(ErrorCode::Io, format!("cannot make the socket a blocking one: {errno}"))
+            })?;
+            Link::new(socket)
+        }
+        Address::Unix(_) | Address::Tcp(_) => {
+            Link::new(connect::connect(&address, &options.trust(), options.connect_timeout)?)
+        }
+    };
+    Ok((address, link))
 }

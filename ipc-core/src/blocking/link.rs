@@ -1,6 +1,7 @@
 //! The socket: one system call for each thing that is done, and how long to wait for it.
 
 use std::io::IoSlice;
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -8,7 +9,6 @@ use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, send, sendmsg};
 
-use crate::transport::Stream;
 use crate::transport::unix::receive_onto;
 
 /// Most pieces of one vectored write.
@@ -42,23 +42,23 @@ pub(super) enum Wait {
     Forever,
 }
 
-/// A connected stream that blocks when it is read and does not when it is written.
+/// A connected socket that blocks when it is read and does not when it is written.
 #[derive(Debug)]
 pub(super) struct Link {
-    stream: Stream,
+    socket: OwnedFd,
     /// The read timeout that the kernel has been told; `None` is none.
     armed: Option<Duration>,
 }
 
 impl Link {
-    pub(super) fn new(stream: Stream) -> Self {
-        Self { stream, armed: None }
+    pub(super) fn new(socket: impl Into<OwnedFd>) -> Self {
+        Self { socket: socket.into(), armed: None }
     }
 
     /// Reads once, at most `room` bytes, behind the end of `buffer`. A signal looks like the end of the wait.
     pub(super) fn read(&mut self, buffer: &mut Vec<u8>, room: usize, wait: Wait) -> Result<Read, Errno> {
         let flags = self.prepare(wait)?;
-        match receive_onto(&self.stream, buffer, room, flags) {
+        match receive_onto(&self.socket, buffer, room, flags) {
             Ok(0) => Ok(Read::End),
             Ok(count) => Ok(Read::Some(count)),
             Err(Errno::AGAIN | Errno::INTR) => Ok(Read::Nothing),
@@ -72,7 +72,7 @@ impl Link {
         let mut pieces = pieces.fuse();
         let Some(first) = pieces.next() else { return Ok(0) };
         let written = match pieces.next() {
-            None => retry(|| send(&self.stream, first, flags)),
+            None => retry(|| send(&self.socket, first, flags)),
             Some(second) => {
                 let mut slices = [IoSlice::new(&[]); PIECES_MAX];
                 let mut count = 0;
@@ -81,7 +81,7 @@ impl Link {
                     count += 1;
                 }
                 let slices = slices.get(..count).unwrap_or_default();
-                retry(|| sendmsg(&self.stream, slices, &mut SendAncillaryBuffer::default(), flags))
+                retry(|| sendmsg(&self.socket, slices, &mut SendAncillaryBuffer::default(), flags))
             }
         };
         match written {
@@ -92,7 +92,7 @@ impl Link {
 
     /// Waits until there is something to read or room to write; says whether there is something to read.
     pub(super) fn wait_until_writable(&self, timeout: Duration) -> Result<bool, Errno> {
-        let mut waits = [PollFd::new(&self.stream, PollFlags::IN | PollFlags::OUT)];
+        let mut waits = [PollFd::new(&self.socket, PollFlags::IN | PollFlags::OUT)];
         let seconds = i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX);
         let timeout = Timespec { tv_sec: seconds, tv_nsec: timeout.subsec_nanos().into() };
         match poll(&mut waits, Some(&timeout)) {
@@ -117,7 +117,7 @@ impl Link {
         };
         if !fits {
             let wanted = time.map(|time| time + slack / 2);
-            set_socket_timeout(&self.stream, Timeout::Recv, wanted)?;
+            set_socket_timeout(&self.socket, Timeout::Recv, wanted)?;
             self.armed = wanted;
         }
         Ok(RecvFlags::empty())
@@ -126,7 +126,7 @@ impl Link {
 
 impl std::os::fd::AsFd for Link {
     fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
-        self.stream.as_fd()
+        self.socket.as_fd()
     }
 }
 
@@ -142,6 +142,7 @@ fn retry<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::transport::Stream;
     use std::io::{Read as _, Write as _};
 
     #[test]

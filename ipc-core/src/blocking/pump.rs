@@ -7,7 +7,7 @@ use super::link::{Read, Wait};
 use crate::error::{Error, ErrorCode};
 use crate::session::{Drain, Event, Outcome, State, Ticket};
 use crate::time::Instant;
-use crate::transport::clock;
+use crate::transport::{clock, datagrams};
 
 /// Size of the buffer that is read into, in bytes: a few hundred small frames for one system call.
 const READ_BUFFER_BYTES: usize = 64 * 1024;
@@ -37,7 +37,14 @@ impl Client {
 
     /// Writes what waits to be written; says whether all of it was written by `until`.
     pub(super) fn flush_until(&mut self, until: Instant) -> Result<bool, Error> {
-        while self.session.pending_bytes() > 0 {
+        while self.session.pending_bytes() > 0 || self.session.is_holding() {
+            if self.session.is_holding() {
+                // What is to go out waits for what is to come in.
+                if !self.await_word(until)? {
+                    return Ok(false);
+                }
+                continue;
+            }
             match self.link.write(self.session.transmit()) {
                 Ok(0) => {
                     let left = until.since(clock::now());
@@ -49,12 +56,29 @@ impl Client {
                     }
                 }
                 Ok(count) => self.session.transmitted(count),
+                Err(errno) if self.session.is_over_datagrams() => {
+                    self.session.handle_failure(datagrams::refusal(errno).as_deref());
+                }
                 Err(errno) => self.write_failed(errno)?,
             }
             if self.session.state() == State::Closed {
+                self.sort_out();
                 break;
             }
         }
+        self.check_connected()?;
+        Ok(true)
+    }
+
+    /// Reads once, for the daemon's first answer or until it is to be asked again. Says whether it is not too late.
+    fn await_word(&mut self, until: Instant) -> Result<bool, Error> {
+        let now = clock::now();
+        if now >= until {
+            return Ok(false);
+        }
+        let due = self.session.poll_timeout().map_or(until, |due| due.min(until));
+        let left = due.since(now);
+        self.read(if left.is_zero() { Wait::No } else { Wait::Near(left) })?;
         self.check_connected()?;
         Ok(true)
     }
@@ -90,6 +114,10 @@ impl Client {
         until: Option<Instant>,
         drain: Option<Drain<'_>>,
     ) -> Result<(), Error> {
+        if self.session.is_over_datagrams() {
+            // Answers that keep coming must not keep what was lost from being sent again.
+            self.session.handle_timeout(clock::now());
+        }
         let due = self.session.poll_timeout();
         let first = due.into_iter().chain(until).min();
         if self.session.pending_bytes() > 0 {
@@ -141,7 +169,14 @@ impl Client {
                 self.session.handle_input_with(clock::now(), &mut &self.read_buffer[..], drain);
             }
             Ok(Read::Nothing) => self.session.handle_timeout(clock::now()),
+            // An empty datagram.
+            Ok(Read::End) if self.session.is_over_datagrams() => {}
             Ok(Read::End) => self.session.handle_eof(None),
+            Err(errno) if self.session.is_over_datagrams() => {
+                if let Some(reason) = datagrams::refusal(errno) {
+                    self.session.handle_failure(Some(&reason));
+                }
+            }
             // The daemon closed while something of ours was unread.
             Err(errno @ (Errno::CONNRESET | Errno::PIPE)) => {
                 self.session.handle_eof(Some(&format!("the daemon closed the connection: {errno}")));

@@ -52,7 +52,7 @@ impl Client {
     }
 
     fn try_reconnect(&mut self) -> Result<(), Error> {
-        self.link = open_link(&self.options)?;
+        (_, self.link) = open_link(&self.options)?;
         self.session.restart(clock::now());
         self.greet()?;
         // The daemon answers in order: with this, everything that was asked for again has its answer.

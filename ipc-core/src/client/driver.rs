@@ -63,6 +63,7 @@ impl Driver {
             let now = state.tick();
             if state.session.poll_timeout().is_some_and(|due| due <= now) {
                 state.session.handle_timeout(now);
+                state.wake_lone(wakes);
                 state.settle(wakes);
             }
             if state.stopping && state.session.state().takes_requests() {

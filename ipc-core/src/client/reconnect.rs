@@ -1,20 +1,18 @@
 //! Connecting, and connecting again.
 
-use std::collections::hash_map::RandomState;
 use std::future::poll_fn;
-use std::hash::{BuildHasher, Hasher};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::time::{Instant as Timer, sleep, timeout_at};
+use tokio::time::{Instant as Timer, sleep, timeout, timeout_at};
 
 use super::shared::State;
 use super::socket::Socket;
 use super::wakers::Wakes;
 use crate::error::{Error, ErrorCode};
-use crate::options::ConnectOptions;
-use crate::session::{Config, DaemonInfo, Session, State as Stage};
-use crate::transport::{Address, clock, connect};
+use crate::options::{ConnectOptions, new_session, random};
+use crate::session::{Config, DaemonInfo, State as Stage};
+use crate::transport::{Address, clock, connect, datagrams};
 
 /// Pauses while the daemon's queue of new connections is full.
 const FULL_PAUSE_FIRST: Duration = Duration::from_millis(1);
@@ -27,8 +25,14 @@ pub(super) fn try_socket(options: &ConnectOptions) -> Result<Option<Socket>, Err
 }
 
 fn try_address(address: &Address, options: &ConnectOptions) -> Result<Option<Socket>, Error> {
-    let Some(stream) = connect::try_connect(address, &options.trust())? else { return Ok(None) };
-    let socket = Socket::new(stream)
+    let connected = match address {
+        Address::Dgram(_) | Address::Udp(_) => Some(datagrams::connect(address, &options.trust())?),
+        Address::Unix(_) | Address::Tcp(_) => {
+            connect::try_connect(address, &options.trust())?.map(Into::into)
+        }
+    };
+    let Some(connected) = connected else { return Ok(None) };
+    let socket = Socket::new(connected)
         .map_err(|error| Error::new(ErrorCode::Io, format!("cannot wait for the connection: {error}")))?;
     Ok(Some(socket))
 }
@@ -44,11 +48,11 @@ pub(super) async fn connect(options: &mut ConnectOptions) -> Result<(State, Daem
         operation_timeout: options.call_timeout,
         reports_completions: true,
     };
-    let session = Session::connect(config, clock::now());
+    let session = new_session(&options.find_daemon()?, config, clock::now());
     // On a single processor, what is waited for needs the one that looks for it.
     let spins = options.poll_before_park && processors() > 1;
     let mut state = State::new(session, socket, spins);
-    let greeted = timeout_at(end, poll_fn(|cx| poll_greeting(&mut state, cx))).await;
+    let greeted = timeout_at(end, greet(&mut state)).await;
     if greeted.is_err() {
         state.session.handle_timeout(clock::now() + options.connect_timeout);
     }
@@ -80,7 +84,7 @@ async fn socket(options: &mut ConnectOptions, end: Timer) -> Result<Socket, Erro
 /// The address with its name looked up, on a thread for what may take its time.
 async fn look_up(address: &Address, timeout: Duration, end: Timer) -> Result<Vec<Address>, Error> {
     let named = match address {
-        Address::Tcp(place) if place.socket_addr().is_none() => address.clone(),
+        Address::Tcp(place) | Address::Udp(place) if place.socket_addr().is_none() => address.clone(),
         known => return Ok(vec![known.clone()]),
     };
     let found = tokio::task::spawn_blocking(move || connect::look_up(&named));
@@ -117,6 +121,22 @@ async fn waiting_in_line(address: &Address, options: &ConnectOptions) -> Result<
     }
 }
 
+/// Waits until the daemon has answered the hello, or it is clear that it will not. What is lost is sent again.
+async fn greet(state: &mut State) {
+    while state.session.state() == Stage::Greeting {
+        let due = state.session.poll_timeout().map(|due| due.since(clock::now()));
+        let greeting = poll_fn(|cx| poll_greeting(state, cx));
+        match due {
+            None => greeting.await,
+            Some(due) => {
+                if timeout(due, greeting).await.is_err() {
+                    state.session.handle_timeout(clock::now());
+                }
+            }
+        }
+    }
+}
+
 /// Moves bytes until the daemon has answered the hello, or it is clear that it will not.
 fn poll_greeting(state: &mut State, cx: &mut Context<'_>) -> Poll<()> {
     // Nobody waits for anything yet but this future.
@@ -133,12 +153,6 @@ fn poll_greeting(state: &mut State, cx: &mut Context<'_>) -> Poll<()> {
 /// How many processors this thread may run on.
 fn processors() -> u32 {
     rustix::thread::sched_getaffinity(None).map_or(1, |set| set.count())
-}
-
-/// A number that differs from client to client: their pauses should not be in step.
-pub(super) fn random() -> u32 {
-    // The keys of a fresh map are the one source of randomness that the standard library offers.
-    RandomState::new().build_hasher().finish() as u32
 }
 
 /// Where a lost connection stands.
@@ -165,7 +179,7 @@ impl Phase {
 
     /// The next phase after one more failure, or `Over` when it is given up.
     pub(super) fn after_failure(options: &ConnectOptions, failed: u32) -> Self {
-        let pause = options.reconnect.and_then(|backoff| backoff.pause(failed, random()));
+        let pause = options.reconnect.and_then(|backoff| backoff.pause(failed, random() as u32));
         match pause {
             Some(pause) => Phase::Pausing { until: clock::now() + pause, failed },
             None => Phase::Over,

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::io::{self, IoSlice};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::pin::pin;
 use std::task::{Context, Poll, ready};
 
@@ -15,7 +15,7 @@ use tokio::net::unix::pipe;
 use tokio::runtime::Handle;
 
 use crate::session::Session;
-use crate::transport::{Socket as _, Stream, clock};
+use crate::transport::{Socket as _, clock, datagrams};
 
 /// What one read takes at most; the buffer is made with the first one.
 const READ_BUFFER_BYTES: usize = 64 * 1024;
@@ -40,9 +40,9 @@ pub(super) struct Socket {
 }
 
 impl Socket {
-    /// Takes a connected stream, which must be non-blocking.
-    pub(super) fn new(stream: Stream) -> io::Result<Self> {
-        let reader = pipe::Receiver::from_owned_fd_unchecked(stream.into())?;
+    /// Takes a connected socket, which must be non-blocking.
+    pub(super) fn new(connected: OwnedFd) -> io::Result<Self> {
+        let reader = pipe::Receiver::from_owned_fd_unchecked(connected)?;
         Ok(Self { reader, runtime: Handle::current(), writer: None, buffer: Vec::new(), write_failed: None })
     }
 
@@ -62,6 +62,9 @@ impl Socket {
                 Ok(count) => session.transmitted(count),
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return false,
+                Err(errno) if session.is_over_datagrams() => {
+                    session.handle_failure(datagrams::refusal(errno).as_deref());
+                }
                 Err(errno) => self.fail(&io::Error::from(errno)),
             }
         }

@@ -3,11 +3,13 @@
 use std::io;
 use std::task::{Context, Poll};
 
+use rustix::io::Errno;
+
 use super::shared::{LENT_MAX, Reader, State};
 use super::socket::Socket;
 use super::wakers::Wakes;
 use crate::session::{Outcome, State as Stage, Ticket};
-use crate::transport::clock;
+use crate::transport::{clock, datagrams};
 
 /// When this much waits in company, it is written without waiting for the driver. More would save system calls, but then
 /// all calls of a busy client travel as one convoy: daemon and service wait while it is made up, and it waits for them.
@@ -76,6 +78,13 @@ impl State {
         self.spin.cancel();
         self.reader = Reader::Driver;
         self.notify_driver(wakes);
+    }
+
+    /// Something was due: the one who reads alone looks whether it concerns its request.
+    pub(super) fn wake_lone(&self, wakes: &mut Wakes) {
+        if let Reader::Lone(_) = self.reader {
+            wakes.extend(self.lone_waker.clone());
+        }
     }
 
     fn poll_alone(&mut self, ticket: Ticket, cx: &mut Context<'_>, wakes: &mut Wakes) -> Poll<Outcome> {
@@ -166,6 +175,13 @@ impl State {
     /// What a read came to.
     fn after_read(&mut self, read: io::Result<usize>, wakes: &mut Wakes) {
         match read {
+            // An empty datagram, or an error of the one before.
+            Ok(0) if self.session.is_over_datagrams() => {}
+            Err(error) if self.session.is_over_datagrams() => {
+                if let Some(reason) = Errno::from_io_error(&error).and_then(datagrams::refusal) {
+                    self.session.handle_failure(Some(&reason));
+                }
+            }
             Ok(0) => {
                 let failure = self.socket.as_ref().and_then(Socket::write_failure);
                 self.session.handle_eof(failure);

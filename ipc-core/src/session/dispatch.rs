@@ -246,7 +246,7 @@ impl Session {
             },
             Purpose::Unregister | Purpose::Forget => result.map(|()| Answer::Done),
             // Their answers carry keys of their own.
-            Purpose::Register(_) | Purpose::Subscribe(_) | Purpose::Watch(_) => {
+            Purpose::Register(_) | Purpose::Subscribe(_) | Purpose::Watch(_) | Purpose::Mail(_) => {
                 return Err(WireError::UnexpectedKind(Kind::DONE.0));
             }
         };

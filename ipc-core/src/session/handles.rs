@@ -95,6 +95,11 @@ impl Handles {
         self.topics.get(topic).copied()
     }
 
+    /// What a handle stands for.
+    pub(super) fn target(&self, key: HandleKey) -> Option<&Target> {
+        self.entries.get(key.0).map(|entry| &entry.target)
+    }
+
     pub(super) fn knows(&self, key: HandleKey) -> bool {
         self.entries.get(key.0).is_some()
     }

@@ -8,6 +8,7 @@ use crate::limits::DEADLINE_GRACE;
 use crate::payload::Payload;
 use crate::time::Instant;
 
+use super::courier::RequestId;
 use super::event::{Outcome, RegistrationKey, SubscriptionKey, Ticket, WatchKey};
 use super::handles::HandleKey;
 use super::slab::{Key, Slab};
@@ -30,6 +31,8 @@ pub(super) struct Addressed {
 pub(super) enum Purpose {
     Call(Addressed),
     Publish(Addressed),
+    /// Something that a courier carries.
+    Mail(RequestId),
     Ping,
     /// A handle is being bound; nobody but the session waits for it.
     Bind {

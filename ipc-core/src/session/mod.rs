@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `state`, `handshake` | where the conversation stands, and how it begins |
 //! | `requests`, `dispatch` | what goes out, what comes in |
+//! | `mail`, [`courier`] | the same requests over datagrams instead of a stream |
 //! | `drain` | events handed on without being kept |
 //! | `foreign` | what other clients wrote, which the daemon has not read |
 //! | `inflight` | requests that wait for their one outcome |
@@ -17,6 +18,7 @@
 //! | `slab` | slots with generations, under most of these |
 
 mod announced;
+pub mod courier;
 mod dispatch;
 mod drain;
 mod event;
@@ -25,6 +27,7 @@ mod handles;
 mod handshake;
 mod inbound;
 mod inflight;
+mod mail;
 mod output;
 mod registrations;
 mod requests;
@@ -62,6 +65,7 @@ use announced::Announced;
 use handles::Handles;
 use inbound::Inbound;
 use inflight::{Inflight, Purpose};
+use mail::Mail;
 use output::Output;
 use registrations::Registrations;
 use slab::Slab;
@@ -137,12 +141,20 @@ pub struct Session {
     hello_deadline: Instant,
     /// Why the conversation is over.
     ended: Option<Error>,
+    /// What carries it, when that is no stream.
+    mail: Option<Mail>,
 }
 
 impl Session {
     /// A session at the beginning of a conversation: its hello waits to be written.
     pub fn connect(config: Config, now: Instant) -> Self {
-        let mut session = Self {
+        let mut session = Self::new(config, now);
+        session.greet();
+        session
+    }
+
+    fn new(config: Config, now: Instant) -> Self {
+        Self {
             state: State::Greeting,
             decoder: Decoder::new(handshake::LIMITS_BEFORE_WELCOME),
             output: Output::default(),
@@ -159,10 +171,9 @@ impl Session {
             epoch_before: None,
             hello_deadline: now + config.hello_timeout,
             ended: None,
+            mail: None,
             config,
-        };
-        session.greet();
-        session
+        }
     }
 
     /// Goes on over a new connection: says hello, subscribes, watches and registers again, all in one go.
@@ -178,6 +189,9 @@ impl Session {
         self.epoch_before = self.daemon.as_ref().map(|daemon| daemon.epoch).or(self.epoch_before);
         self.hello_deadline = now + self.config.hello_timeout;
         self.ended = None;
+        if self.mail.is_some() {
+            return self.restart_mail(now);
+        }
         self.greet();
         self.ask_again();
     }
@@ -197,6 +211,9 @@ impl Session {
 
     /// As [`handle_input`](Session::handle_input), and hands the events of one subscription on at once.
     pub fn handle_input_with(&mut self, now: Instant, input: &mut &[u8], mut drain: Option<Drain<'_>>) {
+        if self.mail.is_some() {
+            return self.receive_mail(now, core::mem::take(input));
+        }
         // Frames borrow from the decoder, so it stands beside the session while they are handled.
         let mut decoder =
             core::mem::replace(&mut self.decoder, Decoder::new(handshake::LIMITS_BEFORE_WELCOME));
@@ -234,6 +251,7 @@ impl Session {
     /// The stream has ended, or failed as `failure` says.
     pub fn handle_eof(&mut self, failure: Option<&str>) {
         let what = failure.unwrap_or("the daemon closed the connection");
+        self.lose_mail(what);
         let error = match self.state {
             State::Greeting => {
                 let message = format!("{what} before it answered the hello");
@@ -247,6 +265,7 @@ impl Session {
 
     /// Does what is due at `now`; calling it early does nothing.
     pub fn handle_timeout(&mut self, now: Instant) {
+        self.tick_mail(now);
         let expired = self.inflight.expire(now);
         self.drop_unmade(expired);
         if self.state == State::Greeting && now >= self.hello_deadline {
@@ -261,10 +280,8 @@ impl Session {
     /// When to call [`handle_timeout`](Session::handle_timeout) next. It may be early, never late.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let hello = (self.state == State::Greeting).then_some(self.hello_deadline);
-        match (hello, self.inflight.earliest()) {
-            (Some(hello), Some(request)) => Some(hello.min(request)),
-            (hello, request) => hello.or(request),
-        }
+        let mail = self.mail.as_ref().and_then(Mail::poll_timeout);
+        hello.into_iter().chain(self.inflight.earliest()).chain(mail).min()
     }
 
     /// The next call to be served.
@@ -289,17 +306,21 @@ impl Session {
 
     /// The pieces to write, in order.
     pub fn transmit(&self) -> impl Iterator<Item = &[u8]> {
-        self.output.slices()
+        let staged = self.mail.as_ref().and_then(Mail::staged);
+        staged.into_iter().chain(self.output.slices())
     }
 
     /// The kernel has taken the first `bytes` of what [`transmit`](Session::transmit) gave.
     pub fn transmitted(&mut self, bytes: usize) {
-        self.output.advance(bytes);
+        match &mut self.mail {
+            Some(mail) => mail.posted(),
+            None => self.output.advance(bytes),
+        }
     }
 
     /// Bytes that wait to be written.
     pub fn pending_bytes(&self) -> u64 {
-        self.output.pending_bytes()
+        self.output.pending_bytes() + self.mail.as_ref().map_or(0, Mail::pending_bytes)
     }
 
     /// Whether so much waits to be written that requests which wait for no answer should wait.
@@ -343,8 +364,13 @@ impl Session {
         self.state = state;
         let error = Error::new(ErrorCode::Cancelled, "this side closed the connection");
         self.end_requests(&error);
-        let close = Close { code: ErrorCode::Cancelled.number(), message: "done".into() };
-        self.send_control(Header::new(Kind::CLOSE), &close);
+        match &mut self.mail {
+            Some(mail) => mail.close(),
+            None => {
+                let close = Close { code: ErrorCode::Cancelled.number(), message: "done".into() };
+                self.send_control(Header::new(Kind::CLOSE), &close);
+            }
+        }
         self.ended = Some(error);
     }
 
@@ -405,6 +431,7 @@ impl Session {
                 Purpose::Watch(key) => self.forget_watch(key),
                 Purpose::Call(_)
                 | Purpose::Publish(_)
+                | Purpose::Mail(_)
                 | Purpose::Ping
                 | Purpose::Bind { .. }
                 | Purpose::Unregister

@@ -81,6 +81,9 @@ impl Session {
         payload: Payload,
         options: CallOptions,
     ) -> Result<Ticket, Error> {
+        if self.mail.is_some() {
+            return self.mail_call(now, method, &payload, options);
+        }
         self.check(&payload, options.traceparent.as_deref())?;
         check_deadline(now, options.deadline)?;
         if let Some(daemon) = &self.daemon
@@ -111,6 +114,9 @@ impl Session {
         payload: Payload,
         options: CallOptions,
     ) -> Result<(), Error> {
+        if self.mail.is_some() {
+            return self.mail_call_oneway(now, method, &payload, options);
+        }
         self.check(&payload, options.traceparent.as_deref())?;
         check_deadline(now, options.deadline)?;
         // Nobody would hear that the handle has become stale, so it does not get old.
@@ -125,6 +131,7 @@ impl Session {
 
     /// Asks the daemon to cancel a call, which then ends with `cancelled` or with what overtook it.
     pub fn cancel(&mut self, ticket: Ticket) {
+        self.cancel_mail(ticket);
         if matches!(self.inflight.get_mut(ticket.0).map(|open| &open.purpose), Some(Purpose::Call(_))) {
             self.output.bare(Header::new(Kind::CANCEL).with_correlation(ticket.0.bits()));
         }
@@ -133,6 +140,7 @@ impl Session {
     /// Nobody waits for this request any more: a call is cancelled, a subscription, watch or registration that was
     /// being made is taken back, and an outcome that was there is thrown away.
     pub fn abandon(&mut self, ticket: Ticket) {
+        self.abandon_mail(ticket);
         self.cancel(ticket);
         let purpose = self.inflight.remove(ticket.0);
         self.drop_unmade(purpose.into_iter().collect());
@@ -149,6 +157,9 @@ impl Session {
         payload: Payload,
         traceparent: Option<Box<str>>,
     ) -> Result<Ticket, Error> {
+        if self.mail.is_some() {
+            return self.mail_publish(now, topic, &payload, traceparent);
+        }
         self.check(&payload, traceparent.as_deref())?;
         let wire = self.wire_handle(now, topic)?;
         let event = Addressed { handle: topic, wire, payload, deadline: None, traceparent, retried: false };
@@ -169,6 +180,9 @@ impl Session {
         payload: Payload,
         traceparent: Option<Box<str>>,
     ) -> Result<(), Error> {
+        if self.mail.is_some() {
+            return self.mail_publish_oneway(topic, &payload, traceparent);
+        }
         self.check(&payload, traceparent.as_deref())?;
         let wire = self.wire_handle(now, topic)?;
         let event = Addressed { handle: topic, wire, payload, deadline: None, traceparent, retried: false };
@@ -182,6 +196,9 @@ impl Session {
     /// # Errors
     /// The error that ended the session.
     pub fn ping(&mut self, now: Instant) -> Result<Ticket, Error> {
+        if self.mail.is_some() {
+            return self.mail_ping(now);
+        }
         self.check_open()?;
         let correlation = self.inflight.next_key().bits();
         self.output.bare(Header::new(Kind::PING).with_correlation(correlation));
@@ -198,7 +215,7 @@ impl Session {
         filter: &str,
         options: SubscribeOptions,
     ) -> Result<(SubscriptionKey, Ticket), Error> {
-        self.check_open()?;
+        self.check_stream()?;
         let filter = Filter::parse(filter)?;
         let request = Subscribe {
             filter: filter.as_str().into(),
@@ -255,7 +272,7 @@ impl Session {
     /// # Errors
     /// At once: `invalid_argument` for a text that is no filter.
     pub fn watch_names(&mut self, now: Instant, filter: &str) -> Result<(WatchKey, Ticket), Error> {
-        self.check_open()?;
+        self.check_stream()?;
         let request = WatchNames { filter: Filter::parse(filter)?.as_str().into() };
         let key = WatchKey(self.watches.next_key());
         let header = Header::new(Kind::WATCH_NAMES).with_correlation(Tag::Watch.on(key.0));
@@ -287,7 +304,7 @@ impl Session {
     /// # Errors
     /// At once, for an offer that no daemon would take: `invalid_argument`, `quota_exceeded`.
     pub fn register(&mut self, now: Instant, offer: Offer) -> Result<(RegistrationKey, Ticket), Error> {
-        self.check_open()?;
+        self.check_stream()?;
         let request = offer.into_request()?;
         let key = RegistrationKey(self.registrations.entries.next_key());
         let header = Header::new(Kind::REGISTER).with_correlation(Tag::Registration.on(key.0));
@@ -405,12 +422,12 @@ impl Session {
     }
 
     pub(super) fn release(&mut self, release: Option<Release>) {
-        if let Some(Release(handle)) = release {
+        if let (Some(Release(handle)), None) = (release, &self.mail) {
             self.output.bare(Header::new(Kind::RELEASE).with_handle(handle));
         }
     }
 
-    fn check_open(&self) -> Result<(), Error> {
+    pub(super) fn check_open(&self) -> Result<(), Error> {
         if self.state.takes_requests() {
             return Ok(());
         }

@@ -11,7 +11,8 @@ use super::unix::Trust;
 use super::{Environment, HostPort};
 use crate::error::{Error, ErrorCode};
 
-/// Where a daemon can be reached. As text: `unix:PATH`, where PATH is the daemon's stream socket, or `tcp:HOST:PORT`.
+/// Where a daemon can be reached. As text: `unix:PATH`, where PATH is the daemon's stream socket, `dgram:PATH`, its datagram
+/// socket, `tcp:HOST:PORT` or `udp:HOST:PORT`.
 ///
 /// ```
 /// use ipc_core::Address;
@@ -47,7 +48,7 @@ enum Scheme {
 impl Scheme {
     const ALL: [Scheme; 4] = [Scheme::Unix, Scheme::Dgram, Scheme::Tcp, Scheme::Udp];
     /// Those that a client can connect over; the others are refused as if nobody knew them.
-    const SPOKEN: &[Scheme] = &[Scheme::Unix, Scheme::Tcp];
+    const SPOKEN: &[Scheme] = &[Scheme::Unix, Scheme::Dgram, Scheme::Tcp, Scheme::Udp];
 
     fn name(self) -> &'static str {
         match self {
@@ -203,7 +204,7 @@ mod tests {
 
     #[test]
     fn other_schemes_are_refused_with_what_is_supported() {
-        for text in ["", "unix:", "unix", "tcp:127.0.0.1", "dgram:/x", "/run/ipc/bus.sock", "unix:a\0b"] {
+        for text in ["", "unix:", "unix", "tcp:127.0.0.1", "dgram:", "/run/ipc/bus.sock", "unix:a\0b"] {
             let error = Address::parse(text).unwrap_err();
             assert_eq!(error.code, ErrorCode::InvalidArgument, "{text:?}");
             assert!(error.hint().unwrap().contains("unix:PATH"), "{text:?}");

@@ -50,13 +50,17 @@ pub fn try_connect(address: &Address, trust: &Trust) -> Result<Option<Stream>, E
 /// # Errors
 /// `unreachable` when the name has no address.
 pub fn look_up(address: &Address) -> Result<Vec<Address>, Error> {
-    let Address::Tcp(place) = address else { return Ok(vec![address.clone()]) };
+    let (place, made): (_, fn(HostPort) -> Address) = match address {
+        Address::Tcp(place) => (place, Address::Tcp),
+        Address::Udp(place) => (place, Address::Udp),
+        Address::Unix(_) | Address::Dgram(_) => return Ok(vec![address.clone()]),
+    };
     let found = SocketAddress::look_up(place).map_err(|error| {
         Error::new(ErrorCode::Unreachable, format!("cannot find {address}: {error}"))
             .with_hint("write its IP address, or see to it that the name can be looked up")
     })?;
     let places = found.into_iter().filter_map(|found| match found {
-        SocketAddress::Inet(found) => HostPort::try_from(found).ok().map(Address::Tcp),
+        SocketAddress::Inet(found) => HostPort::try_from(found).ok().map(made),
         SocketAddress::Unnamed | SocketAddress::Path(_) | SocketAddress::Abstract(_) => None,
     });
     Ok(places.collect())

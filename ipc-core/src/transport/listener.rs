@@ -1,7 +1,7 @@
-//! A daemon's socket, published so that it is never reachable with wrong permissions, and the lock that comes first.
+//! A daemon's sockets, published so that it is never reachable with wrong permissions, and the lock that comes first.
 //!
-//! The order for a daemon: [`lock_file`], which alone decides who the daemon of a directory is; [`bind_listener`], which
-//! replaces what an ended daemon has left; at the end [`SocketFile::remove`]. The lock is never removed.
+//! The order for a daemon: [`lock_file`], which alone decides who the daemon of a directory is; [`bind_listener`] and
+//! [`bind_datagram`], which replace what an ended daemon has left; at the end [`SocketFile::remove`]. The lock is never removed.
 
 use std::ffi::CString;
 use std::io::Write;
@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use super::directory::file_type_name;
-use super::{Listener, RuntimeDir, SOCKET_PATH_MAX_BYTES, os_error};
+use super::{Datagram, Listener, RuntimeDir, SOCKET_PATH_MAX_BYTES, os_error};
 use crate::error::{Error, ErrorCode};
 
 /// Connections that may wait to be accepted; the kernel cuts it at `net.core.somaxconn`.
@@ -136,6 +136,31 @@ pub fn bind_listener(
     name: &str,
     access: SocketAccess,
 ) -> Result<(Listener, SocketFile), Error> {
+    let (socket, file) = bind_socket(directory, name, access, SocketType::STREAM)?;
+    // The kernel remembers the name it was bound to, which nobody can connect to any more.
+    Ok((Listener::with_name(socket, Some(Arc::from(file.path.as_path()))), file))
+}
+
+/// Binds a datagram socket and publishes it, as [`bind_listener`] does with a stream socket. The kernel says with each of its
+/// datagrams who sent it.
+///
+/// # Errors
+/// As [`bind_listener`].
+pub fn bind_datagram(
+    directory: &RuntimeDir,
+    name: &str,
+    access: SocketAccess,
+) -> Result<(Datagram, SocketFile), Error> {
+    let (socket, file) = bind_socket(directory, name, access, SocketType::DGRAM)?;
+    Ok((Datagram::with_name(socket, Arc::from(file.path.as_path())), file))
+}
+
+fn bind_socket(
+    directory: &RuntimeDir,
+    name: &str,
+    access: SocketAccess,
+    socket_type: SocketType,
+) -> Result<(OwnedFd, SocketFile), Error> {
     check_replaceable(directory, name)?;
     let temporary = format!("{name}.{}.tmp", std::process::id());
     if check_replaceable(directory, &temporary)? {
@@ -143,9 +168,13 @@ pub fn bind_listener(
         unlink(directory, &temporary)?;
     }
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, socket_type, flags, None)
         .map_err(|errno| os_error("make a socket", errno))?;
-    let published = publish(directory, name, &temporary, &socket, access);
+    if socket_type == SocketType::DGRAM {
+        // Before it has a name: nobody's datagram comes without a sender.
+        super::verified::ask_for_credentials(&socket)?;
+    }
+    let published = publish(directory, name, &temporary, &socket, (access, socket_type));
     if published.is_err() {
         // The reason is being reported already; a name left behind is replaced by the next daemon.
         let _ = rustix::fs::unlinkat(directory, &temporary, AtFlags::empty());
@@ -162,8 +191,7 @@ pub fn bind_listener(
         device: stat.st_dev,
         inode: stat.st_ino,
     };
-    // The kernel remembers the name it was bound to, which nobody can connect to any more.
-    Ok((Listener::with_name(socket, Some(Arc::from(file.path.as_path()))), file))
+    Ok((socket, file))
 }
 
 fn publish(
@@ -171,7 +199,7 @@ fn publish(
     name: &str,
     temporary: &str,
     socket: &OwnedFd,
-    access: SocketAccess,
+    (access, socket_type): (SocketAccess, SocketType),
 ) -> Result<Stat, Error> {
     let path = directory.path().join(temporary);
     let failed = |what: &str| {
@@ -195,7 +223,9 @@ fn publish(
     // After bind, because bind cuts the mode by the umask; before listen, until which nobody can connect.
     rustix::fs::chmodat(directory, temporary, Mode::from_raw_mode(access.mode), AtFlags::empty())
         .map_err(failed("set the mode of"))?;
-    rustix::net::listen(socket, BACKLOG).map_err(failed("listen on"))?;
+    if socket_type == SocketType::STREAM {
+        rustix::net::listen(socket, BACKLOG).map_err(failed("listen on"))?;
+    }
     let stat =
         rustix::fs::statat(directory, temporary, AtFlags::SYMLINK_NOFOLLOW).map_err(failed("examine"))?;
     rustix::fs::renameat(directory, temporary, directory, name).map_err(failed("publish"))?;
@@ -300,6 +330,24 @@ mod tests {
             file.remove().unwrap();
             assert!(names(base.path()).is_empty());
         }
+    }
+
+    #[test]
+    fn a_datagram_socket_is_published_likewise() {
+        let base = tempfile::tempdir().unwrap();
+        let directory = open(base.path());
+        let (old, old_file) = bind_datagram(&directory, "bus.dgram", SocketAccess::default()).unwrap();
+        let (socket, file) = bind_datagram(&directory, "bus.dgram", SocketAccess::default()).unwrap();
+        drop(old);
+        old_file.remove().unwrap();
+        assert_eq!(names(base.path()), ["bus.dgram"]);
+        assert_eq!(fs::symlink_metadata(file.path()).unwrap().mode() & 0o7777, 0o600);
+        let client = std::os::unix::net::UnixDatagram::unbound().unwrap();
+        client.send_to(b"x", file.path()).unwrap();
+        let arrival = crate::transport::verified::receive(&socket, &mut [0; 4]).unwrap();
+        assert!(arrival.sender.is_some());
+        file.remove().unwrap();
+        assert!(names(base.path()).is_empty());
     }
 
     #[test]

@@ -4,16 +4,18 @@
 //! - [`Environment`], [`runtime_dir`]: which directory holds the sockets, and which the durable state;
 //! - [`directory`]: opening and creating a directory that nobody else can write to;
 //! - [`socket`]: streams, datagrams and listeners of every family, for whoever programs with sockets;
-//! - [`connect`]: connecting to a daemon, over whatever its address says;
+//! - [`connect`], [`datagrams`]: connecting to a daemon, over whatever its address says;
 //! - [`unix`]: whose daemon is trusted, and who is at the other end of a connection;
 //! - [`inet`]: TCP as the bus uses it;
 //! - [`listener`]: a daemon's sockets, published so that they are never reachable with wrong permissions, and its lock;
+//! - [`verified`]: a daemon's datagrams, with the kernel's word of who sent each;
 //! - [`process`]: what a daemon inherits: descriptors (`$LISTEN_FDS`, `--ready-fd`) and limits;
 //! - [`clock`]: the clock of the bus.
 
 pub mod address;
 pub mod clock;
 pub mod connect;
+pub mod datagrams;
 pub mod directory;
 pub mod environment;
 pub mod host_port;
@@ -24,6 +26,7 @@ pub mod runtime_dir;
 pub mod socket;
 mod sys;
 pub mod unix;
+pub mod verified;
 
 pub use address::Address;
 pub use directory::RuntimeDir;
@@ -34,6 +37,8 @@ pub use unix::Trust;
 
 use crate::error::{Error, ErrorCode};
 
+/// The datagram socket in a runtime directory.
+pub const DATAGRAM_SOCKET_NAME: &str = "bus.dgram";
 /// The stream socket in a runtime directory.
 pub const STREAM_SOCKET_NAME: &str = "bus.sock";
 /// The file whose lock says that a daemon owns a runtime directory.

@@ -3,9 +3,9 @@
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use rustix::net::{AddressFamily, SocketType};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
 
-use super::{Environment, Listener, os_error, sys};
+use super::{Datagram, Environment, Listener, os_error, sys};
 use crate::error::{Error, ErrorCode};
 
 /// The first descriptor that a service manager hands over (sd_listen_fds(3)).
@@ -13,17 +13,51 @@ const LISTEN_FDS_START: RawFd = 3;
 /// Most descriptors taken over.
 const LISTEN_FDS_MAX: u32 = 64;
 
-/// The listening stream sockets handed over by a service manager, in `$LISTEN_FDS`: bound by it, so never to be bound
-/// again or removed. None when there is no such variable or it is meant for another process.
+/// Sockets that a service manager handed over.
+#[derive(Debug, Default)]
+pub struct Inherited {
+    /// Those that listen.
+    pub streams: Vec<Listener>,
+    /// Those that take datagrams.
+    pub datagrams: Vec<Datagram>,
+}
+
+/// The AF_UNIX sockets handed over by a service manager, in `$LISTEN_FDS`: listening stream sockets, and datagram sockets
+/// that are bound. It has bound them, so they are never to be bound again or removed. None when there is no such variable or
+/// it is meant for another process.
 ///
-/// Each does not block and is closed on exec. To be called once, early: a second call finds them taken.
+/// Each does not block and is closed on exec; the datagram ones say who sends. To be called once, early: a second call finds
+/// them taken.
 ///
 /// # Errors
-/// `invalid_argument` when the variable makes no sense or a descriptor is not a listening AF_UNIX stream socket.
-pub fn inherited_listeners(environment: &Environment) -> Result<Vec<Listener>, Error> {
+/// `invalid_argument` when the variable makes no sense or a descriptor is neither.
+pub fn inherited_sockets(environment: &Environment) -> Result<Inherited, Error> {
     let count = inherited_count(environment)?;
     let numbers = (LISTEN_FDS_START..).take(usize::try_from(count).unwrap_or(usize::MAX));
-    numbers.map(inherited_listener).collect()
+    let mut inherited = Inherited::default();
+    for number in numbers {
+        let socket = take_inherited(number)?;
+        let kind = check_socket(&socket).map_err(|found| {
+            Error::new(
+                ErrorCode::InvalidArgument,
+                format!(
+                    "descriptor {number} of $LISTEN_FDS is {found}, neither a listening AF_UNIX stream socket nor a bound \
+                     datagram one"
+                ),
+            )
+            .with_hint("give the socket unit ListenStream= and ListenDatagram= with paths, and no Accept=yes")
+        })?;
+        rustix::io::ioctl_fionbio(&socket, true)
+            .map_err(|errno| os_error(format_args!("set up descriptor {number}"), errno))?;
+        super::unix::refuse_descriptors(&socket)?;
+        if kind == SocketType::DGRAM {
+            super::verified::ask_for_credentials(&socket)?;
+            inherited.datagrams.push(socket.into());
+        } else {
+            inherited.streams.push(socket.into());
+        }
+    }
+    Ok(inherited)
 }
 
 fn inherited_count(environment: &Environment) -> Result<u32, Error> {
@@ -41,35 +75,26 @@ fn inherited_count(environment: &Environment) -> Result<u32, Error> {
     })
 }
 
-fn inherited_listener(number: RawFd) -> Result<Listener, Error> {
-    let socket = take_inherited(number)?;
-    check_listener(&socket).map_err(|found| {
-        Error::new(
-            ErrorCode::InvalidArgument,
-            format!("descriptor {number} of $LISTEN_FDS is {found}, not a listening AF_UNIX stream socket"),
-        )
-        .with_hint("give the socket unit one ListenStream= with a path, and no Accept=yes")
-    })?;
-    rustix::io::ioctl_fionbio(&socket, true)
-        .map_err(|errno| os_error(format_args!("set up descriptor {number}"), errno))?;
-    let listener = Listener::from(socket);
-    super::unix::refuse_descriptors(&listener)?;
-    Ok(listener)
-}
-
-fn check_listener(socket: impl AsFd) -> Result<(), &'static str> {
+fn check_socket(socket: impl AsFd) -> Result<SocketType, &'static str> {
     use rustix::net::sockopt::{socket_acceptconn, socket_domain, socket_type};
     let family = socket_domain(&socket).map_err(|_| "no socket")?;
     if family != AddressFamily::UNIX {
         return Err("a socket of another family");
     }
-    if socket_type(&socket).map_err(|_| "no socket")? != SocketType::STREAM {
-        return Err("a socket of another type");
+    let kind = socket_type(&socket).map_err(|_| "no socket")?;
+    match kind {
+        SocketType::STREAM if !socket_acceptconn(&socket).map_err(|_| "no socket")? => {
+            Err("a socket that does not listen")
+        }
+        SocketType::DGRAM if is_nameless(&socket) => Err("a socket without an address"),
+        SocketType::STREAM | SocketType::DGRAM => Ok(kind),
+        _ => Err("a socket of another type"),
     }
-    if !socket_acceptconn(&socket).map_err(|_| "no socket")? {
-        return Err("a socket that does not listen");
-    }
-    Ok(())
+}
+
+fn is_nameless(socket: impl AsFd) -> bool {
+    let name = rustix::net::getsockname(socket).ok().and_then(|name| SocketAddrUnix::try_from(name).ok());
+    name.is_none_or(|name| name.is_unnamed())
 }
 
 /// Takes over a descriptor that the starting process named, as in `--ready-fd N`, and marks it close-on-exec. The standard
@@ -134,18 +159,19 @@ mod tests {
     }
 
     #[test]
-    fn only_listening_stream_sockets_will_do() {
+    fn only_sockets_that_clients_can_reach_will_do() {
         let base = tempfile::tempdir().unwrap();
         let (stream, _other) = UnixStream::pair().unwrap();
-        let cases: [(OwnedFd, Result<(), &str>); 5] = [
-            (UnixListener::bind(base.path().join("a")).unwrap().into(), Ok(())),
+        let cases: [(OwnedFd, Result<SocketType, &str>); 6] = [
+            (UnixListener::bind(base.path().join("a")).unwrap().into(), Ok(SocketType::STREAM)),
+            (UnixDatagram::bind(base.path().join("b")).unwrap().into(), Ok(SocketType::DGRAM)),
+            (UnixDatagram::unbound().unwrap().into(), Err("a socket without an address")),
             (stream.into(), Err("a socket that does not listen")),
-            (UnixDatagram::bind(base.path().join("b")).unwrap().into(), Err("a socket of another type")),
             (std::net::TcpListener::bind("127.0.0.1:0").unwrap().into(), Err("a socket of another family")),
             (std::fs::File::open("/dev/null").unwrap().into(), Err("no socket")),
         ];
         for (fd, expected) in cases {
-            assert_eq!(check_listener(fd), expected);
+            assert_eq!(check_socket(fd), expected);
         }
     }
 

@@ -163,6 +163,102 @@ pub(super) fn receive_onto(
     Ok(count)
 }
 
+/// Most descriptors that the kernel lets through at a time (`SCM_MAX_FD`).
+const DESCRIPTORS_MAX: usize = 253;
+/// Room for those and for credentials.
+// SAFETY: both only compute.
+const CONTROL_BYTES: usize = unsafe {
+    libc::CMSG_SPACE((DESCRIPTORS_MAX * size_of::<RawFd>()) as u32) as usize
+        + libc::CMSG_SPACE(size_of::<libc::ucred>() as u32) as usize
+};
+
+/// What came with a datagram beside its bytes.
+#[derive(Debug, Default)]
+pub(super) struct Received {
+    /// Bytes that are in the buffer.
+    pub(super) bytes: usize,
+    /// It was longer than the buffer.
+    pub(super) is_cut: bool,
+    /// Process, user and group of the sender, in the words of the kernel.
+    pub(super) credentials: Option<(i32, u32, u32)>,
+    /// What was sent along.
+    pub(super) descriptors: Vec<OwnedFd>,
+    /// Descriptors were sent that could not be handed over.
+    pub(super) is_control_cut: bool,
+    /// The sender's address behind its family; empty when it has none.
+    pub(super) name: Vec<u8>,
+}
+
+/// Receives one datagram from an `AF_UNIX` socket, without waiting.
+///
+/// The safe wrappers either take a process id of 0, which is the kernel's word for nobody, for impossible, or do not hand
+/// out descriptors whose number was cut.
+///
+/// # Errors
+/// Those of recvmsg(2).
+pub(super) fn receive_verified(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<Received, Errno> {
+    #[repr(C, align(8))]
+    struct Control([u8; CONTROL_BYTES]);
+    let mut control = Control([0; CONTROL_BYTES]);
+    // SAFETY: all zeros is a value of both: they hold numbers, arrays of numbers and pointers.
+    let (mut address, mut message): (libc::sockaddr_un, libc::msghdr) =
+        unsafe { (core::mem::zeroed(), core::mem::zeroed()) };
+    let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    message.msg_name = (&raw mut address).cast();
+    message.msg_namelen = size_of::<libc::sockaddr_un>() as libc::socklen_t;
+    message.msg_iov = &raw mut part;
+    message.msg_iovlen = 1;
+    message.msg_control = (&raw mut control.0).cast();
+    message.msg_controllen = CONTROL_BYTES as _;
+    let flags = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
+    let bytes = loop {
+        // SAFETY: the descriptor is borrowed and so open; every pointer in the message is to a live local or to the buffer,
+        // each with its length beside it, and nothing else refers to them while the kernel writes.
+        let count = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, flags) };
+        match usize::try_from(count) {
+            Ok(bytes) => break bytes,
+            Err(_) => match last_errno() {
+                Errno::INTR => {}
+                errno => return Err(errno),
+            },
+        }
+    };
+    let name_bytes = (message.msg_namelen as usize).saturating_sub(size_of::<libc::sa_family_t>());
+    let mut received = Received {
+        bytes,
+        is_cut: message.msg_flags & libc::MSG_TRUNC != 0,
+        is_control_cut: message.msg_flags & libc::MSG_CTRUNC != 0,
+        name: address.sun_path.iter().take(name_bytes).map(|byte| *byte as u8).collect(),
+        ..Received::default()
+    };
+    // SAFETY: the message is as the kernel has left it, so its parts lie within the control buffer, which is aligned for
+    // them; each is read only if the length that the kernel wrote covers it. The descriptors are new ones that the kernel
+    // has made for this process, so nobody owns them yet, and each is taken once.
+    unsafe {
+        let mut next = libc::CMSG_FIRSTHDR(&raw const message);
+        while let Some(head) = next.as_ref() {
+            let content = libc::CMSG_DATA(next);
+            // With some C libraries it has another type.
+            #[allow(clippy::unnecessary_cast)]
+            let length = (head.cmsg_len as usize).saturating_sub(libc::CMSG_LEN(0) as usize);
+            if head.cmsg_level == libc::SOL_SOCKET && head.cmsg_type == libc::SCM_RIGHTS {
+                for at in 0..length / size_of::<RawFd>() {
+                    let number = content.cast::<RawFd>().add(at).read_unaligned();
+                    received.descriptors.push(OwnedFd::from_raw_fd(number));
+                }
+            } else if head.cmsg_level == libc::SOL_SOCKET
+                && head.cmsg_type == libc::SCM_CREDENTIALS
+                && length >= size_of::<libc::ucred>()
+            {
+                let credentials = content.cast::<libc::ucred>().read_unaligned();
+                received.credentials = Some((credentials.pid, credentials.uid, credentials.gid));
+            }
+            next = libc::CMSG_NXTHDR(&raw const message, next);
+        }
+    }
+    Ok(received)
+}
+
 fn last_errno() -> Errno {
     std::io::Error::last_os_error().raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error)
 }

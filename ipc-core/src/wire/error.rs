@@ -35,6 +35,10 @@ pub enum WireError {
     TrailingBytes,
     /// A kind that this side never receives.
     UnexpectedKind(u8),
+    /// A datagram of another version.
+    Version(u8),
+    /// A datagram whose length, in bytes, is not what its header says, or no length that a datagram can have.
+    DatagramLength(usize),
     /// A peer or topic number that was not announced.
     Unannounced(u32),
 }
@@ -58,6 +62,10 @@ impl fmt::Display for WireError {
             WireError::Envelope(what) => write!(f, "the envelope is malformed: {what}"),
             WireError::TrailingBytes => f.write_str("the envelope has bytes behind its last field"),
             WireError::UnexpectedKind(kind) => write!(f, "frame kind {kind:#04x} does not belong here"),
+            WireError::Version(version) => write!(f, "version {version} of datagrams is not spoken here"),
+            WireError::DatagramLength(length) => {
+                write!(f, "a datagram of {length} bytes is shorter or longer than it says or can be")
+            }
             WireError::Unannounced(handle) => {
                 write!(f, "number {handle} was used before it was said what it stands for")
             }

@@ -103,7 +103,22 @@ impl Flags {
     /// A call or a publish that wants no answer.
     pub const ONEWAY: Flags = Flags(2);
 
-    const KNOWN: u8 = 3;
+    /// An outcome in a datagram whose arrival is to be acknowledged at once.
+    pub const ACK: Flags = Flags(4);
+
+    /// The flags of frames.
+    const KNOWN: u8 = Flags::ERROR.0 | Flags::ONEWAY.0;
+
+    /// The flags of a byte on the wire, of which only `known` bits may be set.
+    pub(super) const fn from_bits(bits: u8, known: u8) -> Option<Flags> {
+        if bits & !known == 0 { Some(Flags(bits)) } else { None }
+    }
+
+    /// These flags and others.
+    #[must_use]
+    pub const fn with(self, other: Flags) -> Flags {
+        Flags(self.0 | other.0)
+    }
 
     /// Whether all bits of `other` are set.
     pub const fn contains(self, other: Flags) -> bool {
@@ -199,10 +214,7 @@ impl Header {
     /// # Errors
     /// Undefined flags, payload kinds, descriptors, or a deadline over the maximum.
     pub fn parse(bytes: &[u8; HEADER_BYTES]) -> Result<Self, WireError> {
-        let flags = bytes[1];
-        if flags & !Flags::KNOWN != 0 {
-            return Err(WireError::UnknownFlags(flags));
-        }
+        let flags = Flags::from_bits(bytes[1], Flags::KNOWN).ok_or(WireError::UnknownFlags(bytes[1]))?;
         let payload_kind =
             PayloadKind::from_number(bytes[2]).ok_or(WireError::UnknownPayloadKind(bytes[2]))?;
         if bytes[3] != 0 {
@@ -214,7 +226,7 @@ impl Header {
         }
         Ok(Self {
             kind: Kind(bytes[0]),
-            flags: Flags(flags),
+            flags,
             payload_kind,
             payload_len: u32_at(bytes, 4),
             envelope_len: u16_at(bytes, 8),

@@ -7,9 +7,11 @@
 //! - [`message`]: what the envelopes of each kind hold;
 //! - [`codec`]: the one place that calls bincode;
 //! - [`Decoder`]: a stream of bytes cut into frames, with limits checked before anything is allocated;
-//! - [`encode_frame`]: a frame appended to a buffer.
+//! - [`encode_frame`]: a frame appended to a buffer;
+//! - [`datagram`]: what goes over datagram sockets, each datagram complete in itself.
 
 pub mod codec;
+pub mod datagram;
 mod decoder;
 mod error;
 mod frame;

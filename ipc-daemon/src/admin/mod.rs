@@ -22,7 +22,7 @@ use serde_json::Value;
 /// Where something of the daemon listens.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub(crate) struct ListenAddress {
-    /// `unix_stream`, `tcp` or `expose_tcp`.
+    /// `unix_stream`, `unix_datagram`, `tcp`, `udp` or `expose_tcp`.
     pub(crate) kind: &'static str,
     /// A path, or address and port as they were bound.
     pub(crate) address: String,

@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 
 use crate::bus::Bus;
 use crate::bus::link::Link;
+use crate::shell::DatagramSocket;
 
 /// Sockets looked at before others have their turn: each takes some twenty system calls.
 const LOOK_BUDGET: usize = 32;
@@ -31,6 +32,8 @@ pub(crate) enum Held {
     Listener(Rc<Listener>),
     /// A connection of the bus.
     Connection(Rc<Link>),
+    /// One that takes datagrams.
+    Datagrams(Rc<DatagramSocket>),
     /// A connection of an exposed port.
     Plain(Rc<TcpStream>),
 }
@@ -58,6 +61,7 @@ fn row(held: &HeldSocket) -> Value {
     match &held.socket {
         Held::Listener(listener) => described(held, &**listener),
         Held::Connection(link) => described(held, &**link),
+        Held::Datagrams(socket) => described(held, socket.socket()),
         Held::Plain(stream) => {
             use std::os::fd::AsFd;
             described(held, &stream.as_fd())

@@ -25,8 +25,12 @@ pub struct Config {
 pub enum Transport {
     /// An `AF_UNIX` stream socket.
     UnixStream,
+    /// The `AF_UNIX` datagram socket.
+    UnixDatagram,
     /// A TCP socket that speaks the bus protocol.
     Tcp,
+    /// The UDP socket.
+    Udp,
     /// The daemon itself.
     Internal,
     /// An exposed TCP port.
@@ -38,7 +42,9 @@ impl Transport {
     pub const fn name(self) -> &'static str {
         match self {
             Transport::UnixStream => "unix_stream",
+            Transport::UnixDatagram => "unix_datagram",
             Transport::Tcp => "tcp",
+            Transport::Udp => "udp",
             Transport::Internal => "internal",
             Transport::ExposeTcp => "expose_tcp",
         }

@@ -149,7 +149,11 @@ impl Broker {
         let limits = &self.config.limits;
         let timeout_ms = match transport {
             Transport::Tcp => limits.tcp_first_byte_timeout_ms.min(limits.tcp_hello_timeout_ms),
-            Transport::UnixStream | Transport::Internal | Transport::ExposeTcp => limits.hello_timeout_ms,
+            Transport::UnixStream
+            | Transport::UnixDatagram
+            | Transport::Udp
+            | Transport::Internal
+            | Transport::ExposeTcp => limits.hello_timeout_ms,
         };
         let deadlines = &mut self.deadlines;
         Ok(self.peers.insert_with_key(|key| {

@@ -17,6 +17,7 @@ pub(crate) mod reaper;
 pub(crate) mod timer;
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
@@ -62,8 +63,14 @@ enum Endpoint {
     Internal(Rc<Mailbox>),
 }
 
+/// Something that counts.
+pub(crate) trait Count {
+    /// Every number by name.
+    fn by_name(&self) -> Vec<(&'static str, u64)>;
+}
+
 /// What the shell counts beside the broker's own numbers.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Tally {
     /// Connections refused because of who asked.
     pub(crate) refused_access: Cell<u64>,
@@ -71,6 +78,8 @@ pub(crate) struct Tally {
     pub(crate) refused_protocol: Cell<u64>,
     /// Times that accepting had to pause because a resource of the system had run out.
     pub(crate) accept_pauses: Cell<u64>,
+    /// Others who count; what has the same name is added up.
+    others: RefCell<Vec<Rc<dyn Count>>>,
 }
 
 impl Tally {
@@ -79,13 +88,22 @@ impl Tally {
         counter.set(counter.get() + 1);
     }
 
+    /// What `other` counts is to be shown too.
+    pub(crate) fn count_also(&self, other: Rc<dyn Count>) {
+        self.others.borrow_mut().push(other);
+    }
+
     /// Every number by name.
-    pub(crate) fn by_name(&self) -> [(&'static str, u64); 3] {
-        [
+    pub(crate) fn by_name(&self) -> Vec<(&'static str, u64)> {
+        let mut sums = BTreeMap::from([
             ("refused_access", self.refused_access.get()),
             ("refused_protocol", self.refused_protocol.get()),
             ("accept_pauses", self.accept_pauses.get()),
-        ]
+        ]);
+        for (name, number) in self.others.borrow().iter().flat_map(|other| other.by_name()) {
+            *sums.entry(name).or_default() += number;
+        }
+        sums.into_iter().collect()
     }
 }
 

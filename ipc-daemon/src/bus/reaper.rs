@@ -33,7 +33,8 @@ impl Reaper {
         Ok(Self(sender))
     }
 
-    fn close(&self, descriptor: OwnedFd) {
+    /// Closes a descriptor, some time.
+    pub(crate) fn close(&self, descriptor: OwnedFd) {
         // Without the thread it is closed here, which is late but not wrong.
         drop(self.0.send(descriptor));
     }

@@ -4,6 +4,7 @@
 //! runtime_dir = "/run/ipc"          # where the sockets are
 //! state_dir = "/var/lib/ipc"        # what outlives the daemon
 //! tcp = "127.0.0.1:7100"            # the bus protocol over TCP, on loopback; default: not at all
+//! udp = "127.0.0.1:7100"            # the same over UDP
 //! expose = ["tcp:127.0.0.1:7000=demo.title/title"]
 //! poll_before_park = true           # look for work for up to 50 us before sleeping; costs CPU, saves wake-ups
 //!
@@ -55,6 +56,9 @@ pub(crate) struct Config {
     /// Where the bus protocol is spoken over TCP, an address on loopback.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) tcp: Option<SocketAddr>,
+    /// Where it is spoken over UDP, likewise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) udp: Option<SocketAddr>,
     /// Plain TCP ports, as `--expose` takes them.
     pub(crate) expose: Vec<Spec>,
     /// Whether the event loop looks for work for a moment before it sleeps.
@@ -85,6 +89,7 @@ struct Written {
     runtime_dir: Option<PathBuf>,
     state_dir: Option<PathBuf>,
     tcp: Option<Spanned<SocketAddr>>,
+    udp: Option<Spanned<SocketAddr>>,
     expose: Vec<Spec>,
     poll_before_park: bool,
     remote: WrittenRemote,
@@ -99,6 +104,7 @@ impl Default for Written {
             runtime_dir: None,
             state_dir: None,
             tcp: None,
+            udp: None,
             expose: Vec::new(),
             poll_before_park: true,
             remote: WrittenRemote::default(),
@@ -190,6 +196,7 @@ impl Config {
             runtime_dir: first(&args.runtime_dir, &variables.runtime_dir, written.runtime_dir),
             state_dir: first(&args.state_dir, &variables.state_dir, written.state_dir),
             tcp: loopback::layer("tcp", args.tcp, written.tcp, place)?,
+            udp: loopback::layer("udp", args.udp, written.udp, place)?,
             expose,
             poll_before_park: written.poll_before_park,
             remote: written.remote.read(place)?,

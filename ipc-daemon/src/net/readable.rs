@@ -13,6 +13,7 @@ pub(crate) trait OwnsDescriptor: AsRawFd {}
 impl OwnsDescriptor for ipc_core::transport::Listener {}
 impl OwnsDescriptor for crate::bus::link::Link {}
 impl OwnsDescriptor for crate::bus::timer::Timer {}
+impl OwnsDescriptor for crate::shell::DatagramSocket {}
 impl<T: OwnsDescriptor> OwnsDescriptor for Rc<T> {}
 
 /// Has the runtime watch `inner` for `interest`.

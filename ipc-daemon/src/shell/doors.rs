@@ -5,19 +5,26 @@ use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
+use ipc_core::limits::Limits;
+use ipc_core::transport::process::Inherited;
 use ipc_core::transport::socket::Half;
-use ipc_core::transport::{Listener as Socket, Socket as _, inet};
+use ipc_core::transport::{Socket as _, inet, unix};
 use ipc_core::{Error, ErrorCode};
 use tokio::task::{JoinHandle, spawn_local};
 
+use super::datagram::{DatagramSocket, Keeper};
 use super::listener::Listener;
 use crate::admin::{Held, HeldSocket, ListenAddress, Sockets};
 use crate::broker::Transport;
 use crate::bus::Bus;
+use crate::bus::reaper::Reaper;
+use crate::datagram;
 use crate::failure::Failure;
 
 /// The kind of address that processes of this machine connect to.
 const UNIX_STREAM: &str = "unix_stream";
+/// The kind of address that they send datagrams to.
+const UNIX_DATAGRAM: &str = "unix_datagram";
 
 /// A listener with its loop.
 struct Door {
@@ -44,7 +51,7 @@ impl Door {
 }
 
 /// A TCP door that is open or about to be.
-pub(super) struct TcpDoor {
+struct TcpDoor {
     /// What the configuration says; the port may be 0.
     configured: SocketAddr,
     door: Door,
@@ -68,12 +75,31 @@ impl TcpDoor {
     }
 }
 
-/// What a changed configuration asks for.
-pub(super) enum TcpChange {
+/// A UDP door that is open or about to be.
+struct UdpDoor {
+    /// What the configuration says; the port may be 0.
+    configured: SocketAddr,
+    keeper: Keeper,
+}
+
+impl Drop for UdpDoor {
+    fn drop(&mut self) {
+        self.keeper.close();
+    }
+}
+
+/// What a changed configuration asks for at one of the doors.
+enum Wanted<T> {
     /// Nothing else than before.
     Same,
     /// This, instead of what there was.
-    Other(Option<TcpDoor>),
+    Other(Option<T>),
+}
+
+/// What a changed configuration asks for.
+pub(super) struct Change {
+    tcp: Wanted<TcpDoor>,
+    udp: Wanted<UdpDoor>,
 }
 
 /// The doors of this daemon; clones are handles to the same ones.
@@ -82,49 +108,114 @@ pub(super) struct Doors(Rc<Inner>);
 
 struct Inner {
     bus: Bus,
+    /// What senders of datagrams are received with.
+    datagrams: datagram::Config,
     local: RefCell<Vec<Door>>,
     tcp: RefCell<Option<TcpDoor>>,
+    /// Local datagram sockets.
+    mail: RefCell<Vec<Keeper>>,
+    udp: RefCell<Option<UdpDoor>>,
 }
 
 impl Doors {
     /// None yet.
-    pub(super) fn new(bus: Bus) -> Self {
-        Self(Rc::new(Inner { bus, local: RefCell::default(), tcp: RefCell::default() }))
+    pub(super) fn new(bus: Bus, datagrams: datagram::Config) -> Self {
+        Self(Rc::new(Inner {
+            bus,
+            datagrams,
+            local: RefCell::default(),
+            tcp: RefCell::default(),
+            mail: RefCell::default(),
+            udp: RefCell::default(),
+        }))
     }
 
     /// Lets processes of this machine in.
     ///
     /// # Errors
     /// 74 when the runtime cannot watch a socket.
-    pub(super) fn open_local(&self, sockets: Vec<Socket>) -> Result<(), Failure> {
-        for socket in sockets {
+    pub(super) fn open_local(&self, sockets: Inherited) -> Result<(), Failure> {
+        for socket in sockets.streams {
             let door = Door::open(Listener::local(self.0.bus.clone(), socket)?);
             self.0.local.borrow_mut().push(door);
+        }
+        for socket in sockets.datagrams {
+            let reaper = if unix::refuse_descriptors(&socket)? {
+                None
+            } else {
+                Some(Reaper::start().map_err(|error| Failure::io("start a thread", error))?)
+            };
+            let keeper = self.keep(DatagramSocket::local(socket, reaper))?;
+            self.0.mail.borrow_mut().push(keeper);
         }
         Ok(())
     }
 
-    /// Opens what `configured` asks for beside what there is; [`apply`](Doors::apply) makes it so.
+    /// Each socket has a door of its own: what comes from the network cannot take the room of what is local.
+    fn keep(&self, socket: DatagramSocket) -> Result<Keeper, Failure> {
+        Keeper::start(&self.0.bus, socket, self.0.datagrams.clone())
+            .map_err(|error| Failure::io("watch a datagram socket", error))
+    }
+
+    /// Other limits for senders of datagrams.
+    pub(super) fn set_limits(&self, limits: &Limits) {
+        self.each_keeper(|keeper| keeper.set_limits(limits.clone()));
+    }
+
+    fn each_keeper(&self, act: impl FnMut(&Keeper)) {
+        let (mail, udp) = (self.0.mail.borrow(), self.0.udp.borrow());
+        mail.iter().chain(udp.iter().map(|open| &open.keeper)).for_each(act);
+    }
+
+    /// Completes when no sender of datagrams has a connection to the bus any more. Cancel safe.
+    pub(super) async fn deserted(&self) {
+        let mut keepers = Vec::new();
+        self.each_keeper(|keeper| keepers.push(keeper.clone()));
+        for keeper in keepers {
+            keeper.deserted().await;
+        }
+    }
+
+    /// Opens what `tcp` and `udp` ask for beside what there is; [`apply`](Doors::apply) makes it so.
     ///
     /// # Errors
-    /// `io` or `permission_denied` when the system does not give the port; nothing has changed then.
-    pub(super) fn prepare(&self, configured: Option<SocketAddr>) -> Result<TcpChange, Error> {
+    /// `io` or `permission_denied` when the system does not give a port; nothing has changed then.
+    pub(super) fn prepare(&self, tcp: Option<SocketAddr>, udp: Option<SocketAddr>) -> Result<Change, Error> {
+        Ok(Change { tcp: self.prepare_tcp(tcp)?, udp: self.prepare_udp(udp)? })
+    }
+
+    fn prepare_tcp(&self, configured: Option<SocketAddr>) -> Result<Wanted<TcpDoor>, Error> {
         if self.0.tcp.borrow().as_ref().map(|open| open.configured) == configured {
-            return Ok(TcpChange::Same);
+            return Ok(Wanted::Same);
         }
-        let Some(configured) = configured else { return Ok(TcpChange::Other(None)) };
+        let Some(configured) = configured else { return Ok(Wanted::Other(None)) };
         let listener = inet::listen(configured)
             .and_then(|socket| Listener::network(self.0.bus.clone(), socket))
             .map_err(|error| cannot_listen(configured, &error))?;
-        Ok(TcpChange::Other(Some(TcpDoor { configured, door: Door::open(listener) })))
+        Ok(Wanted::Other(Some(TcpDoor { configured, door: Door::open(listener) })))
+    }
+
+    fn prepare_udp(&self, configured: Option<SocketAddr>) -> Result<Wanted<UdpDoor>, Error> {
+        if self.0.udp.borrow().as_ref().map(|open| open.configured) == configured {
+            return Ok(Wanted::Same);
+        }
+        let Some(configured) = configured else { return Ok(Wanted::Other(None)) };
+        let keeper = DatagramSocket::network(configured)
+            .and_then(|socket| Keeper::start(&self.0.bus, socket, self.0.datagrams.clone()))
+            .map_err(|error| cannot_listen(configured, &error))?;
+        Ok(Wanted::Other(Some(UdpDoor { configured, keeper })))
     }
 
     /// Makes it so.
-    pub(super) fn apply(&self, change: TcpChange) {
-        let TcpChange::Other(door) = change else { return };
-        let before = self.0.tcp.replace(door);
-        if let Some(before) = before {
+    pub(super) fn apply(&self, change: Change) {
+        if let Wanted::Other(door) = change.tcp
+            && let Some(before) = self.0.tcp.replace(door)
+        {
             before.close(&self.0.bus);
+        }
+        if let Wanted::Other(door) = change.udp {
+            // The one before is closed.
+            drop(self.0.udp.replace(door));
         }
     }
 
@@ -143,12 +234,14 @@ impl Doors {
             tcp.door.listener.turn_away();
             tcp.stop_listening();
         }
+        self.each_keeper(Keeper::begin_drain);
     }
 
     /// Where clients connect, for people.
     pub(super) fn shown_addresses(&self) -> String {
         let shown = self.addresses().into_iter().map(|listen| match listen.kind {
             UNIX_STREAM => format!("unix:{}", listen.address),
+            UNIX_DATAGRAM => format!("dgram:{}", listen.address),
             kind => format!("{kind}:{}", listen.address),
         });
         shown.collect::<Vec<_>>().join(" ")
@@ -161,15 +254,26 @@ impl Sockets for Doors {
         let tcp = self.0.tcp.borrow();
         let local = local.iter().map(|door| (UNIX_STREAM, door));
         let doors = local.chain(tcp.iter().map(|open| (Transport::Tcp.name(), &open.door)));
-        doors
+        let mut listens: Vec<ListenAddress> = doors
             .filter_map(|(kind, door)| Some(ListenAddress { kind, address: door.shown_address()? }))
-            .collect()
+            .collect();
+        self.each_keeper(|keeper| {
+            let kind = if keeper.is_local() { UNIX_DATAGRAM } else { Transport::Udp.name() };
+            listens.extend(keeper.shown_address().map(|address| ListenAddress { kind, address }));
+        });
+        listens
     }
 
     fn sockets(&self) -> Vec<HeldSocket> {
         let local = self.0.local.borrow();
         let tcp = self.0.tcp.borrow();
-        local.iter().chain(tcp.iter().map(|open| &open.door)).map(Door::held).collect()
+        let doors = local.iter().chain(tcp.iter().map(|open| &open.door));
+        let mut held: Vec<HeldSocket> = doors.map(Door::held).collect();
+        self.each_keeper(|keeper| {
+            let socket = keeper.socket().map(Held::Datagrams);
+            held.extend(socket.map(|socket| HeldSocket { role: "datagrams", peer: None, socket }));
+        });
+        held
     }
 }
 

@@ -20,6 +20,7 @@ use crate::broker::{self, Broker};
 use crate::bus::Bus;
 use crate::bus::timer::Timer;
 use crate::config::{Config, Source};
+use crate::datagram;
 use crate::failure::Failure;
 use crate::logging;
 use crate::net::readable::watch;
@@ -55,10 +56,10 @@ async fn serve(
     let facts = Facts { epoch: holdings.epoch, started: clock::now() };
     let bridges = Bridges::new(bus.clone());
     bridges.configure(&config.expose, config.limits.bridges_max)?;
-    let doors = Doors::new(bus.clone());
+    let doors = Doors::new(bus.clone(), door_config(config, holdings));
     admin::start(&bus, facts, Rc::new(doors.clone()), Rc::new(bridges.clone()))?;
-    doors.open_local(std::mem::take(&mut holdings.listeners))?;
-    doors.apply(doors.prepare(config.tcp)?);
+    doors.open_local(std::mem::take(&mut holdings.sockets))?;
+    doors.apply(doors.prepare(config.tcp, config.udp)?);
     if config.poll_before_park {
         drop(spawn_local(poll_before_park(bus.clone())));
     }
@@ -70,6 +71,10 @@ async fn serve(
     stop(&bus, &doors, &bridges, holdings, &mut signals).await;
     tracing::info!("stopped");
     Ok(())
+}
+
+fn door_config(config: &Config, holdings: &Holdings) -> datagram::Config {
+    datagram::Config { limits: config.limits.clone(), epoch: holdings.epoch, cookie_key: holdings.cookie_key }
 }
 
 fn start_bus(config: &Config, holdings: &Holdings) -> Result<Bus, Failure> {
@@ -103,9 +108,10 @@ fn reload(bus: &Bus, doors: &Doors, bridges: &Bridges, source: &Source, running:
     let applied = source.load().and_then(|mut config| {
         let fixed = config.fixed_changes(running);
         fit_to_system(&mut config.limits)?;
-        let tcp = doors.prepare(config.tcp)?;
+        let change = doors.prepare(config.tcp, config.udp)?;
         bridges.configure(&config.expose, config.limits.bridges_max)?;
-        doors.apply(tcp);
+        doors.apply(change);
+        doors.set_limits(&config.limits);
         logging::set_level(config.log.level);
         bus.turn(|broker, _| {
             broker.set_policy(config.policy());
@@ -141,6 +147,7 @@ async fn stop(bus: &Bus, doors: &Doors, bridges: &Bridges, holdings: &mut Holdin
         let deserted = async {
             bus.deserted().await;
             bridges.deserted().await;
+            doors.deserted().await;
         };
         first(deserted, signals.stop(), FAREWELL_TIMEOUT).await;
     }

@@ -4,9 +4,11 @@
 //! - [`startup`], [`readiness`], [`signals`]: what an operator or a service manager sees of it;
 //! - [`doors`]: what clients connect to, opened and closed while the daemon runs;
 //! - [`listener`], [`connection`]: sockets, from accept to close; [`greeting`]: strangers among them;
+//! - [`datagram`]: sockets of datagrams, and their senders' connections to the bus;
 //! - [`idle`]: looking for work for a moment before sleeping;
 
 mod connection;
+mod datagram;
 mod doors;
 mod event_loop;
 mod greeting;
@@ -16,5 +18,6 @@ mod readiness;
 mod signals;
 mod startup;
 
+pub(crate) use datagram::DatagramSocket;
 pub(crate) use event_loop::run;
 pub(crate) use readiness::Readiness;

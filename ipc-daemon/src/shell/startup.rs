@@ -5,9 +5,13 @@ use std::io::Read;
 
 use ipc_core::id::Epoch;
 use ipc_core::limits::Limits;
-use ipc_core::transport::listener::{LockFile, SocketAccess, SocketFile, bind_listener, lock_file};
+use ipc_core::transport::listener::{
+    LockFile, SocketAccess, SocketFile, bind_datagram, bind_listener, lock_file,
+};
+use ipc_core::transport::process::Inherited;
 use ipc_core::transport::{
-    Environment, Listener, RUNTIME_LOCK_NAME, STATE_LOCK_NAME, STREAM_SOCKET_NAME, process, runtime_dir,
+    DATAGRAM_SOCKET_NAME, Environment, RUNTIME_LOCK_NAME, RuntimeDir, STATE_LOCK_NAME, STREAM_SOCKET_NAME,
+    process, runtime_dir,
 };
 
 use crate::config::Config;
@@ -18,12 +22,14 @@ const CONNECTIONS_SHARE_PERCENT: u64 = 80;
 
 /// What the daemon holds while it runs.
 pub(crate) struct Holdings {
-    /// The listening sockets, bound here or handed over.
-    pub(crate) listeners: Vec<Listener>,
-    /// The name of the socket that was bound here.
-    socket_file: Option<SocketFile>,
+    /// The local sockets, bound here or handed over.
+    pub(crate) sockets: Inherited,
+    /// The names of those that were bound here.
+    socket_files: Vec<SocketFile>,
     /// This life of the daemon.
     pub(crate) epoch: Epoch,
+    /// The key of the proofs that answers reach a sender of datagrams.
+    pub(crate) cookie_key: [u64; 2],
     /// Held until the process ends.
     _locks: [LockFile; 2],
 }
@@ -36,42 +42,59 @@ impl Holdings {
     pub(crate) fn take(config: &Config) -> Result<Self, Failure> {
         let environment = Environment::read();
         // First of all, while no other descriptor can have taken their numbers.
-        let handed_over = process::inherited_listeners(&environment)?;
+        let mut sockets = process::inherited_sockets(&environment)?;
         let runtime = runtime_dir::open_runtime_dir(&environment, config.runtime_dir.as_deref(), 0o700)?;
         let runtime_lock = lock_file(&runtime, RUNTIME_LOCK_NAME)?;
         let state = runtime_dir::open_state_dir(&environment, config.state_dir.as_deref())?;
         let state_lock = lock_file(&state, STATE_LOCK_NAME)?;
-        let (listeners, socket_file) = if handed_over.is_empty() {
-            let (listener, file) = bind_listener(&runtime, STREAM_SOCKET_NAME, SocketAccess::default())?;
-            (vec![listener], Some(file))
-        } else {
-            (handed_over, None)
-        };
-        let epoch = draw_epoch()?;
-        Ok(Self { listeners, socket_file, epoch, _locks: [runtime_lock, state_lock] })
+        let (epoch, cookie_key) = (Epoch(draw()?), [draw()?, draw()?]);
+        let mut socket_files = Vec::new();
+        let is_handed_over = !sockets.streams.is_empty() || !sockets.datagrams.is_empty();
+        let bound = if is_handed_over { Ok(()) } else { bind(&runtime, &mut sockets, &mut socket_files) };
+        if let Err(failure) = bound {
+            remove(socket_files);
+            return Err(failure);
+        }
+        Ok(Self { sockets, socket_files, epoch, cookie_key, _locks: [runtime_lock, state_lock] })
     }
 
-    /// Removes the name of the socket, so that nobody finds it any more. Says whether the listening sockets are the
-    /// daemon's own; those that were handed over keep their names.
+    /// Removes the names of the sockets, so that nobody finds them any more. Says whether the sockets are the daemon's own;
+    /// those that were handed over keep their names.
     pub(crate) fn unpublish(&mut self) -> bool {
-        match self.socket_file.take().map(SocketFile::remove) {
-            Some(Ok(())) => true,
-            Some(Err(error)) => {
-                tracing::warn!("{error}");
-                true
-            }
-            None => false,
+        let files = std::mem::take(&mut self.socket_files);
+        let is_ours = !files.is_empty();
+        remove(files);
+        is_ours
+    }
+}
+
+/// Binds the local sockets. The stream socket comes last: who finds it finds everything.
+fn bind(runtime: &RuntimeDir, sockets: &mut Inherited, files: &mut Vec<SocketFile>) -> Result<(), Failure> {
+    let access = SocketAccess::default();
+    let (datagram, file) = bind_datagram(runtime, DATAGRAM_SOCKET_NAME, access)?;
+    files.push(file);
+    sockets.datagrams.push(datagram);
+    let (listener, file) = bind_listener(runtime, STREAM_SOCKET_NAME, access)?;
+    files.push(file);
+    sockets.streams.push(listener);
+    Ok(())
+}
+
+fn remove(files: Vec<SocketFile>) {
+    for file in files {
+        if let Err(error) = file.remove() {
+            tracing::warn!("{error}");
         }
     }
 }
 
-/// Draws the number of this life at random: a client must see a restart whatever the clock says.
-fn draw_epoch() -> Result<Epoch, Failure> {
+/// Draws a number at random. For that of this life: a client must see a restart whatever the clock says.
+fn draw() -> Result<u64, Failure> {
     let mut bytes = [0; 8];
     File::open("/dev/urandom")
         .and_then(|mut file| file.read_exact(&mut bytes))
         .map_err(|error| Failure::io("draw a random number from /dev/urandom", error))?;
-    Ok(Epoch(u64::from_le_bytes(bytes)))
+    Ok(u64::from_le_bytes(bytes))
 }
 
 /// Raises the limit of open files and cuts the number of connections to what that allows.

@@ -8,6 +8,7 @@ import pathlib
 import sys
 
 import ipc_client as ipc
+import ipc_datagram
 
 
 def serve(path):
@@ -196,10 +197,29 @@ def golden(folder):
     say(f"{len(files)} vectors")
 
 
+def datagrams(address):
+    """Calls and an event over a datagram socket: a path, or HOST:PORT."""
+    host, _, port = address.partition(":")
+    bus = ipc_datagram.Client(address if address.startswith("/") else (host, int(port)))
+    for word in ("hello wörld", "a", ""):
+        reply = bus.call("demo.rust", "title", word)
+        assert (reply.payload.decode(), reply.kind) == (word.title(), ipc.TEXT), reply
+    assert reply.sender[1][0] == "local", reply.sender
+    try:
+        bus.call("demo.rust", "fail")
+    except ipc.BusError as error:
+        assert (error.code, error.application_code, error.message) == (1, "not_found", "no such book"), error
+    else:
+        raise AssertionError("it did not fail")
+    if address.startswith("/"):
+        bus.publish("sensor.python", "21.5")
+    say("done")
+
+
 def say(line):
     print(line, flush=True)
 
 
 if __name__ == "__main__":
     {"serve": serve, "call": call, "publish": publish, "subscribe": subscribe,
-     "listen_slowly": listen_slowly, "golden": golden}[sys.argv[1]](*sys.argv[2:])
+     "listen_slowly": listen_slowly, "golden": golden, "datagrams": datagrams}[sys.argv[1]](*sys.argv[2:])

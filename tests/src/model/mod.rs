@@ -8,6 +8,7 @@
 mod announced;
 mod audit;
 mod calls;
+mod datagrams;
 mod expect;
 mod filter;
 mod handles;
@@ -18,6 +19,7 @@ mod receive;
 mod topics;
 
 pub use audit::{Charged, QueueRow, Queues, ServiceSeen, Snapshot, TopicSeen};
+pub use datagrams::Ledger;
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -38,7 +38,7 @@ impl World {
                 let only = only.map(|at| (SERVICES[at].to_owned(), METHODS[0].to_owned()));
                 let identity = identity_of(slot, only.is_some());
                 let applies = self.position(slot).is_none();
-                self.connect(&Arrival { slot, identity, only, capacity: *capacity })?;
+                self.connect(&Arrival { slot, identity, only, capacity: *capacity, is_visitor: false })?;
                 applies
             }
             Action::Advance { micros, at_once } => {
@@ -56,6 +56,7 @@ impl World {
             }
             Action::BeginDrain => {
                 self.broker.begin_drain();
+                self.mail.begin_drain();
                 self.model.begin_drain();
                 self.outputs()?;
                 true
@@ -67,6 +68,11 @@ impl World {
                 self.outputs()?;
                 true
             }
+            Action::DatagramCall { .. }
+            | Action::DatagramPublish { .. }
+            | Action::DatagramAbandon
+            | Action::Weather { .. }
+            | Action::DoorRestart => self.mail_action(slot, action)?,
             _ => match self.position(slot) {
                 Some(at) => self.on_link(at, action) || self.say(at, action, rng),
                 None => false,

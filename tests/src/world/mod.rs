@@ -9,12 +9,14 @@ mod apply;
 mod client;
 mod coverage;
 mod link;
+mod mail;
 mod seen;
 mod shell;
 
 pub use client::{Client, Knowledge, Registration};
 pub use coverage::Coverage;
 pub use link::{Link, Pipe};
+pub use mail::Weather;
 pub use seen::{Draft, Seen};
 
 use ipc_core::error::ErrorCode;
@@ -25,10 +27,12 @@ use ipc_core::time::Instant;
 use ipc_core::wire::message::{Close, ErrorBody, NameChanged};
 use ipc_core::wire::{Decoder, Flags, Kind};
 use ipc_daemon::broker::{Broker, Config, PeerKey, Policy};
+use ipc_daemon::datagram::ClientKey;
 
 use crate::generator::Step;
 use crate::model::Model;
 use crate::rng::Rng;
+use mail::Mail;
 
 /// The epoch of every simulated daemon.
 pub const EPOCH: Epoch = Epoch(0x5eed);
@@ -80,6 +84,8 @@ struct Connection {
     is_abandoned: bool,
     /// The client has seen the end.
     is_over: bool,
+    /// It is the connection of a sender of datagrams, whose end the daemon itself holds.
+    visitor: Option<ClientKey>,
 }
 
 /// The simulated world.
@@ -96,6 +102,7 @@ pub struct World {
     limits: Limits,
     connections: Vec<Connection>,
     opened: usize,
+    mail: Mail,
 }
 
 /// What a client says that it is when it connects.
@@ -109,6 +116,8 @@ pub struct Arrival {
     pub only: Option<(String, String)>,
     /// How many bytes the kernel's buffer toward the client holds.
     pub capacity: usize,
+    /// Whether it is a sender of datagrams.
+    pub is_visitor: bool,
 }
 
 impl World {
@@ -125,6 +134,7 @@ impl World {
             broker: Broker::new(config),
             model: Model::new(limits.clone()),
             coverage: Coverage::default(),
+            mail: Mail::new(&limits),
             limits,
             connections: Vec::new(),
             opened: 0,
@@ -175,6 +185,7 @@ impl World {
     /// A sentence that says what is wrong.
     pub fn step(&mut self, step: &Step) -> Result<(), String> {
         let mut rng = Rng::new(step.seed);
+        self.mail.reseed(rng.fork());
         self.apply(step.slot, &step.action, &mut rng)?;
         self.flow(&mut rng)?;
         self.check()
@@ -196,6 +207,9 @@ impl World {
             return self.settle(rng);
         }
         for _ in 0..rng.below(12) {
+            if rng.chance(1, 4) {
+                self.mail_flows()?;
+            }
             if self.connections.is_empty() {
                 break;
             }
@@ -217,7 +231,7 @@ impl World {
     /// A sentence that says what is wrong.
     pub fn settle(&mut self, rng: &mut Rng) -> Result<(), String> {
         for round in 0.. {
-            let mut moved = false;
+            let mut moved = self.mail_flows()?;
             for at in 0..self.connections.len() {
                 // Byte by byte it would take for ever.
                 if round > TRICKLE_ROUNDS_MAX && self.connections[at].link.up.read_max == 1 {
@@ -249,6 +263,7 @@ impl World {
         }
         self.settle(rng)?;
         self.check()?;
+        self.wind_down_mail(rng)?;
         for slot in 0..crate::generator::CLIENTS {
             self.apply(slot, &crate::generator::Action::Disconnect, rng)?;
         }
@@ -288,7 +303,7 @@ impl World {
             self.now = if at_once { target } else { due.max(self.now) };
             self.wake()?;
             wakeups += 1;
-            if wakeups > 10_000 {
+            if wakeups > 100_000 {
                 return Err(format!("the broker asks to be woken at {due:?} again and again"));
             }
         }
@@ -301,7 +316,7 @@ impl World {
             Socket::Closing(_, until) => Some(until),
             Socket::Open(_) | Socket::Closed => None,
         });
-        closing.chain(self.broker.poll_timeout()).min()
+        closing.chain(self.broker.poll_timeout()).chain(self.mail.poll_timeout()).min()
     }
 }
 

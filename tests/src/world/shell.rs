@@ -2,6 +2,7 @@
 
 use core::time::Duration;
 
+use ipc_core::Error;
 use ipc_core::name::{MethodName, ServiceName};
 use ipc_core::wire::Decoder;
 use ipc_daemon::broker::{Access, Output, PeerKey, Transport, refusal_frame};
@@ -18,12 +19,18 @@ impl World {
     /// # Errors
     /// A sentence that says what is wrong.
     pub fn connect(&mut self, arrival: &Arrival) -> Result<(), String> {
-        if self.position(arrival.slot).is_some() {
-            return Ok(());
+        if self.position(arrival.slot).is_none() {
+            self.connect_as(arrival)?;
         }
+        Ok(())
+    }
+
+    /// The same, whoever is connected already; says with what error the broker has refused it, if it has.
+    pub(super) fn connect_as(&mut self, arrival: &Arrival) -> Result<Option<Error>, String> {
         let number = self.opened;
         self.opened += 1;
         let (transport, access) = match &arrival.only {
+            None if arrival.is_visitor => (Transport::UnixDatagram, Access::Granted),
             None => (Transport::UnixStream, Access::Granted),
             Some((service, method)) => {
                 let service = ServiceName::parse(service).map_err(|error| error.to_string())?;
@@ -32,7 +39,8 @@ impl World {
             }
         };
         let outcome = self.broker.connect(self.now, arrival.identity.clone(), transport, access);
-        let mut link = Link::new(arrival.capacity, arrival.only.is_none());
+        let has_preamble = arrival.only.is_none() && !arrival.is_visitor;
+        let mut link = Link::new(arrival.capacity, has_preamble);
         let snapshot = Snapshot::of(&self.broker);
         self.model.connect(self.now, number, arrival, outcome.as_ref().err(), &snapshot)?;
         let (socket, limits) = match &outcome {
@@ -46,10 +54,7 @@ impl World {
                 (Socket::Closed, limits)
             }
         };
-        let decoder = match arrival.only {
-            None => Decoder::after_preamble(limits),
-            Some(_) => Decoder::new(limits),
-        };
+        let decoder = if has_preamble { Decoder::after_preamble(limits) } else { Decoder::new(limits) };
         self.connections.push(Connection {
             number,
             slot: arrival.slot,
@@ -62,8 +67,10 @@ impl World {
             has_read_all: false,
             is_abandoned: false,
             is_over: false,
+            visitor: None,
         });
-        self.outputs()
+        self.outputs()?;
+        Ok(outcome.err())
     }
 
     /// The daemon reads once from a connection. Says whether anything happened.
@@ -109,13 +116,14 @@ impl World {
     }
 
     fn feed(&mut self, at: usize, key: PeerKey, mut bytes: &[u8]) -> Result<(), String> {
-        let World { connections, broker, model, coverage, now, .. } = self;
+        let World { connections, broker, model, coverage, now, mail, .. } = self;
         let connection = &mut connections[at];
         loop {
             match connection.decoder.next(&mut bytes) {
                 Ok(None) => return Ok(()),
                 Ok(Some(frame)) => {
                     let seen = Seen::of(&frame);
+                    mail.ledger.sent(connection.number, &seen);
                     let before = Queues::of(broker);
                     broker.handle_frame(*now, key, frame);
                     let after = Queues::of(broker);
@@ -234,6 +242,7 @@ impl World {
             self.model.timeout(self.now);
             self.reconcile()?;
         }
+        self.wake_mail()?;
         self.outputs()
     }
 
@@ -248,8 +257,12 @@ impl World {
         }
         if connection.link.down.is_at_end() {
             connection.is_over = true;
+            let visitor = connection.visitor.take();
             if !connection.is_cut {
                 self.model.ended(connection.number, connection.is_whole)?;
+            }
+            if let Some(key) = visitor {
+                self.visitor_reads(key, None)?;
             }
             return Ok(true);
         }
@@ -258,9 +271,14 @@ impl World {
             return Ok(false);
         }
         let frames = connection.client.receive(&bytes)?;
+        let (number, visitor) = (connection.number, connection.visitor);
         for frame in &frames {
             self.coverage.count(&super::coverage_name(frame));
-            self.model.received(self.now, connection.number, frame)?;
+            self.model.received(self.now, number, frame)?;
+            self.mail.ledger.received(number, frame)?;
+        }
+        if let Some(key) = visitor {
+            self.visitor_reads(key, Some(&bytes))?;
         }
         Ok(true)
     }

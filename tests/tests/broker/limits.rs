@@ -25,6 +25,7 @@ enum Proof {
 
 use Proof::{Here, There};
 
+const DATAGRAMS: &str = "ipc-daemon/src/datagram/tests.rs";
 const EXPOSE: &str = "tests/tests/e2e/expose/limits.rs";
 const REFUSALS: &str = "tests/tests/wire/refusals.rs";
 
@@ -58,6 +59,11 @@ const PROOFS: &[(&str, Proof)] = &[
     ("queue_events_per_subscription_max", Here(queue_events)),
     ("queue_events_per_subscription_default", Here(queue_events_default)),
     ("queue_bytes_per_subscription_max", Here(queue_bytes)),
+    ("datagram_clients_max", There(DATAGRAMS, "a_full_table_refuses_and_forgets_nothing")),
+    ("datagram_requests_per_client_max", There(DATAGRAMS, "a_full_table_refuses_and_forgets_nothing")),
+    ("datagram_requests_max", There(DATAGRAMS, "a_full_table_refuses_and_forgets_nothing")),
+    ("datagram_kept_per_client_max_bytes", There(DATAGRAMS, "an_outcome_is_kept_up_to_the_last_byte")),
+    ("datagram_kept_max_bytes", There(DATAGRAMS, "an_outcome_is_kept_up_to_the_last_byte")),
     ("expose_connections_max", There(EXPOSE, "connections_over_the_limit_are_closed_at_once_and_counted")),
     (
         "expose_pending_max_bytes",

@@ -30,11 +30,31 @@ const TOLD: &[&str] = &[
     "refused.pending_calls_per_connection_max",
 ];
 
+/// What happens to datagrams, and how calls over them end.
+const DATAGRAMS: &[&str] = &[
+    "fault.datagram_lost",
+    "fault.datagram_doubled",
+    "fault.datagram_reordered",
+    "fault.datagram_unsent",
+    "datagram.ok",
+    "datagram.application",
+    "datagram.outcome_unknown",
+    "datagram.deadline_exceeded",
+    "datagram.unreachable",
+    "datagram.no_such_service",
+    "datagram.not_let_in",
+];
+
 #[test]
 fn whatever_happens_the_broker_keeps_its_promises() {
     let coverage = run_all(1_000, 100_000, STEPS);
     eprintln!("{}", coverage.report());
-    let missing =
-        [coverage.missing(Action::NAMES), coverage.missing(FAULTS), coverage.missing(TOLD)].concat();
+    let missing = [
+        coverage.missing(Action::NAMES),
+        coverage.missing(FAULTS),
+        coverage.missing(TOLD),
+        coverage.missing(DATAGRAMS),
+    ]
+    .concat();
     assert!(missing.is_empty(), "never occurred: {missing:?}");
 }

@@ -7,12 +7,13 @@ use ipc_tests::daemon::Signal;
 
 use crate::command::{finish, is_running, tool, wait_until};
 
-const STEPS: [&str; 11] = [
+const STEPS: [&str; 12] = [
     "daemon",
     "service",
     "call",
     "identity",
     "events",
+    "datagram",
     "tcp",
     "no_such_service",
     "deadline",

@@ -4,6 +4,7 @@ mod bench;
 mod bridge;
 mod calls;
 mod command;
+mod datagrams;
 mod demo;
 mod events;
 mod inspect;

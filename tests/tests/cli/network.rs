@@ -31,7 +31,7 @@ fn the_tool_reaches_the_bus_over_tcp() {
     assert!(peers["version"].is_string(), "{peers}");
     let nobody = run(&["--address", "tcp:127.0.0.1:1", "--json", "ping"]);
     nobody.failed_with(69, "unreachable");
-    run(&["--address", "udp:127.0.0.1:1", "--json", "ping"]).failed_with(2, "invalid_argument");
+    run(&["--address", "udp:127.0.0.1:1", "--json", "ping"]).failed_with(69, "unreachable");
 }
 
 #[test]

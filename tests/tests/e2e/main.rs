@@ -1,6 +1,7 @@
 //! End to end: real processes, real sockets.
 
 mod bad_days;
+mod datagrams;
 mod departure;
 mod exhaustion;
 mod expose;

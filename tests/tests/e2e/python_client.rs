@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use ipc_core::blocking::{Client, Delivery, Reply, Request, Service, SubscribeOptions};
 use ipc_core::error::ServiceError;
 use ipc_core::{Address, CallOptions, ConnectOptions, Error, ErrorCode, Payload};
-use ipc_tests::daemon::{Daemon, PATIENCE};
+use ipc_tests::daemon::{Daemon, Options, PATIENCE};
 
 /// A running `check.py`. Dropping it kills it.
 struct Python {
@@ -173,6 +173,32 @@ fn service(notes: Sender<String>) -> Service {
             }
             Ok("too late")
         })
+}
+
+#[test]
+fn python_calls_over_datagrams() {
+    let config = "[remote]\nallow = [\"call demo.rust\"]\n";
+    let daemon = Daemon::start_with(&Options {
+        config: Some(config.to_owned()),
+        ..Options::with_arguments(["--udp", "127.0.0.1:0"])
+    });
+    let mut client = connect(&daemon);
+    let (notes, _noted) = channel();
+    let subscription = client.subscribe("sensor.>", SubscribeOptions::default()).unwrap();
+    let status = text(client.call("ipc.daemon", "status", ""));
+    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+    client.serve(service(notes)).unwrap();
+    for kind in ["unix_datagram", "udp"] {
+        let rows = status["addresses"].as_array().unwrap();
+        let address = rows.iter().find(|row| row["kind"] == kind).unwrap()["address"].as_str().unwrap();
+        let python = Python::start("datagrams", Path::new(address), &[]);
+        assert_eq!(python.line_while_serving(&mut client), "done");
+        python.finish();
+    }
+    let Some(Delivery::Event(event)) = client.next_delivery(&subscription, PATIENCE).unwrap() else {
+        panic!()
+    };
+    assert_eq!((event.topic.as_str(), event.payload.as_text().unwrap()), ("sensor.python", "21.5"));
 }
 
 #[test]

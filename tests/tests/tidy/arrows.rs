@@ -6,7 +6,7 @@ use crate::scan::find_all;
 use crate::tree::{Source, Tree};
 
 /// Code under a path must not name these modules.
-const FORBIDDEN: [(&str, &[&str]); 12] = [
+const FORBIDDEN: [(&str, &[&str]); 13] = [
     (
         "ipc-core/src/wire",
         &[
@@ -39,6 +39,10 @@ const FORBIDDEN: [(&str, &[&str]); 12] = [
     (
         "ipc-daemon/src/broker",
         &["ipc_daemon::shell", "ipc_daemon::store", "ipc_daemon::bridge", "ipc_daemon::config"],
+    ),
+    (
+        "ipc-daemon/src/datagram",
+        &["ipc_daemon::broker", "ipc_daemon::bus", "ipc_daemon::shell", "ipc_daemon::bridge"],
     ),
     ("ipc-daemon/src/store", &["ipc_daemon::shell", "ipc_daemon::bridge"]),
     ("ipc-daemon/src/bridge", &["ipc_daemon::shell", "ipc_daemon::store"]),

@@ -10,7 +10,7 @@ use crate::tree::{Source, Tree};
 const COLOURED: [(&str, &str); 2] = [("ipc-core/src/", "ipc_core"), ("ipc-daemon/src/", "ipc_daemon")];
 
 /// Colours that a folder or file cannot choose.
-const EXPECTED: [(&str, Colour); 17] = [
+const EXPECTED: [(&str, Colour); 18] = [
     ("ipc-core/src/wire", Colour::Pure),
     ("ipc-core/src/session", Colour::Pure),
     ("ipc-core/src/transport", Colour::Shell),
@@ -25,6 +25,7 @@ const EXPECTED: [(&str, Colour); 17] = [
     ("ipc-core/src/identity", Colour::Pure),
     ("ipc-core/src/payload", Colour::Pure),
     ("ipc-daemon/src/broker", Colour::Pure),
+    ("ipc-daemon/src/datagram", Colour::Pure),
     ("ipc-daemon/src/store", Colour::Shell),
     ("ipc-daemon/src/shell", Colour::Shell),
     ("ipc-daemon/src/bridge", Colour::Shell),

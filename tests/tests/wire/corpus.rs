@@ -5,6 +5,7 @@ use std::path::Path;
 use ipc_core::wire::HEADER_BYTES;
 use ipc_tests::fuzz_targets::{TARGETS, sensible_client, truthful_daemon};
 use ipc_tests::golden::vectors;
+use ipc_tests::golden_datagrams;
 use ipc_tests::rng::for_each_seed;
 
 use crate::stream_of_all_frames;
@@ -35,6 +36,10 @@ fn derived(target: &str) -> Vec<(String, Vec<u8>)> {
                 let envelope = &vector.bytes[HEADER_BYTES..HEADER_BYTES + envelope_len];
                 (vector.name.to_owned(), [&vector.bytes[..1], envelope].concat())
             })
+            .collect(),
+        "datagram" => golden_datagrams::vectors()
+            .into_iter()
+            .map(|vector| (vector.name.to_owned(), vector.bytes))
             .collect(),
         "session" => vec![("a truthful daemon".to_owned(), truthful_daemon())],
         "broker" => (0..4).map(|how| (format!("a sensible client, {how}"), sensible_client(how))).collect(),
@@ -82,6 +87,11 @@ fn session_holds() {
 #[test]
 fn broker_holds() {
     holds("broker");
+}
+
+#[test]
+fn datagram_holds() {
+    holds("datagram");
 }
 
 #[test]

@@ -3,9 +3,11 @@
 use std::collections::BTreeSet;
 use std::process::{Command, Stdio};
 
+use ipc_core::wire::datagram::{Datagram, DatagramKind};
 use ipc_core::wire::{Decoder, Kind};
 use ipc_tests::fuzz_targets::LIMITS;
 use ipc_tests::golden::{WRITE_VARIABLE, folder, is_writing, parse, render, vectors};
+use ipc_tests::golden_datagrams;
 
 use crate::with_frame;
 
@@ -63,6 +65,32 @@ fn every_kind_has_a_vector_and_every_file_belongs_to_one() {
         if file.ends_with(".hex") {
             assert!(names.contains(&file), "tests/golden/{file} is not checked by anything");
         }
+    }
+}
+
+#[test]
+fn every_datagram_vector_is_what_the_library_writes_and_reads() {
+    let vectors = golden_datagrams::vectors();
+    for vector in &vectors {
+        let path = golden_datagrams::folder().join(format!("{}.hex", vector.name));
+        if is_writing() && !path.exists() {
+            std::fs::write(&path, golden_datagrams::render(vector)).unwrap();
+        }
+        let text = std::fs::read_to_string(&path).unwrap_or_else(|error| {
+            panic!("{}: {error}; {WRITE_VARIABLE}=1 writes new vectors", path.display())
+        });
+        let bytes = parse(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        assert_eq!(vector.bytes, bytes, "{}: the wire has changed, which it never may", vector.name);
+        (vector.check)(&Datagram::parse(&bytes).unwrap());
+    }
+    for kind in DatagramKind::ALL {
+        let is_shown = vectors.iter().any(|vector| vector.bytes[5] == kind.number());
+        assert!(is_shown, "{kind:?} has no golden vector");
+    }
+    let names: BTreeSet<String> = vectors.iter().map(|vector| format!("{}.hex", vector.name)).collect();
+    for entry in std::fs::read_dir(golden_datagrams::folder()).unwrap() {
+        let file = entry.unwrap().file_name().into_string().unwrap();
+        assert!(names.contains(&file), "tests/golden/datagrams/{file} is not checked by anything");
     }
 }
 

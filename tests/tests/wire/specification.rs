@@ -5,8 +5,10 @@ use std::path::Path;
 
 use ipc_core::error::ErrorCode;
 use ipc_core::limits::{self, Limits};
+use ipc_core::wire::datagram::{DATAGRAM_HEADER_BYTES, DatagramKind};
 use ipc_core::wire::{HEADER_BYTES, Kind};
 use ipc_tests::golden::{parse, vectors};
+use ipc_tests::golden_datagrams;
 
 fn specification() -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../ipc-core/PROTOCOL.md");
@@ -53,14 +55,19 @@ fn number(cell: &str) -> u64 {
 #[test]
 fn every_kind_has_its_hexdump_and_every_hexdump_is_a_golden_vector() {
     let text = specification();
-    let (dumps, vectors) = (hexdumps(&text), vectors());
+    let (dumps, vectors, datagrams) = (hexdumps(&text), vectors(), golden_datagrams::vectors());
     for (line, bytes) in &dumps {
-        let known = vectors.iter().any(|vector| vector.bytes == *bytes);
+        let known = vectors.iter().any(|vector| vector.bytes == *bytes)
+            || datagrams.iter().any(|vector| vector.bytes == *bytes);
         assert!(known, "the hexdump at PROTOCOL.md:{line} is none of tests/golden/*.hex");
     }
     for vector in &vectors {
         let is_shown = dumps.iter().any(|(_, bytes)| *bytes == vector.bytes);
         assert!(is_shown, "PROTOCOL.md does not show tests/golden/{}.hex", vector.name);
+    }
+    for vector in &datagrams {
+        let is_shown = dumps.iter().any(|(_, bytes)| *bytes == vector.bytes);
+        assert!(is_shown, "PROTOCOL.md does not show tests/golden/datagrams/{}.hex", vector.name);
     }
 }
 
@@ -69,6 +76,15 @@ fn the_table_of_kinds_is_the_librarys() {
     let rows = table(&specification(), &["kind", "name", "way"]);
     let shown: BTreeSet<(String, String)> = rows.iter().map(|row| (row[0].clone(), row[1].clone())).collect();
     let known = Kind::ALL.iter().map(|kind| (format!("0x{:02x}", kind.0), kind.name().to_owned()));
+    assert_eq!(shown, known.collect());
+}
+
+#[test]
+fn the_table_of_datagrams_is_the_librarys() {
+    let rows = table(&specification(), &["datagram", "name", "way"]);
+    let shown: BTreeSet<(String, String)> = rows.iter().map(|row| (row[0].clone(), row[1].clone())).collect();
+    let known =
+        DatagramKind::ALL.iter().map(|kind| (format!("0x{:02x}", kind.number()), kind.name().to_owned()));
     assert_eq!(shown, known.collect());
 }
 
@@ -102,6 +118,8 @@ fn the_limits_of_the_protocol_are_the_librarys() {
         ("ERROR_MESSAGE_MAX_BYTES", limits::ERROR_MESSAGE_MAX_BYTES as u64),
         ("TRACEPARENT_MAX_BYTES", limits::TRACEPARENT_MAX_BYTES as u64),
         ("EXTENSIONS_MAX", limits::EXTENSIONS_MAX as u64),
+        ("DATAGRAM_HEADER_BYTES", DATAGRAM_HEADER_BYTES as u64),
+        ("DATAGRAM_MAX_BYTES", limits::DATAGRAM_MAX_BYTES as u64),
         ("DEADLINE_MAX", limits::DEADLINE_MAX.as_micros() as u64),
         ("ERROR_REPLY_RESERVE_BYTES", limits::ERROR_REPLY_RESERVE_BYTES as u64),
     ]);

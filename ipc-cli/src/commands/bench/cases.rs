@@ -27,6 +27,15 @@ impl Flavour {
     }
 }
 
+/// Which socket of the daemon the fronts speak to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Door {
+    /// The one that the target names.
+    Stream,
+    /// Its datagram socket; measured beside the same over the stream instead of a floor.
+    Datagram,
+}
+
 /// What an end does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Part {
@@ -91,6 +100,8 @@ pub(crate) struct Case {
     pub(crate) floor: &'static [&'static str],
     /// Whether all processes share one CPU.
     pub(crate) is_pinned: bool,
+    /// Where the fronts go in.
+    pub(crate) door: Door,
     /// The client of all ends.
     pub(crate) flavour: Flavour,
     /// What answers or receives, and how many processes of it.
@@ -126,6 +137,7 @@ const LATENCY: Case = Case {
     scale: None,
     floor: &["relay-latency"],
     is_pinned: true,
+    door: Door::Stream,
     flavour: Flavour::Blocking,
     backs: (Part::Echo, 1),
     fronts: (Part::Caller, 1),
@@ -194,6 +206,7 @@ pub(crate) const CASES: &[Case] = &[
         target: Some(0.6),
         ..LATENCY
     },
+    Case { name: "datagram_call_blocking", door: Door::Datagram, target: Some(1.2), ..LATENCY },
     Case { name: "pipelined_1x64", ..THROUGHPUT },
     Case { name: "pipelined_1x64_blocking", flavour: Flavour::Blocking, ..THROUGHPUT },
     Case { name: "pipelined_1x64_multi_thread", flavour: Flavour::MultiThread, target: None, ..THROUGHPUT },

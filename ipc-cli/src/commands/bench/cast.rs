@@ -9,7 +9,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::time::timeout;
 
-use super::cases::{Case, Part};
+use super::cases::{Case, Door, Part};
 use super::end::{EndArgs, GO, READY};
 use super::figures::{Figures, Report};
 use crate::role;
@@ -22,6 +22,8 @@ const OVERHEAD: Duration = Duration::from_secs(20);
 pub(crate) struct Target {
     /// How its clients reach it.
     pub(crate) address: String,
+    /// Its datagram socket, if it has one.
+    pub(crate) datagrams: Option<String>,
     /// Its process.
     pub(crate) pid: u32,
 }
@@ -48,7 +50,14 @@ pub(crate) async fn measure(
         time,
     };
     let mut backs = start(&args(case.backs.0), case.backs.1).await?;
-    let mut fronts = start(&args(case.fronts.0), case.fronts.1).await?;
+    let address = match case.door {
+        Door::Stream => target.address.clone(),
+        Door::Datagram => target.datagrams.clone().ok_or_else(|| {
+            Error::new(ErrorCode::Unreachable, "the daemon that is measured has no datagram socket")
+        })?,
+    };
+    let front = EndArgs { address, ..args(case.fronts.0) };
+    let mut fronts = start(&front, case.fronts.1).await?;
     let daemon_before_us = cpu_us(target.pid)?;
     for front in &mut fronts {
         front.go().await?;

@@ -19,7 +19,7 @@ use crate::interrupt::{Interrupts, unless_interrupted};
 use crate::output::Output;
 use crate::private::PrivateDaemon;
 use crate::render::{Column, Palette, Table, duration_for_people};
-use cases::{CASES, Case};
+use cases::{CASES, Case, Door};
 use cast::Target;
 use figures::Summary;
 use floor::Floor;
@@ -50,19 +50,29 @@ pub(crate) async fn run(
 
 /// The running daemon, or a private one where none is reached and none was named.
 async fn find_target(globals: &Globals, output: &Output) -> Result<(Target, Option<PrivateDaemon>), Error> {
-    let pid = match bus::ask_daemon(globals, "status", "").await {
-        Ok(status) => status.get("pid").and_then(Value::as_u64).unwrap_or_default(),
+    let status = match bus::ask_daemon(globals, "status", "").await {
+        Ok(status) => status,
         Err(error) if globals.names_a_daemon() => return Err(error),
         Err(_) => {
             let private = PrivateDaemon::start().await?;
             output.say("no daemon is running here: measuring a private one");
-            let address = format!("unix:{}", private.runtime_dir().join("bus.sock").display());
-            return Ok((Target { address, pid: private.pid() }, Some(private)));
+            let at =
+                |scheme: &str, name: &str| format!("{scheme}:{}", private.runtime_dir().join(name).display());
+            let (address, datagrams) = (at("unix", "bus.sock"), Some(at("dgram", "bus.dgram")));
+            return Ok((Target { address, datagrams, pid: private.pid() }, Some(private)));
         }
     };
     let address = bus::address(globals)?.to_string();
     output.say(&format!("measuring the daemon at {address}"));
-    Ok((Target { address, pid: u32::try_from(pid).unwrap_or_default() }, None))
+    let pid = status.get("pid").and_then(Value::as_u64).unwrap_or_default();
+    let pid = u32::try_from(pid).unwrap_or_default();
+    Ok((Target { address, datagrams: datagram_address(&status), pid }, None))
+}
+
+fn datagram_address(status: &Value) -> Option<String> {
+    let addresses = status.get("addresses")?.as_array()?;
+    let found = addresses.iter().find(|it| it.get("kind").is_some_and(|kind| kind == "unix_datagram"))?;
+    Some(format!("dgram:{}", found.get("address")?.as_str()?))
 }
 
 async fn measure_all(
@@ -95,8 +105,15 @@ async fn measure_case(
     let mut rounds = Vec::new();
     for round in 1..=args.rounds.get() {
         output.progress(&format!("{} {round}/{}", case.name, args.rounds));
-        let beside = floor.measure(case, pin, args.duration).await?;
+        let floor = match case.door {
+            Door::Stream => Some(floor.measure(case, pin, args.duration).await?),
+            Door::Datagram => None,
+        };
         let pinned = pin.map(|cpu| Pinned::new(target.pid, cpu)).transpose()?;
+        let beside = match floor {
+            Some(floor) => floor,
+            None => cast::measure(&Case { door: Door::Stream, ..*case }, target, pin, args.duration).await?,
+        };
         let bus = cast::measure(case, target, pin, args.duration).await?;
         drop(pinned);
         rounds.push((bus, beside));

@@ -36,6 +36,7 @@ pub(crate) async fn play(stage: &Stage, narrator: &mut Narrator<'_>) -> Result<(
     a_call(stage, narrator).await?;
     who_called(stage, narrator).await?;
     events(stage, narrator).await?;
+    datagrams(stage, narrator).await?;
     plain_tcp(stage, narrator).await?;
     no_such_service(stage, narrator).await?;
     deadline(stage, narrator).await?;
@@ -137,6 +138,34 @@ async fn events(stage: &Stage, narrator: &mut Narrator<'_>) -> Result<(), Failur
     narrator.wrote(&received)?;
     expect(received.stdout.lines().count() == events.len(), "every event arrived")?;
     expect(received.stdout.contains("#2"), "events of a topic are numbered")
+}
+
+async fn datagrams(stage: &Stage, narrator: &mut Narrator<'_>) -> Result<(), Failure> {
+    narrator.step(
+        "datagram",
+        "One datagram there, one back",
+        "The same call without a connection: over the local datagram socket, and over UDP, where one is nobody.",
+    )?;
+    let local = format!("dgram:{}", stage.daemon.runtime_dir().join("bus.dgram").display());
+    let status = stage.tool(&["status", "--json"]).await?;
+    let network = address_of(&status.stdout, "udp").ok_or_else(|| surprise("there is no UDP port"))?;
+    let network = format!("udp:{network}");
+    for address in [&local, &network] {
+        let call = ["--address", address, "call", "demo.title", "title", "lost or doubled, it runs once"];
+        let answered = run(stage, narrator, &call).await?;
+        expect(answered.stdout == "Lost Or Doubled, It Runs Once", "a datagram is answered")?;
+    }
+    let refused = run(stage, narrator, &["--address", &network, "call", "demo.title", "whoami"]).await?;
+    expect(refused.stderr.contains("permission_denied"), "the network may do what is listed and no more")?;
+    narrator.observe("each call is numbered, sent again until it is answered, and run at most once")
+}
+
+/// Where the daemon listens in that way, by its status.
+fn address_of(status: &str, kind: &str) -> Option<String> {
+    let status: Value = serde_json::from_str(status).ok()?;
+    let rows = status.get("addresses")?.as_array()?;
+    let row = rows.iter().find(|row| row.get("kind").is_some_and(|found| found == kind))?;
+    Some(row.get("address")?.as_str()?.to_owned())
 }
 
 async fn plain_tcp(stage: &Stage, narrator: &mut Narrator<'_>) -> Result<(), Failure> {

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::path::Path;
 use std::sync::Arc;
 
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
@@ -56,6 +57,10 @@ impl Datagram {
         let mut socket = Self::unbound(address.family())?;
         socket.bind(address)?;
         Ok(socket)
+    }
+
+    pub(in crate::transport) fn with_name(fd: OwnedFd, name: Arc<Path>) -> Self {
+        Self { fd, names: LongNames { local: Some(name), peer: None } }
     }
 
     /// Two sockets that are connected to each other, in blocking mode (socketpair(2)).
