@@ -285,7 +285,7 @@ mod tests {
     use crate::transport::{Address, STREAM_SOCKET_NAME, Trust, connect};
     use std::fs;
     use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
-    use std::os::unix::net::{UnixDatagram, UnixListener};
+    use std::os::unix::net::UnixListener;
     use std::path::Path;
     use std::time::Duration;
 
