@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn flags_of_features_that_do_not_exist_are_refused() {
-        for flag in ["--udp=127.0.0.1:0", "--check-store"] {
+        for flag in ["--repair", "--check-store"] {
             let error = Args::try_parse_from(["ipc-daemon", flag]).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{flag}");
         }

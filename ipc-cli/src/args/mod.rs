@@ -99,7 +99,7 @@ mod tests {
             &["serve", "a.b", "m", "cat"],
             &["list", "locks"],
             &["bench", "coordination"],
-            &["bridge", "forward", "a=tcp:b:1"],
+            &["bridge", "link", "tcp:b:1"],
             &["ping", "--count", "0"],
             &["ping", "--timeout", "0s"],
             &["ping", "--timeout", "5"],

@@ -3,9 +3,9 @@
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
+use rustix::net::{AddressFamily, SocketType};
 
-use super::{Datagram, Environment, Listener, os_error, sys};
+use super::{Datagram, Environment, Listener, Socket as _, SocketAddress, os_error, sys};
 use crate::error::{Error, ErrorCode};
 
 /// The first descriptor that a service manager hands over (sd_listen_fds(3)).
@@ -93,8 +93,7 @@ fn check_socket(socket: impl AsFd) -> Result<SocketType, &'static str> {
 }
 
 fn is_nameless(socket: impl AsFd) -> bool {
-    let name = rustix::net::getsockname(socket).ok().and_then(|name| SocketAddrUnix::try_from(name).ok());
-    name.is_none_or(|name| name.is_unnamed())
+    !matches!(socket.as_fd().local_address(), Ok(SocketAddress::Path(_) | SocketAddress::Abstract(_)))
 }
 
 /// Takes over a descriptor that the starting process named, as in `--ready-fd N`, and marks it close-on-exec. The standard

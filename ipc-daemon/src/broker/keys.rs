@@ -46,8 +46,10 @@ impl CallKey {
         self.data().as_ffi()
     }
 
-    pub(super) fn from_correlation(correlation: u64) -> Self {
-        KeyData::from_ffi(correlation).into()
+    /// The key that has this correlation. Several numbers are read as the same key, of which only one was ever given out.
+    pub(super) fn from_correlation(correlation: u64) -> Option<Self> {
+        let key = Self::from(KeyData::from_ffi(correlation));
+        (key.correlation() == correlation).then_some(key)
     }
 }
 

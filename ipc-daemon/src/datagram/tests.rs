@@ -17,7 +17,7 @@ use ipc_core::wire::{Decoder, FrameLimits};
 
 use super::window::REMEMBERED_FOR;
 use super::*;
-use crate::broker::{self, Access, Broker, PeerKey, Transport};
+use crate::broker::{self, Access, Broker, Grant, PeerKey, Transport};
 
 const EPOCH: Epoch = Epoch(0xabc);
 const SECOND: Duration = Duration::from_secs(1);
@@ -42,7 +42,7 @@ impl Town {
         let config = Config { limits: limits.clone(), epoch: EPOCH, cookie_key: [3, 4] };
         let mut broker = Broker::new(broker::Config {
             limits,
-            policy: broker::Policy::open(Vec::new()),
+            policy: broker::Policy::open(vec![Grant::parse("call >").unwrap(), Grant::parse("publish >").unwrap()]),
             epoch: EPOCH,
             server: "test".to_owned(),
         });

@@ -26,12 +26,18 @@ enum Proof {
 use Proof::{Here, There};
 
 const DATAGRAMS: &str = "ipc-daemon/src/datagram/tests.rs";
+const QUOTA: &str = "ipc-daemon/src/broker/quota/mod.rs";
+const OF_A_USER: &str = "each_resource_is_refused_past_its_limit_and_given_back";
 const EXPOSE: &str = "tests/tests/e2e/expose/limits.rs";
 const REFUSALS: &str = "tests/tests/wire/refusals.rs";
 
 const PROOFS: &[(&str, Proof)] = &[
     ("connections_max", Here(connections)),
     ("connections_per_uid_max", Here(connections_per_uid)),
+    (
+        "connections_per_uid_per_second_max",
+        There("tests/tests/broker/quota.rs", "whoever_comes_too_often_is_refused_and_nobody_else"),
+    ),
     ("unauthenticated_per_uid_max", Here(unauthenticated_per_uid)),
     ("hello_timeout_ms", Here(hello_timeout)),
     (
@@ -47,11 +53,17 @@ const PROOFS: &[(&str, Proof)] = &[
     ("payload_max_bytes", Here(payload)),
     ("queue_per_connection_max_bytes", Here(queue_per_connection)),
     ("queue_per_uid_max_bytes", Here(queue_per_uid)),
+    ("memory_per_uid_max_bytes", There(QUOTA, OF_A_USER)),
     ("pending_calls_per_connection_max", Here(pending_calls)),
+    ("pending_calls_per_uid_max", There(QUOTA, OF_A_USER)),
     ("subscriptions_per_connection_max", Here(subscriptions)),
+    ("subscriptions_per_uid_max", There(QUOTA, OF_A_USER)),
     ("names_per_connection_max", Here(names)),
+    ("names_per_uid_max", There(QUOTA, OF_A_USER)),
     ("watches_per_connection_max", Here(watches)),
+    ("watches_per_uid_max", There(QUOTA, OF_A_USER)),
     ("handles_per_connection_max", Here(handles)),
+    ("handles_per_uid_max", There(QUOTA, OF_A_USER)),
     ("announced_peers_per_connection_max", Here(announced_peers)),
     ("waiters_per_name_max", Here(waiters)),
     ("instances_per_service_max", Here(instances)),

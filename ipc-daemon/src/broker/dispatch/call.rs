@@ -153,8 +153,8 @@ impl Broker {
 
     pub(super) fn reply(&mut self, peer: PeerKey, frame: Frame<'_>) -> Outcome {
         let key = CallKey::from_correlation(frame.header.correlation);
-        let is_theirs = self.calls.get(key).is_some_and(|call| call.callee == peer);
-        let Some(call) = is_theirs.then(|| self.end_call(key)).flatten() else {
+        let theirs = key.filter(|key| self.calls.get(*key).is_some_and(|call| call.callee == peer));
+        let Some(call) = theirs.and_then(|key| self.end_call(key)) else {
             // The call ended while the reply was on its way; or somebody guesses. Neither reaches anybody.
             self.counters.replies_unexpected += 1;
             return Ok(());

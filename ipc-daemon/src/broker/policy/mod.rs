@@ -193,7 +193,7 @@ impl fmt::Display for Reason<'_> {
             Reason::Rule(rule) => write!(f, "{rule} denies it"),
             Reason::NoRule => f.write_str("no rule allows it"),
             Reason::Listed(grant) => write!(f, "[remote] allow lists \"{grant}\""),
-            Reason::NotListed => f.write_str("[remote] allow does not list it"),
+            Reason::NotListed => f.write_str("[remote] allow lacks it"),
             Reason::Reserved => f.write_str("what begins with \"ipc.\" belongs to the daemon"),
             Reason::LetIn => f.write_str("whoever is let in may do it"),
         }
