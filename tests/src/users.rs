@@ -1,5 +1,6 @@
-//! Being somebody else, in tests that run as root.
+//! Users: those that rules are read with, and being somebody else, in tests that run as root.
 
+use ipc_daemon::broker::Directory;
 use rustix::process::geteuid;
 use rustix::thread::{Gid, Uid, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
@@ -40,4 +41,22 @@ pub fn become_user(uid: u32, groups: &[u32]) {
     set_thread_groups(&groups).expect("root may");
     set_thread_res_gid(group, group, group).expect("root may");
     set_thread_res_uid(user, user, user).expect("root may");
+}
+
+/// A machine whose only user with a name is `alice`, 1, and whose only group is `audio`, 20.
+#[derive(Clone, Copy, Debug)]
+pub struct FewUsers;
+
+impl Directory for FewUsers {
+    fn uid(&self, user: &str) -> Option<u32> {
+        (user == "alice").then_some(1)
+    }
+
+    fn gid(&self, group: &str) -> Option<u32> {
+        (group == "audio").then_some(20)
+    }
+
+    fn overflow(&self) -> u32 {
+        65_534
+    }
 }

@@ -10,9 +10,10 @@ use ipc_core::wire::message::{
     Resolve, Subscribe, WatchNames,
 };
 use ipc_core::wire::{Flags, Header, Kind};
-use ipc_daemon::broker::{Directory, Grant, Policy, Rule};
+use ipc_daemon::broker::{Grant, Policy, Rule};
 use ipc_tests::memory_bus::MemoryBus;
 use ipc_tests::raw::greeting;
+use ipc_tests::users::FewUsers;
 
 const ASKED: u64 = 7;
 
@@ -132,24 +133,8 @@ fn an_anonymous_peer_sees_what_it_may_resolve_and_no_other_connection() {
     assert_eq!(seen(bus.broker.view(gone)), (Vec::new(), 0, 0, 0));
 }
 
-struct Nobody;
-
-impl Directory for Nobody {
-    fn uid(&self, _: &str) -> Option<u32> {
-        None
-    }
-
-    fn gid(&self, _: &str) -> Option<u32> {
-        None
-    }
-
-    fn overflow(&self) -> u32 {
-        65_534
-    }
-}
-
 fn policy(rules: &[&str]) -> Policy {
-    Policy::new(rules.iter().map(|text| Rule::parse(text, 1, &Nobody).unwrap()).collect(), Vec::new())
+    Policy::new(rules.iter().map(|text| Rule::parse(text, 1, &FewUsers).unwrap()).collect(), Vec::new())
 }
 
 /// A bus with these rules and a client of each user, who has said hello.

@@ -3,27 +3,12 @@
 
 use ipc_core::identity::Identity;
 use ipc_core::name::ServiceName;
-use ipc_daemon::broker::{Directory, Grant, Policy, Question, Rule, Subject};
+use ipc_daemon::broker::{Grant, Policy, Question, Rule, Subject};
 use ipc_tests::rng::{Rng, for_each_seed};
+use ipc_tests::users::FewUsers;
 
 const VERBS: [&str; 7] = ["own", "resolve", "call", "publish", "subscribe", "monitor", "administer"];
 const PARTS: [&str; 2] = ["a", "b"];
-
-struct Etc;
-
-impl Directory for Etc {
-    fn uid(&self, user: &str) -> Option<u32> {
-        (user == "alice").then_some(1)
-    }
-
-    fn gid(&self, group: &str) -> Option<u32> {
-        (group == "audio").then_some(20)
-    }
-
-    fn overflow(&self) -> u32 {
-        65_534
-    }
-}
 
 /// Somebody, in the words of the reference.
 struct Somebody {
@@ -205,7 +190,7 @@ fn the_policy_decides_as_the_reference_does() {
     for_each_seed(300, 20_000, |_, mut rng| {
         let rules: Vec<String> = (0..rng.below(8)).map(|_| rule(&mut rng)).collect();
         let listed: Vec<String> = (0..rng.below(4)).map(|_| grant(&mut rng, &VERBS[1..5])).collect();
-        let read = |(at, text): (usize, &String)| Rule::parse(text, at as u32 + 1, &Etc).unwrap();
+        let read = |(at, text): (usize, &String)| Rule::parse(text, at as u32 + 1, &FewUsers).unwrap();
         let policy = Policy::new(
             rules.iter().enumerate().map(read).collect(),
             listed.iter().map(|text| Grant::parse_anonymous(text).unwrap()).collect(),

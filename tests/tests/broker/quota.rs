@@ -9,29 +9,14 @@ use ipc_core::wire::message::{
     ErrorBody, MethodInfo, OnSlow, Register, RegisterMode, Resolve, Subscribe, WatchNames,
 };
 use ipc_core::wire::{Flags, Header, Kind};
-use ipc_daemon::broker::{Access, Allowance, Directory, Policy, Transport};
+use ipc_daemon::broker::{Access, Allowance, Policy, Transport};
 use ipc_tests::memory_bus::MemoryBus;
 use ipc_tests::raw::greeting;
-
-struct Nobody;
-
-impl Directory for Nobody {
-    fn uid(&self, _: &str) -> Option<u32> {
-        None
-    }
-
-    fn gid(&self, _: &str) -> Option<u32> {
-        None
-    }
-
-    fn overflow(&self) -> u32 {
-        65_534
-    }
-}
+use ipc_tests::users::FewUsers;
 
 /// A bus with a client of each user, who has said hello.
 fn with_users(limits: Limits, allowances: &[&str], uids: &[u32]) -> MemoryBus {
-    let allowances = allowances.iter().map(|text| Allowance::parse(text, &Nobody).unwrap()).collect();
+    let allowances = allowances.iter().map(|text| Allowance::parse(text, &FewUsers).unwrap()).collect();
     let mut bus = MemoryBus::with_policy(limits, Policy::open(Vec::new()).with_allowances(allowances));
     for uid in uids {
         let client = bus.connect(*uid);

@@ -80,29 +80,14 @@ fn wrong(why: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    struct Nobody;
-
-    impl Directory for Nobody {
-        fn uid(&self, user: &str) -> Option<u32> {
-            (user == "alice").then_some(1000)
-        }
-
-        fn gid(&self, _: &str) -> Option<u32> {
-            Some(1)
-        }
-
-        fn overflow(&self) -> u32 {
-            65_534
-        }
-    }
+    use crate::broker::policy::who::FewUsers;
 
     #[test]
     fn an_allowance_sets_limits_for_whom_it_is_about() {
         let text = "uid:1000 names_per_uid_max=3 connections_per_uid_max=4";
-        let allowance = Allowance::parse(text, &Nobody).unwrap();
+        let allowance = Allowance::parse(text, &FewUsers).unwrap();
         assert_eq!(allowance.to_string(), text);
-        assert_eq!(Allowance::parse(&text.replace("uid:1000", "user:alice"), &Nobody).unwrap(), allowance);
+        assert_eq!(Allowance::parse(&text.replace("uid:1000", "user:alice"), &FewUsers).unwrap(), allowance);
         assert!(allowance.is_about(Some(1000), None) && !allowance.is_about(Some(1), None));
         assert!(!allowance.is_about(None, Some("1000")));
         let mut limits = Limits::default();
@@ -125,7 +110,7 @@ mod tests {
             "bob names_per_uid_max=3",
         ] {
             assert_eq!(
-                Allowance::parse(text, &Nobody).unwrap_err().code,
+                Allowance::parse(text, &FewUsers).unwrap_err().code,
                 ErrorCode::InvalidArgument,
                 "{text}"
             );

@@ -202,27 +202,12 @@ impl fmt::Display for Reason<'_> {
 
 #[cfg(test)]
 mod tests {
+    use super::who::FewUsers;
     use super::*;
     use ipc_core::name::{Filter, MethodName, ServiceName, TopicName};
 
-    struct Nobody;
-
-    impl Directory for Nobody {
-        fn uid(&self, _: &str) -> Option<u32> {
-            None
-        }
-
-        fn gid(&self, _: &str) -> Option<u32> {
-            None
-        }
-
-        fn overflow(&self) -> u32 {
-            65_534
-        }
-    }
-
     fn policy(rules: &[&str]) -> Policy {
-        let read = |(at, text): (usize, &&str)| Rule::parse(text, at as u32 + 1, &Nobody).unwrap();
+        let read = |(at, text): (usize, &&str)| Rule::parse(text, at as u32 + 1, &FewUsers).unwrap();
         Policy::new(rules.iter().enumerate().map(read).collect(), Vec::new())
     }
 

@@ -99,25 +99,7 @@ fn wrong(text: &str, why: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    struct Etc;
-
-    impl Directory for Etc {
-        fn uid(&self, user: &str) -> Option<u32> {
-            [("alice", 1000), ("nobody", 65_534)]
-                .into_iter()
-                .find(|(name, _)| *name == user)
-                .map(|(_, id)| id)
-        }
-
-        fn gid(&self, group: &str) -> Option<u32> {
-            (group == "audio").then_some(29)
-        }
-
-        fn overflow(&self) -> u32 {
-            65_534
-        }
-    }
+    use crate::broker::policy::who::FewUsers;
 
     #[test]
     fn rules_are_read_with_the_names_of_users_and_groups() {
@@ -131,7 +113,7 @@ mod tests {
             ("allow remote call a", Who::AnyRemote),
             ("allow remote:laptop call a", Who::Remote("laptop".to_owned())),
         ] {
-            let rule = Rule::parse(text, 3, &Etc).unwrap();
+            let rule = Rule::parse(text, 3, &FewUsers).unwrap();
             assert_eq!((&rule.who, rule.line()), (&who, Some(3)), "{text}");
             assert!(!rule.text().contains("  ") && rule.text() == rule.text().trim(), "{text}");
         }
@@ -155,7 +137,7 @@ mod tests {
             ("allow remote: call a", "nobody"),
             ("allow anyone look a", "no such action"),
         ] {
-            let error = Rule::parse(text, 1, &Etc).unwrap_err();
+            let error = Rule::parse(text, 1, &FewUsers).unwrap_err();
             assert!(error.message.contains(why) && error.hint().is_some(), "{text}: {error}");
         }
     }

@@ -126,3 +126,22 @@ fn wrong(text: &str, why: &str) -> Error {
     let shown: String = text.chars().take(80).flat_map(char::escape_debug).collect();
     Error::new(ErrorCode::InvalidArgument, format!("\"{shown}\" names nobody: {why}")).with_hint(FORM)
 }
+
+/// For tests: a machine with the users `alice`, 1000, and `nobody`, and the group `audio`, 29.
+#[cfg(test)]
+pub(super) struct FewUsers;
+
+#[cfg(test)]
+impl Directory for FewUsers {
+    fn uid(&self, user: &str) -> Option<u32> {
+        [("alice", 1000), ("nobody", 65_534)].into_iter().find(|(name, _)| *name == user).map(|(_, uid)| uid)
+    }
+
+    fn gid(&self, group: &str) -> Option<u32> {
+        (group == "audio").then_some(29)
+    }
+
+    fn overflow(&self) -> u32 {
+        65_534
+    }
+}
