@@ -70,35 +70,53 @@ impl InternalPeer {
         Ok(Self { bus: bus.clone(), key, mailbox, decoder })
     }
 
-    /// Hands the bytes of a session without preamble to the bus. What they break is answered like any peer's violation: the
-    /// connection ends.
-    pub(crate) fn send(&mut self, mut bytes: &[u8]) {
+    /// Hands the bytes of a session without preamble to the bus, as one turn, and says how many they were. What they break
+    /// is answered like any peer's violation: the connection ends.
+    pub(crate) fn send<'a>(&mut self, pieces: impl Iterator<Item = &'a [u8]>) -> usize {
+        let mut pieces = pieces.peekable();
+        if pieces.peek().is_none() {
+            return 0;
+        }
         let Self { bus, key, decoder, .. } = self;
         bus.turn(|broker, now| {
-            loop {
-                decoder.set_limits(broker.frame_limits(*key));
-                match decoder.next(&mut bytes) {
-                    Ok(Some(frame)) => broker.handle_frame(now, *key, frame),
-                    Ok(None) => return,
-                    Err(error) => return broker.handle_violation(*key, error),
+            let mut sent = 0;
+            for mut piece in pieces {
+                sent += piece.len();
+                loop {
+                    decoder.set_limits(broker.frame_limits(*key));
+                    match decoder.next(&mut piece) {
+                        Ok(Some(frame)) => broker.handle_frame(now, *key, frame),
+                        Ok(None) => break,
+                        // What follows is ignored, as from any connection that has departed.
+                        Err(error) => {
+                            broker.handle_violation(*key, error);
+                            break;
+                        }
+                    }
                 }
             }
-        });
+            sent
+        })
     }
 
-    /// Appends what is due to `into`. `Ready(false)` when nothing is and nothing will be any more. Cancel safe.
-    pub(crate) fn poll_receive(&mut self, context: &mut Context<'_>, into: &mut Vec<u8>) -> Poll<bool> {
-        let start = into.len();
+    /// Hands what is due to `take`, piece by piece, which must not touch the bus. `Ready(false)` when nothing is and nothing
+    /// will be any more. Cancel safe.
+    pub(crate) fn poll_receive(
+        &mut self,
+        context: &mut Context<'_>,
+        mut take: impl FnMut(&[u8]),
+    ) -> Poll<bool> {
+        let mut taken = 0;
         self.bus.look(|broker| {
             for part in broker.transmit(self.key) {
-                let room = RECEIVE_MAX_BYTES - (into.len() - start);
-                into.extend_from_slice(&part[..part.len().min(room)]);
-                if part.len() >= room {
+                let length = part.len().min(RECEIVE_MAX_BYTES - taken);
+                take(&part[..length]);
+                taken += length;
+                if taken == RECEIVE_MAX_BYTES {
                     break;
                 }
             }
         });
-        let taken = into.len() - start;
         if taken > 0 {
             self.bus.turn(|broker, now| broker.transmitted(now, self.key, taken));
             return Poll::Ready(true);
@@ -133,14 +151,8 @@ impl InternalSession {
 
     /// Hands what the session has written to the bus.
     pub(crate) fn flush(&mut self) {
-        let mut bytes = Vec::new();
-        for piece in self.session.transmit() {
-            bytes.extend_from_slice(piece);
-        }
-        if !bytes.is_empty() {
-            self.session.transmitted(bytes.len());
-            self.peer.send(&bytes);
-        }
+        let sent = self.peer.send(self.session.transmit());
+        self.session.transmitted(sent);
     }
 
     /// Hands what the session has written to the bus and takes in what is answered in the same turn: the hello, a name, a
@@ -154,11 +166,10 @@ impl InternalSession {
     /// Moves what is due from the bus to the session, and what that leads to back. Afterwards the session is to be asked
     /// what has happened: it may be over. Cancel safe.
     pub(crate) fn poll_receive(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let mut received = Vec::new();
-        if ready!(self.peer.poll_receive(context, &mut received)) {
-            self.session.handle_input(clock::now(), &mut &received[..]);
-        } else {
-            self.session.handle_eof(None);
+        let Self { peer, session } = self;
+        let now = clock::now();
+        if !ready!(peer.poll_receive(context, |piece| session.handle_input(now, &mut &*piece))) {
+            session.handle_eof(None);
         }
         self.flush();
         Poll::Ready(())

@@ -1,7 +1,6 @@
 //! The sockets that clients of the bus connect to, opened and closed while the daemon runs.
 
 use std::cell::RefCell;
-use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
@@ -20,6 +19,7 @@ use crate::bus::Bus;
 use crate::bus::reaper::Reaper;
 use crate::datagram;
 use crate::failure::Failure;
+use crate::net;
 
 /// The kind of address that processes of this machine connect to.
 const UNIX_STREAM: &str = "unix_stream";
@@ -191,7 +191,7 @@ impl Doors {
         let Some(configured) = configured else { return Ok(Wanted::Other(None)) };
         let listener = inet::listen(configured)
             .and_then(|socket| Listener::network(self.0.bus.clone(), socket))
-            .map_err(|error| cannot_listen(configured, &error))?;
+            .map_err(|error| net::cannot_listen(configured, "for the bus", &error))?;
         Ok(Wanted::Other(Some(TcpDoor { configured, door: Door::open(listener) })))
     }
 
@@ -202,7 +202,7 @@ impl Doors {
         let Some(configured) = configured else { return Ok(Wanted::Other(None)) };
         let keeper = DatagramSocket::network(configured)
             .and_then(|socket| Keeper::start(&self.0.bus, socket, self.0.datagrams.clone()))
-            .map_err(|error| cannot_listen(configured, &error))?;
+            .map_err(|error| net::cannot_listen(configured, "for the bus", &error))?;
         Ok(Wanted::Other(Some(UdpDoor { configured, keeper })))
     }
 
@@ -275,18 +275,4 @@ impl Sockets for Doors {
         });
         held
     }
-}
-
-fn cannot_listen(address: SocketAddr, error: &io::Error) -> Error {
-    let (code, hint) = match error.kind() {
-        io::ErrorKind::AddrInUse => (
-            ErrorCode::Io,
-            "another program listens there: stop it, or write another port; 0 takes any free one",
-        ),
-        io::ErrorKind::PermissionDenied => {
-            (ErrorCode::PermissionDenied, "ports below 1024 need CAP_NET_BIND_SERVICE: write a higher one")
-        }
-        _ => (ErrorCode::Io, "see whether this machine has that kind of address"),
-    };
-    Error::new(code, format!("cannot listen on {address} for the bus: {error}")).with_hint(hint)
 }

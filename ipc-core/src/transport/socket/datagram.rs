@@ -1,7 +1,7 @@
 //! `SOCK_DGRAM`: messages that arrive whole or not at all.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -164,6 +164,8 @@ impl Datagram {
     }
 }
 
+shows_descriptor!(Datagram);
+
 impl Socket for Datagram {
     fn local_address(&self) -> io::Result<SocketAddress> {
         self.names.local().map_or_else(|| self.as_fd().local_address(), Ok)
@@ -177,23 +179,5 @@ impl Socket for Datagram {
 impl From<OwnedFd> for Datagram {
     fn from(fd: OwnedFd) -> Self {
         Self { fd, names: LongNames::default() }
-    }
-}
-
-impl From<Datagram> for OwnedFd {
-    fn from(socket: Datagram) -> Self {
-        socket.fd
-    }
-}
-
-impl AsFd for Datagram {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
-    }
-}
-
-impl AsRawFd for Datagram {
-    fn as_raw_fd(&self) -> RawFd {
-        self.fd.as_raw_fd()
     }
 }

@@ -1,7 +1,7 @@
 //! A socket that accepts connections.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -86,6 +86,8 @@ pub(super) fn bind(socket: BorrowedFd<'_>, address: &SocketAddress) -> io::Resul
     })
 }
 
+shows_descriptor!(Listener);
+
 impl Socket for Listener {
     fn local_address(&self) -> io::Result<SocketAddress> {
         match &self.name {
@@ -98,23 +100,5 @@ impl Socket for Listener {
 impl From<OwnedFd> for Listener {
     fn from(fd: OwnedFd) -> Self {
         Self::with_name(fd, None)
-    }
-}
-
-impl From<Listener> for OwnedFd {
-    fn from(listener: Listener) -> Self {
-        listener.fd
-    }
-}
-
-impl AsFd for Listener {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
-    }
-}
-
-impl AsRawFd for Listener {
-    fn as_raw_fd(&self) -> RawFd {
-        self.fd.as_raw_fd()
     }
 }

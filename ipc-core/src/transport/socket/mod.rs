@@ -67,6 +67,29 @@
 //!
 //! Options by their C names are the constants of [`option`]: `socket.set_option(TCP_NODELAY, true)?`.
 
+/// A type whose field `fd` owns the descriptor shows it, and gives it up.
+macro_rules! shows_descriptor {
+    ($name:ident) => {
+        impl From<$name> for std::os::fd::OwnedFd {
+            fn from(socket: $name) -> Self {
+                socket.fd
+            }
+        }
+
+        impl std::os::fd::AsFd for $name {
+            fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+                self.fd.as_fd()
+            }
+        }
+
+        impl std::os::fd::AsRawFd for $name {
+            fn as_raw_fd(&self) -> std::os::fd::RawFd {
+                self.fd.as_raw_fd()
+            }
+        }
+    };
+}
+
 mod address;
 mod connect;
 mod datagram;

@@ -2,7 +2,7 @@
 
 use core::fmt;
 use std::io::{self, BufReader, BufWriter, IoSlice, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -216,6 +216,8 @@ fn new_socket(family: Family, flags: SocketFlags) -> Result<OwnedFd, Errno> {
     rustix::net::socket_with(family.to_kernel(), SocketType::STREAM, flags, None)
 }
 
+shows_descriptor!(Stream);
+
 impl Socket for Stream {
     fn local_address(&self) -> io::Result<SocketAddress> {
         self.names.local().map_or_else(|| self.as_fd().local_address(), Ok)
@@ -284,24 +286,6 @@ impl From<std::os::unix::net::UnixStream> for Stream {
 impl From<std::net::TcpStream> for Stream {
     fn from(stream: std::net::TcpStream) -> Self {
         Self::from(OwnedFd::from(stream))
-    }
-}
-
-impl From<Stream> for OwnedFd {
-    fn from(stream: Stream) -> Self {
-        stream.fd
-    }
-}
-
-impl AsFd for Stream {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
-    }
-}
-
-impl AsRawFd for Stream {
-    fn as_raw_fd(&self) -> RawFd {
-        self.fd.as_raw_fd()
     }
 }
 

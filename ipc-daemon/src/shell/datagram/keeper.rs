@@ -234,7 +234,7 @@ impl Keeper {
         drop(door);
         let peer = self.0.visitors.borrow().peer(key);
         if let Some(peer) = peer {
-            peer.borrow_mut().send(&bytes);
+            peer.borrow_mut().send(core::iter::once(&bytes[..]));
         }
     }
 

@@ -50,7 +50,9 @@ impl Drop for Visitor {
 /// Waits for what comes from the bus.
 async fn attend(keeper: Keeper, key: ClientKey, peer: Rc<RefCell<InternalPeer>>) {
     let mut bytes = Vec::new();
-    while poll_fn(|context| peer.borrow_mut().poll_receive(context, &mut bytes)).await {
+    while poll_fn(|context| peer.borrow_mut().poll_receive(context, |piece| bytes.extend_from_slice(piece)))
+        .await
+    {
         keeper.handle_input(key, &bytes);
         bytes.clear();
     }
