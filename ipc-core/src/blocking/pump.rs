@@ -78,7 +78,7 @@ impl Client {
         }
         let due = self.session.poll_timeout().map_or(until, |due| due.min(until));
         let left = due.since(now);
-        self.read(if left.is_zero() { Wait::No } else { Wait::Near(left) })?;
+        self.read(if left.is_zero() { Wait::No } else { Wait::For(left) })?;
         self.check_connected()?;
         Ok(true)
     }
