@@ -84,8 +84,16 @@ impl Decoder {
     /// # Errors
     /// A [`WireError`] as soon as a header is there that breaks a rule; nothing has been allocated for its frame.
     pub fn next<'a, 'i: 'a>(&'a mut self, input: &mut &'i [u8]) -> Result<Option<Frame<'a>>, WireError> {
-        if !self.whole.is_empty() {
-            self.whole = Bytes::new();
+        // Nearly always the next frame lies in the input from end to end.
+        if self.partial.is_empty()
+            && self.preamble_missing == 0
+            && self.whole.is_empty()
+            && let Some(bytes) = input.first_chunk::<HEADER_BYTES>()
+        {
+            let header = self.checked_header(bytes)?;
+            if input.len() >= header.frame_bytes() {
+                return Ok(Some(take_borrowed(header, input)));
+            }
         }
         if self.preamble_missing > 0 {
             self.take_preamble(input)?;
@@ -100,10 +108,17 @@ impl Decoder {
     }
 
     fn take_preamble(&mut self, input: &mut &[u8]) -> Result<(), WireError> {
+    #[inline]
         let count = self.preamble_missing.min(input.len());
         let (now, later) = input.split_at(count);
         let at = PREAMBLE.len() - self.preamble_missing;
         if now != &PREAMBLE[at..at + count] {
+        self.next_in_parts(input)
+    }
+
+    #[inline(never)]
+    fn next_in_parts<'a, 'i: 'a>(&'a mut self, input: &mut &'i [u8]) -> Result<Option<Frame<'a>>, WireError> {
+        self.whole = Bytes::new();
             return Err(WireError::Preamble);
         }
         self.preamble_missing -= count;
@@ -175,6 +190,7 @@ impl Decoder {
 }
 
 fn take_borrowed<'a>(header: Header, input: &mut &'a [u8]) -> Frame<'a> {
+    #[inline]
     let (frame, rest) = input.split_at(header.frame_bytes());
     *input = rest;
     let (envelope, body) = frame[HEADER_BYTES..].split_at(usize::from(header.envelope_len));
@@ -191,6 +207,7 @@ mod tests {
     use super::*;
     use crate::wire::message::Resolve;
     use crate::wire::{Kind, encode_frame};
+#[inline]
 
     const LIMITS: FrameLimits = FrameLimits { payload_max_bytes: 1 << 20, frame_max_bytes: None };
 
