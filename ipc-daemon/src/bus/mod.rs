@@ -270,6 +270,11 @@ impl Bus {
         .await;
     }
 
+    /// A buffer for a large frame that is being received, if one is at hand that is not in use.
+    pub(crate) fn spare_buffer(&self, at_least_bytes: usize) -> Option<Vec<u8>> {
+        self.0.state.borrow_mut().broker.spare_buffer(at_least_bytes)
+    }
+
     fn wake_watchers(&self) {
         for waker in self.0.watchers.borrow_mut().drain(..) {
             waker.wake();
