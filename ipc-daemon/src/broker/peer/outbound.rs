@@ -140,6 +140,19 @@ impl Outbound {
         self.write_frame(pool, &record.header, &record.envelope, Body::Borrowed(&[]), None);
     }
 
+    /// Whether frames of `run_bytes` in all, the last of them of `last_bytes`, could be added one by one without going past a bound.
+    pub(in crate::broker) fn takes_run(&self, run_bytes: usize, last_bytes: usize, max: usize) -> bool {
+        self.takes_directly()
+            && self.wire_bytes + run_bytes - last_bytes < WIRE_MAX_BYTES
+            && self.queued_bytes() + self.reserved + run_bytes <= max
+    }
+
+    /// Adds frames that several peers get, without copying them. [`takes_run`](Outbound::takes_run) has been asked.
+    pub(in crate::broker) fn push_run(&mut self, frames: Bytes) {
+        self.wire_bytes += frames.len();
+        self.splices.push_back(Splice { at: self.wire.len(), body: frames });
+    }
+
     fn write_frame(
         &mut self,
         pool: &mut BufferPool,
