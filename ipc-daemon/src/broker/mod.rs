@@ -391,11 +391,6 @@ impl Broker {
         self.peers.get(peer).map(|peer| peer.who.id)
     }
 
-    /// A buffer for a large frame that is being received, if one is at hand that is not in use.
-    pub fn spare_buffer(&mut self, at_least_bytes: usize) -> Option<Vec<u8>> {
-        self.pool.take_large(at_least_bytes)
-    }
-
     /// Takes no new connections and no new calls from here on; open calls may end.
     pub fn begin_drain(&mut self) {
         self.end_run();

@@ -224,7 +224,7 @@ impl Connection {
             Some((buffer, room)) if !self.link.is_guarded() => {
                 self.is_bulky = true;
                 let result = read_into(&self.link, buffer, room);
-                let handled = result.map_or(Ok(()), |_| self.receive(&[]));
+                let handled = result.map_or(Ok(()), |bytes| self.receive(&[], bytes));
                 (Self::outcome(result, handled), result != Ok(room))
             }
             _ => {
@@ -237,7 +237,9 @@ impl Connection {
                 self.is_bulky &= result.is_err();
                 let handled = match result {
                     Ok(received) if received.descriptors > 0 => self.refuse_descriptors(received.descriptors),
-                    Ok(received) if received.bytes > 0 => self.receive(&scratch[..received.bytes]),
+                    Ok(received) if received.bytes > 0 => {
+                        self.receive(&scratch[..received.bytes], received.bytes)
+                    }
                     Ok(_) | Err(_) => Ok(()),
                 };
                 let is_full = result.is_ok_and(|received| received.bytes == room);
@@ -265,18 +267,19 @@ impl Connection {
         Ok(())
     }
 
-    /// Hands what was read to the broker, frame by frame, as one turn of the bus.
-    fn receive(&mut self, input: &[u8]) -> Result<(), End> {
+    /// Hands what was read to the broker, frame by frame, as one batch: `bytes` in all, of which those that were not read to
+    /// where they stay are the `input`.
+    fn receive(&mut self, input: &[u8], bytes: usize) -> Result<(), End> {
         let Self { bus, key, decoder, is_silent, is_greeted, .. } = self;
         let mut rest = input;
-        let stranger = bus.turn(|broker, now| {
+        let stranger = bus.batch(bytes, |broker, now| {
             if core::mem::take(is_silent) {
                 broker.handle_first_bytes(*key);
             }
             loop {
                 let before = rest;
                 match decoder.next(&mut rest) {
-                    Ok(Some(frame)) => broker.handle_frame(now, *key, frame),
+                    Ok(Some(frame)) => broker.handle_frame_of_batch(now, *key, frame),
                     Ok(None) => return None,
                     Err(WireError::Preamble) => {
                         let stranger = Stranger::recognise(before);
