@@ -53,8 +53,9 @@ impl World {
         let mut decoder = Decoder::new(LIMITS);
         let mut input = bytes;
         while let Some(frame) = decoder.next(&mut input).unwrap() {
-            self.broker.handle_frame(NOW, peer, frame);
+            self.broker.handle_frame_of_batch(NOW, peer, frame);
         }
+        self.broker.end_batch();
     }
 
     /// Writes everything and keeps what was written last.

@@ -1,4 +1,7 @@
-//! The socket: one system call for each thing that is done, and how long to wait for it.
+//! The socket: what is done with it, and how long to wait for it.
+//!
+//! Waiting is a poll(2) and not a read that blocks: the kernel wakes a blocked reader also when its peer takes what it had
+//! written, which is once for each call, for nothing. To poll for input costs one more system call and saves that.
 
 use std::io::IoSlice;
 use std::os::fd::OwnedFd;
@@ -6,17 +9,12 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, send, sendmsg};
 
 use crate::transport::unix::receive_onto;
 
 /// Most pieces of one vectored write.
 const PIECES_MAX: usize = 16;
-/// A wait may always be so much longer; the kernel counts in ticks of that order, and takes 0 for no limit.
-const SLACK_MIN: Duration = Duration::from_millis(1);
-/// A wait that is as good as one without limit.
-const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// What a read came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,31 +32,34 @@ pub(super) enum Read {
 pub(super) enum Wait {
     /// Not at all.
     No,
-    /// So long, or a few percent longer: the kernel need not be told anew when the time is nearly the one before.
-    Near(Duration),
-    /// At least so long and at most three times: it almost never has to be told anew.
-    About(Duration),
+    /// So long.
+    For(Duration),
     /// Without limit.
     Forever,
 }
 
-/// A connected socket that blocks when it is read and does not when it is written.
+/// A connected socket. Whether it blocks by itself makes no difference: every call says whether to wait.
 #[derive(Debug)]
 pub(super) struct Link {
     socket: OwnedFd,
-    /// The read timeout that the kernel has been told; `None` is none.
-    armed: Option<Duration>,
 }
 
 impl Link {
     pub(super) fn new(socket: impl Into<OwnedFd>) -> Self {
-        Self { socket: socket.into(), armed: None }
+        Self { socket: socket.into() }
     }
 
     /// Reads once, at most `room` bytes, behind the end of `buffer`. A signal looks like the end of the wait.
-    pub(super) fn read(&mut self, buffer: &mut Vec<u8>, room: usize, wait: Wait) -> Result<Read, Errno> {
-        let flags = self.prepare(wait)?;
-        match receive_onto(&self.socket, buffer, room, flags) {
+    pub(super) fn read(&self, buffer: &mut Vec<u8>, room: usize, wait: Wait) -> Result<Read, Errno> {
+        let is_due = match wait {
+            Wait::No => true,
+            Wait::For(time) => !self.wait(PollFlags::IN, Some(time))?.is_empty(),
+            Wait::Forever => !self.wait(PollFlags::IN, None)?.is_empty(),
+        };
+        if !is_due {
+            return Ok(Read::Nothing);
+        }
+        match receive_onto(&self.socket, buffer, room, RecvFlags::DONTWAIT) {
             Ok(0) => Ok(Read::End),
             Ok(count) => Ok(Read::Some(count)),
             Err(Errno::AGAIN | Errno::INTR) => Ok(Read::Nothing),
@@ -92,35 +93,22 @@ impl Link {
 
     /// Waits until there is something to read or room to write; says whether there is something to read.
     pub(super) fn wait_until_writable(&self, timeout: Duration) -> Result<bool, Errno> {
-        let mut waits = [PollFd::new(&self.socket, PollFlags::IN | PollFlags::OUT)];
-        let seconds = i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX);
-        let timeout = Timespec { tv_sec: seconds, tv_nsec: timeout.subsec_nanos().into() };
-        match poll(&mut waits, Some(&timeout)) {
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno),
-        }
-        Ok(waits[0].revents().intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR))
+        let found = self.wait(PollFlags::IN | PollFlags::OUT, Some(timeout))?;
+        Ok(found.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR))
     }
 
-    /// Tells the kernel how long to wait, if it has to be told.
-    fn prepare(&mut self, wait: Wait) -> Result<RecvFlags, Errno> {
-        let (time, slack) = match wait {
-            Wait::No => return Ok(RecvFlags::DONTWAIT),
-            Wait::Near(time) if time < FOREVER => (Some(time), time / 16 + SLACK_MIN),
-            Wait::About(time) if time < FOREVER => (Some(time), time * 2),
-            Wait::Near(_) | Wait::About(_) | Wait::Forever => (None, Duration::ZERO),
-        };
-        let fits = match (time, self.armed) {
-            (None, None) => true,
-            (Some(time), Some(armed)) => armed >= time && armed - time <= slack,
-            (Some(_), None) | (None, Some(_)) => false,
-        };
-        if !fits {
-            let wanted = time.map(|time| time + slack / 2);
-            set_socket_timeout(&self.socket, Timeout::Recv, wanted)?;
-            self.armed = wanted;
+    /// What there is of what is waited for; nothing when the time has passed or a signal came.
+    fn wait(&self, wanted: PollFlags, timeout: Option<Duration>) -> Result<PollFlags, Errno> {
+        let mut waits = [PollFd::new(&self.socket, wanted)];
+        let timeout = timeout.map(|timeout| Timespec {
+            tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: timeout.subsec_nanos().into(),
+        });
+        match poll(&mut waits, timeout.as_ref()) {
+            Ok(_) => Ok(waits[0].revents()),
+            Err(Errno::INTR) => Ok(PollFlags::empty()),
+            Err(errno) => Err(errno),
         }
-        Ok(RecvFlags::empty())
     }
 }
 
@@ -148,27 +136,55 @@ mod tests {
     #[test]
     fn reads_wait_as_told() {
         let (ours, mut theirs) = Stream::pair().unwrap();
-        let mut link = Link::new(ours);
+        let link = Link::new(ours);
         let mut buffer = Vec::new();
         assert_eq!(link.read(&mut buffer, 16, Wait::No), Ok(Read::Nothing));
-        let short = Duration::from_millis(2);
-        assert_eq!(link.read(&mut buffer, 16, Wait::Near(short)), Ok(Read::Nothing));
-        let armed = link.armed.unwrap();
-        assert!(armed >= short && armed < short * 2);
-        let shorter = short - Duration::from_nanos(100);
-        assert_eq!(link.read(&mut buffer, 16, Wait::Near(shorter)), Ok(Read::Nothing));
-        assert_eq!(link.armed, Some(armed), "near enough to be left alone");
+        let (short, begin) = (Duration::from_millis(2), std::time::Instant::now());
+        assert_eq!(link.read(&mut buffer, 16, Wait::For(short)), Ok(Read::Nothing));
+        assert!(begin.elapsed() >= short);
         theirs.write_all(b"abc").unwrap();
-        assert_eq!(link.read(&mut buffer, 16, Wait::Near(Duration::MAX)), Ok(Read::Some(3)));
-        assert_eq!(link.armed, None);
+        assert_eq!(link.read(&mut buffer, 16, Wait::For(Duration::MAX)), Ok(Read::Some(3)));
         theirs.write_all(b"defg").unwrap();
-        assert_eq!(link.read(&mut buffer, 3, Wait::About(Duration::from_secs(2))), Ok(Read::Some(3)));
+        assert_eq!(link.read(&mut buffer, 3, Wait::Forever), Ok(Read::Some(3)));
         assert_eq!(buffer, b"abcdef");
-        assert_eq!(link.armed, Some(Duration::from_secs(4)));
         assert_eq!(link.read(&mut buffer, 3, Wait::No), Ok(Read::Some(1)));
         drop(theirs);
-        assert_eq!(link.read(&mut buffer, 3, Wait::About(Duration::from_secs(3))), Ok(Read::End));
-        assert_eq!(link.armed, Some(Duration::from_secs(4)), "near enough to be left alone");
+        assert_eq!(link.read(&mut buffer, 3, Wait::Forever), Ok(Read::End));
+    }
+
+    #[test]
+    fn what_the_peer_takes_wakes_nobody_who_waits_to_read() {
+        let (ours, mut theirs) = Stream::pair().unwrap();
+        let link = Link::new(ours);
+        assert_eq!(link.write(std::iter::once(&b"abc"[..])), Ok(3));
+        let (tell, told) = std::sync::mpsc::channel();
+        let reader = std::thread::spawn(move || {
+            tell.send(rustix::thread::gettid()).unwrap();
+            link.read(&mut Vec::new(), 16, Wait::Forever)
+        });
+        let thread = told.recv().unwrap();
+        let before = switches_once_asleep(thread);
+        theirs.read_exact(&mut [0; 3]).unwrap();
+        // Whoever is woken is not asleep from that moment on, and has slept once more when it is again.
+        assert_eq!(switches_once_asleep(thread), before);
+        theirs.write_all(b"x").unwrap();
+        assert_eq!(reader.join().unwrap(), Ok(Read::Some(1)));
+    }
+
+    /// How often a thread has gone to sleep, asked while it sleeps.
+    fn switches_once_asleep(thread: rustix::process::Pid) -> u64 {
+        let file = format!("/proc/self/task/{}/status", thread.as_raw_nonzero());
+        let end = std::time::Instant::now() + Duration::from_secs(10);
+        loop {
+            assert!(std::time::Instant::now() < end, "it does not go to sleep");
+            let status = std::fs::read_to_string(&file).unwrap();
+            if !status.contains("State:\tS") {
+                std::thread::yield_now();
+                continue;
+            }
+            let line = status.lines().find(|line| line.starts_with("voluntary_ctxt_switches")).unwrap();
+            return line.split_whitespace().nth(1).unwrap().parse().unwrap();
+        }
     }
 
     #[test]

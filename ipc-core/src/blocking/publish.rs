@@ -74,7 +74,7 @@ impl Client {
         Ok(Subscription { key, client: self.id })
     }
 
-    /// The next thing that happened to a subscription; `None` when nothing did within `timeout`, give or take a few percent.
+    /// The next thing that happened to a subscription; `None` when nothing did within `timeout`.
     ///
     /// # Errors
     /// Why the connection or the subscription is over, once everything from before was given.
@@ -157,7 +157,7 @@ impl Client {
         Ok(NameWatch { key, client: self.id })
     }
 
-    /// The next change of a name; `None` when there was none within `timeout`, give or take a few percent.
+    /// The next change of a name; `None` when there was none within `timeout`.
     ///
     /// # Errors
     /// Why the connection is over, once everything from before was given.

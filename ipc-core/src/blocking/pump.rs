@@ -78,7 +78,7 @@ impl Client {
         }
         let due = self.session.poll_timeout().map_or(until, |due| due.min(until));
         let left = due.since(now);
-        self.read(if left.is_zero() { Wait::No } else { Wait::Near(left) })?;
+        self.read(if left.is_zero() { Wait::No } else { Wait::For(left) })?;
         self.check_connected()?;
         Ok(true)
     }
@@ -118,8 +118,7 @@ impl Client {
             // Answers that keep coming must not keep what was lost from being sent again.
             self.session.handle_timeout(clock::now());
         }
-        let due = self.session.poll_timeout();
-        let first = due.into_iter().chain(until).min();
+        let first = self.session.poll_timeout().into_iter().chain(until).min();
         if self.session.pending_bytes() > 0 {
             let reads = self.reads;
             match first {
@@ -142,9 +141,7 @@ impl Client {
             None => Wait::Forever,
             Some(first) => match first.since(clock::now()) {
                 left if left.is_zero() => Wait::No,
-                // What is due in the session the daemon is to say first: there is no hurry.
-                left if due == Some(first) => Wait::About(left),
-                left => Wait::Near(left),
+                left => Wait::For(left),
             },
         };
         self.read_with(wait, drain)?;

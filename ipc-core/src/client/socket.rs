@@ -10,7 +10,8 @@ use bytes::BufMut;
 use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags};
-use tokio::io::AsyncReadExt;
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncReadExt, Interest};
 use tokio::net::unix::pipe;
 use tokio::runtime::Handle;
 
@@ -21,19 +22,24 @@ use crate::transport::{Socket as _, clock, datagrams};
 const READ_BUFFER_BYTES: usize = 64 * 1024;
 /// Pieces of one vectored write; the rest goes with the next.
 const SLICES_MAX: usize = 64;
+/// After so many writes in a row that needed no waiting, nothing waits for room any more: while something does, the kernel
+/// wakes the task each time the daemon has read, and to begin and to end it takes four system calls.
+const CALM_WRITES_MAX: u32 = 16;
 
 /// A connected socket with its buffer.
 ///
 /// Tokio's own stream waits for room to write all the time, and then the kernel wakes the task each time the daemon has
 /// read something: one vain wake-up for each call. So the socket is registered as what is only read, which is what tokio's
-/// end of a pipe is, and a second time for writing only while the kernel takes no more.
+/// end of a pipe is, and a second time for writing only while the kernel takes no more, and a little longer.
 #[derive(Debug)]
 pub(super) struct Socket {
     reader: pipe::Receiver,
     /// The runtime that the socket is registered with, whichever task polls.
     runtime: Handle,
     /// Waits for room to write.
-    writer: Option<pipe::Sender>,
+    writer: Option<AsyncFd<OwnedFd>>,
+    /// How often in a row everything could be written at once since there is a writer.
+    calm_writes: u32,
     buffer: Vec<u8>,
     /// Why writing stopped. Reading goes on: the daemon's last words may say why.
     write_failed: Option<String>,
@@ -43,7 +49,14 @@ impl Socket {
     /// Takes a connected socket, which must be non-blocking.
     pub(super) fn new(connected: OwnedFd) -> io::Result<Self> {
         let reader = pipe::Receiver::from_owned_fd_unchecked(connected)?;
-        Ok(Self { reader, runtime: Handle::current(), writer: None, buffer: Vec::new(), write_failed: None })
+        Ok(Self {
+            reader,
+            runtime: Handle::current(),
+            writer: None,
+            calm_writes: 0,
+            buffer: Vec::new(),
+            write_failed: None,
+        })
     }
 
     /// Completes when a connect that was under way has ended. Cancel safe.
@@ -51,7 +64,8 @@ impl Socket {
     /// # Errors
     /// Why it failed.
     pub(super) async fn connected(&self) -> io::Result<()> {
-        self.register_writer()?.writable().await?;
+        let writer = self.register_writer()?;
+        drop(writer.writable().await?);
         self.reader.as_fd().take_error()?.map_or(Ok(()), Err)
     }
 
@@ -73,27 +87,44 @@ impl Socket {
 
     /// The same, and the task is woken when the kernel takes more.
     pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>, session: &mut Session) {
-        while !self.flush(session) {
-            if self.writer.as_ref().is_some_and(|writer| writer.poll_write_ready(cx).is_pending()) {
-                return;
-            }
-            // Registered anew, it is woken by room that comes from here on.
-            match self.register_writer() {
-                Ok(writer) if writer.poll_write_ready(cx).is_pending() => {
-                    self.writer = Some(writer);
-                    return;
-                }
-                Ok(_) => {}
-                Err(error) => self.fail(&error),
-            }
+        if session.pending_bytes() == 0 {
+            return;
         }
-        self.writer = None;
+        let writer = match self.writer.take() {
+            Some(writer) => writer,
+            None if self.flush(session) => return,
+            None => match self.register_writer() {
+                Ok(writer) => {
+                    self.calm_writes = 0;
+                    writer
+                }
+                Err(error) => return self.fail(&error),
+            },
+        };
+        let mut was_full = false;
+        while let Poll::Ready(ready) = writer.poll_write_ready(cx) {
+            let mut guard = match ready {
+                Ok(guard) => guard,
+                Err(error) => return self.fail(&error),
+            };
+            if self.flush(session) {
+                self.calm_writes = if was_full { 0 } else { self.calm_writes + 1 };
+                break;
+            }
+            was_full = true;
+            guard.clear_ready();
+        }
+        if self.calm_writes < CALM_WRITES_MAX {
+            self.writer = Some(writer);
+        }
     }
 
-    fn register_writer(&self) -> io::Result<pipe::Sender> {
+    fn register_writer(&self) -> io::Result<AsyncFd<OwnedFd>> {
         let _runtime = self.runtime.enter();
         let duplicate = rustix::io::fcntl_dupfd_cloexec(&self.reader, 3)?;
-        pipe::Sender::from_owned_fd_unchecked(duplicate)
+        // The constructor is deprecated for types that could show a descriptor they do not own; this one owns it.
+        #[allow(deprecated)]
+        AsyncFd::with_interest(duplicate, Interest::WRITABLE)
     }
 
     fn fail(&mut self, error: &io::Error) {

@@ -10,7 +10,6 @@ use std::sync::{Mutex, PoisonError};
 
 use nix::libc;
 use rustix::io::{Errno, FdFlags};
-#[cfg(feature = "blocking")]
 use rustix::net::{RecvFlags, recv};
 
 /// `SO_PASSRIGHTS` of Linux 6.16, which no wrapper knows yet (include/uapi/asm-generic/socket.h).
@@ -181,7 +180,6 @@ pub(super) fn take_inherited(number: RawFd) -> Result<OwnedFd, Errno> {
 ///
 /// # Errors
 /// Those of recv(2).
-#[cfg(feature = "blocking")]
 pub(super) fn receive_onto(
     socket: impl AsFd,
     buffer: &mut Vec<u8>,
@@ -341,7 +339,6 @@ mod tests {
         assert!(taken.as_raw_fd() > 2);
     }
 
-    #[cfg(feature = "blocking")]
     #[test]
     fn no_more_is_received_than_asked_for() {
         let (ours, mut theirs) = UnixStream::pair().unwrap();

@@ -119,8 +119,7 @@ pub fn refuse_descriptors(socket: impl AsFd) -> Result<bool, Error> {
 ///
 /// # Errors
 /// Those of recv(2).
-#[cfg(feature = "blocking")]
-pub(crate) fn receive_onto(
+pub fn receive_onto(
     socket: impl AsFd,
     buffer: &mut Vec<u8>,
     room: usize,

@@ -66,15 +66,32 @@ impl Decoder {
     /// While a large frame is unfinished: the buffer to read into and how many bytes at most, so that they need not be
     /// copied. Call [`next`](Decoder::next) with an empty input afterwards.
     ///
-    /// The buffer has room for at least one byte more, and for no more than twice what has arrived and 64 KiB.
+    /// The buffer has room for at least one byte more, and is grown to no more than twice what has arrived and 64 KiB; one
+    /// that was [lent](Decoder::lend) is used as it is.
     pub fn direct(&mut self) -> Option<(&mut Vec<u8>, usize)> {
         let missing = self.expected?.checked_sub(self.partial.len())?;
         if missing < SHARE_MIN_BYTES {
             return None;
         }
-        let room = missing.min(self.partial.len().max(DIRECT_MIN_BYTES));
+        let spare = self.partial.capacity() - self.partial.len();
+        let room = missing.min(self.partial.len().max(DIRECT_MIN_BYTES).max(spare));
         self.partial.reserve_exact(room);
         Some((&mut self.partial, room))
+    }
+
+    /// Length of the large frame that is unfinished, as long as its buffer is too small for it: memory of that size that is
+    /// there anyway may be [lent](Decoder::lend).
+    pub fn wants_bytes(&self) -> Option<usize> {
+        let expected = self.expected.filter(|expected| self.partial.capacity() < *expected)?;
+        (expected - self.partial.len() >= SHARE_MIN_BYTES).then_some(expected)
+    }
+
+    /// Goes on with the unfinished frame in `buffer`, which is emptied first: nothing is allocated and copied as it grows. The
+    /// payload keeps the buffer.
+    pub fn lend(&mut self, mut buffer: Vec<u8>) {
+        buffer.clear();
+        buffer.extend_from_slice(&self.partial);
+        self.partial = buffer;
     }
 
     /// The next complete frame, taken from what is kept and the front of `input`.
@@ -83,10 +100,25 @@ impl Decoder {
     ///
     /// # Errors
     /// A [`WireError`] as soon as a header is there that breaks a rule; nothing has been allocated for its frame.
+    #[inline]
     pub fn next<'a, 'i: 'a>(&'a mut self, input: &mut &'i [u8]) -> Result<Option<Frame<'a>>, WireError> {
-        if !self.whole.is_empty() {
-            self.whole = Bytes::new();
+        // Nearly always the next frame lies in the input from end to end.
+        if self.partial.is_empty()
+            && self.preamble_missing == 0
+            && self.whole.is_empty()
+            && let Some(bytes) = input.first_chunk::<HEADER_BYTES>()
+        {
+            let header = self.checked_header(bytes)?;
+            if input.len() >= header.frame_bytes() {
+                return Ok(Some(take_borrowed(header, input)));
+            }
         }
+        self.next_in_parts(input)
+    }
+
+    #[inline(never)]
+    fn next_in_parts<'a, 'i: 'a>(&'a mut self, input: &mut &'i [u8]) -> Result<Option<Frame<'a>>, WireError> {
+        self.whole = Bytes::new();
         if self.preamble_missing > 0 {
             self.take_preamble(input)?;
         }
@@ -158,6 +190,7 @@ impl Decoder {
         *input = later;
     }
 
+    #[inline]
     fn checked_header(&self, bytes: &[u8; HEADER_BYTES]) -> Result<Header, WireError> {
         let header = Header::parse(bytes)?;
         let limit = self.limits.payload_max_bytes;
@@ -174,6 +207,7 @@ impl Decoder {
     }
 }
 
+#[inline]
 fn take_borrowed<'a>(header: Header, input: &mut &'a [u8]) -> Frame<'a> {
     let (frame, rest) = input.split_at(header.frame_bytes());
     *input = rest;
@@ -263,6 +297,30 @@ mod tests {
             assert_eq!(done, given == bytes.len());
         }
         assert!(decoder.direct().is_none());
+    }
+
+    #[test]
+    fn a_lent_buffer_takes_the_whole_frame() {
+        let payload: Vec<u8> = (0..300_000u32).map(|at| at as u8).collect();
+        let mut bytes = Vec::new();
+        encode_frame(&mut bytes, Header::new(Kind::CALL), &(), &payload).unwrap();
+        let mut decoder = Decoder::new(LIMITS);
+        assert_eq!(decoder.wants_bytes(), None);
+        let mut input = &bytes[..1000];
+        assert!(decoder.next(&mut input).unwrap().is_none());
+        assert_eq!(decoder.wants_bytes(), Some(bytes.len()));
+        let mut buffer = Vec::with_capacity(400_000);
+        buffer.extend_from_slice(b"what it was used for before");
+        decoder.lend(buffer);
+        assert_eq!(decoder.wants_bytes(), None);
+        let (buffer, room) = decoder.direct().unwrap();
+        assert_eq!(room, bytes.len() - 1000);
+        buffer.extend_from_slice(&bytes[1000..]);
+        assert_eq!(buffer.capacity(), 400_000);
+        let frame = decoder.next(&mut &[][..]).unwrap().unwrap();
+        assert!(frame.body.as_slice() == payload);
+        assert!(decoder.next(&mut &[][..]).unwrap().is_none());
+        assert_eq!(decoder.held_bytes(), 0);
     }
 
     #[test]

@@ -193,6 +193,7 @@ impl Header {
     }
 
     /// The header as bytes.
+    #[inline]
     pub fn to_bytes(&self) -> [u8; HEADER_BYTES] {
         let mut out = [0u8; HEADER_BYTES];
         out[0] = self.kind.0;
@@ -213,6 +214,7 @@ impl Header {
     ///
     /// # Errors
     /// Undefined flags, payload kinds, descriptors, or a deadline over the maximum.
+    #[inline]
     pub fn parse(bytes: &[u8; HEADER_BYTES]) -> Result<Self, WireError> {
         let flags = Flags::from_bits(bytes[1], Flags::KNOWN).ok_or(WireError::UnknownFlags(bytes[1]))?;
         let payload_kind =

@@ -42,6 +42,7 @@ use slotmap::SlotMap;
 
 use self::calls::Calls;
 use self::deadlines::Deadlines;
+use self::dispatch::Run;
 use self::dispatch::permission::access_denied;
 pub use self::event::{Access, Config, Output, Side, Transport};
 use self::keys::CallKey;
@@ -84,6 +85,8 @@ pub struct Broker {
     counters: Counters,
     refusals: Refusals,
     pool: BufferPool,
+    /// Events that are on their way to their subscribers' queues.
+    run: Option<Run>,
     outputs: VecDeque<Output>,
     /// Connections to close at the end of this turn.
     condemned: Vec<PeerKey>,
@@ -107,6 +110,7 @@ impl Broker {
             counters: Counters::default(),
             refusals: Refusals::default(),
             pool: BufferPool::default(),
+            run: None,
             outputs: VecDeque::new(),
             condemned: Vec::new(),
             next_peer: 1,
@@ -122,6 +126,7 @@ impl Broker {
 
     /// Other limits from here on. What is over a lowered limit stays; only what comes is refused.
     pub fn set_limits(&mut self, limits: ipc_core::limits::Limits) {
+        self.end_run();
         self.config.limits = limits;
         self.apply_limits();
     }
@@ -225,15 +230,32 @@ impl Broker {
 
     /// A frame arrived. Frames of a connection that has departed are ignored.
     pub fn handle_frame(&mut self, now: Instant, peer: PeerKey, frame: Frame<'_>) {
+        self.handle_frame_of_batch(now, peer, frame);
+        self.end_run();
+    }
+
+    /// As [`Broker::handle_frame`], for one of several frames that came together, with [`Broker::end_batch`] behind the last:
+    /// what is the same for several of them is done once.
+    pub fn handle_frame_of_batch(&mut self, now: Instant, peer: PeerKey, frame: Frame<'_>) {
         self.counters.frames_received += 1;
+        if self.join_run(peer, &frame) {
+            return;
+        }
+        self.end_run();
         if let Err(error) = self.dispatch(now, peer, frame) {
             self.handle_violation(peer, error);
         }
         self.end_turn();
     }
 
+    /// The last frame of a batch was handled.
+    pub fn end_batch(&mut self) {
+        self.end_run();
+    }
+
     /// The connection broke the protocol: it is told why and closed.
     pub fn handle_violation(&mut self, peer: PeerKey, error: WireError) {
+        self.end_run();
         if self.peers.get(peer).is_some_and(|peer| !peer.is_departed()) {
             self.counters.protocol_violations += 1;
             self.close(peer, &Error::new(ErrorCode::ProtocolViolation, error.to_string()));
@@ -243,6 +265,7 @@ impl Broker {
 
     /// The connection sends nothing more, but can still read: it gets the outcomes of its calls and is then closed.
     pub fn handle_eof(&mut self, peer: PeerKey) {
+        self.end_run();
         let Some(state) = self.peers.get_mut(peer) else { return };
         if state.is_departed() {
             return;
@@ -259,6 +282,7 @@ impl Broker {
 
     /// The connection is gone: its socket ended or failed, or closing it is finished.
     pub fn disconnect(&mut self, peer: PeerKey) {
+        self.end_run();
         self.depart(peer);
         if let Some(mut state) = self.peers.remove(peer) {
             self.tcp_connections -= u32::from(state.transport == Transport::Tcp);
@@ -271,6 +295,7 @@ impl Broker {
 
     /// The kernel takes bytes for this connection again, after [`Broker::transmitted`] left some.
     pub fn writable(&mut self, now: Instant, peer: PeerKey) {
+        self.end_run();
         if let Some(state) = self.peers.get_mut(peer) {
             state.outbound.restamp(now);
         }
@@ -288,6 +313,7 @@ impl Broker {
 
     /// The next thing to do for the shell.
     pub fn poll_output(&mut self) -> Option<Output> {
+        self.end_run();
         let output = self.outputs.pop_front()?;
         if let Output::Flush(peer) = output
             && let Some(state) = self.peers.get_mut(peer)
@@ -317,6 +343,11 @@ impl Broker {
         }
     }
 
+    /// A buffer for a large frame that is being received, if one is at hand that is not in use.
+    pub fn spare_buffer(&mut self, at_least_bytes: usize) -> Option<Vec<u8>> {
+        self.pool.take_large(at_least_bytes)
+    }
+
     /// Whether [`Broker::transmit`] has anything.
     pub fn has_pending(&self, peer: PeerKey) -> bool {
         self.peers.get(peer).is_some_and(|peer| peer.outbound.queued_bytes() > 0)
@@ -329,6 +360,7 @@ impl Broker {
 
     /// Ends what is due at `now`.
     pub fn handle_timeout(&mut self, now: Instant) {
+        self.end_run();
         while let Some(due) = self.deadlines.take_due(now) {
             match due {
                 Due::Call(key) => self.call_timed_out(key),
@@ -345,6 +377,7 @@ impl Broker {
 
     /// Closes every connection that came over `transport`, telling it why.
     pub fn close_transport(&mut self, transport: Transport, reason: &Error) {
+        self.end_run();
         let of_it = |(key, peer): (PeerKey, &Peer)| (peer.transport == transport).then_some(key);
         let peers: Vec<PeerKey> = self.peers.iter().filter_map(of_it).collect();
         for peer in peers {
@@ -360,6 +393,7 @@ impl Broker {
 
     /// Takes no new connections and no new calls from here on; open calls may end.
     pub fn begin_drain(&mut self) {
+        self.end_run();
         self.stage = Stage::Draining;
     }
 
@@ -370,6 +404,7 @@ impl Broker {
 
     /// Answers every open call with `shutting_down` and closes every connection.
     pub fn end_drain(&mut self) {
+        self.end_run();
         self.stage = Stage::Draining;
         for key in self.calls.all() {
             self.fail_call(key, &shutting_down());

@@ -49,6 +49,8 @@ pub(super) struct Topic {
     /// Place in the order in which topics were left by their publishers.
     idle_since: Option<u64>,
     matches: Vec<Match>,
+    /// Whether several peers match, each of them once.
+    is_shared: bool,
     /// The state of the subscriptions that `matches` was worked out for.
     version: u64,
 }
@@ -116,6 +118,24 @@ impl Topics {
         Some((topic.sequence, &mut topic.matches))
     }
 
+    /// Takes out everybody who gets an event, if they are several peers that each get it once. To be
+    /// [put back](Topics::put_back).
+    pub(super) fn take_shared(&mut self, key: TopicKey) -> Option<Vec<Match>> {
+        if self.topics.get(key)?.version != self.version {
+            self.work_out(key);
+        }
+        let topic = self.topics.get_mut(key)?;
+        topic.is_shared.then(|| core::mem::take(&mut topic.matches))
+    }
+
+    /// The number of the next event.
+    pub(super) fn number(&mut self, key: TopicKey) -> u64 {
+        self.topics.get_mut(key).map_or(0, |topic| {
+            topic.sequence += 1;
+            topic.sequence
+        })
+    }
+
     /// Puts back what [`Topics::publish`] gave, after it was taken out to be worked on.
     pub(super) fn put_back(&mut self, key: TopicKey, matches: Vec<Match>) {
         if let Some(topic) = self.topics.get_mut(key) {
@@ -148,6 +168,7 @@ impl Topics {
                 })
             })
             .collect();
+        topic.is_shared = topic.matches.len() > 1 && has_distinct_peers(&topic.matches);
         topic.version = self.version;
         self.kept_matches = self.kept_matches + topic.matches.len() - before.len();
     }
@@ -155,6 +176,7 @@ impl Topics {
     fn drop_matches(&mut self) {
         for topic in self.topics.values_mut() {
             topic.matches = Vec::new();
+            topic.is_shared = false;
             topic.version = 0;
         }
         self.kept_matches = 0;
@@ -255,6 +277,7 @@ impl Topics {
             publishers: 0,
             idle_since: None,
             matches: Vec::new(),
+            is_shared: false,
             version: 0,
         };
         let key = self.topics.insert(topic);
@@ -303,6 +326,12 @@ impl Topics {
         let topics = self.by_name.values().filter_map(|key| Some((*key, self.topics.get(*key)?)));
         topics.map(|(key, topic)| (key, topic, self.matching(&topic.name).len()))
     }
+}
+
+fn has_distinct_peers(matches: &[Match]) -> bool {
+    let mut peers: Vec<PeerKey> = matches.iter().map(|matched| matched.peer).collect();
+    peers.sort_unstable();
+    peers.windows(2).all(|two| two[0] != two[1])
 }
 
 #[cfg(test)]

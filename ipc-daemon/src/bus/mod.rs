@@ -1,7 +1,9 @@
 //! SHELL. The broker with its connections: what a batch of input leads to.
 //!
-//! - [`Bus`]: the broker, the table of its connections, and the turn: input goes in with [`Bus::turn`], and when the batch
-//!   is done every connection that was touched is written to, here and at once, with one non-blocking system call;
+//! - [`Bus`]: the broker, the table of its connections, and the turn: input goes in with [`Bus::turn`], and when it is
+//!   done every connection that was touched is written to, here and at once, with one non-blocking system call. Batches
+//!   from sockets, [`Bus::batch`], share one such round of writes when several come at the same time;
+//! - [`due`]: whether writes are due, and who makes them;
 //! - [`link`]: a connection over a kernel socket, seen from the outside: where to write, and whom to wake;
 //! - [`reaper`]: closing what a peer has sent without being asked;
 //! - [`internal`]: a connection without a socket, whose other end is in this process; [`service`]: one that offers a
@@ -15,6 +17,7 @@
 
 pub(crate) mod activity;
 mod audit;
+pub(crate) mod due;
 pub(crate) mod internal;
 pub(crate) mod link;
 pub(crate) mod reaper;
@@ -22,7 +25,7 @@ pub(crate) mod service;
 pub(crate) mod timer;
 pub(crate) mod watchdog;
 
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell, RefMut};
 use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -38,6 +41,7 @@ use slotmap::SecondaryMap;
 use crate::broker::{Access, Broker, Output, PeerKey, Side, Transport};
 use activity::Activity;
 use audit::Audit;
+use due::Due;
 use internal::Mailbox;
 use link::{Link, Sent};
 use timer::Timer;
@@ -56,6 +60,7 @@ struct Inner {
     timer: Rc<Timer>,
     watchdog: OnceCell<Watchdog>,
     activity: Activity,
+    due: Due,
     /// Who looks at the broker again after each turn.
     watchers: RefCell<Vec<Waker>>,
     tally: Tally,
@@ -126,6 +131,7 @@ impl Bus {
             timer,
             watchdog: OnceCell::new(),
             activity: Activity::default(),
+            due: Due::default(),
             watchers: RefCell::new(Vec::new()),
             tally: Tally::default(),
         }))
@@ -136,7 +142,27 @@ impl Bus {
         let now = clock::now();
         let mut state = self.0.state.borrow_mut();
         let result = input(&mut state.broker, now);
+        self.0.due.done();
         state.deliver(now);
+        self.end_turn(state, now);
+        result
+    }
+
+    /// One batch of input from a socket, of that many bytes. As [`Bus::turn`], but the writes may wait until other sockets
+    /// that have input at the same moment had theirs: a peer that all of them send to is written to once.
+    pub(crate) fn batch<R>(&self, bytes: usize, input: impl FnOnce(&mut Broker, Instant) -> R) -> R {
+        let now = clock::now();
+        let mut state = self.0.state.borrow_mut();
+        let result = input(&mut state.broker, now);
+        state.broker.end_batch();
+        if self.0.due.is_much_with(bytes) {
+            state.deliver(now);
+        }
+        self.end_turn(state, now);
+        result
+    }
+
+    fn end_turn(&self, state: RefMut<'_, State>, now: Instant) {
         let timeout = state.broker.poll_timeout();
         drop(state);
         if let Some(watchdog) = self.0.watchdog.get() {
@@ -145,7 +171,28 @@ impl Bus {
         self.arm(timeout);
         self.0.activity.note();
         self.wake_watchers();
-        result
+    }
+
+    /// Makes the writes that batches have left.
+    pub(crate) fn write_due(&self) {
+        if self.0.due.done() {
+            self.0.state.borrow_mut().deliver(clock::now());
+        }
+    }
+
+    /// Makes them whenever all who have input had their turn, for as long as the daemon runs.
+    pub(crate) async fn keep_writing(&self) {
+        poll_fn(|context| {
+            self.write_due();
+            self.0.due.attend(context.waker());
+            Poll::<()>::Pending
+        })
+        .await;
+    }
+
+    /// Whether writes are due, and who makes them.
+    pub(crate) fn due(&self) -> &Due {
+        &self.0.due
     }
 
     /// Has the timer expire when the broker, or the watchdog, wants a turn.
@@ -221,6 +268,11 @@ impl Bus {
             state.broker.writable(now, key);
             flush(&mut state.broker, key, link, now);
         }
+    }
+
+    /// A buffer for a large frame that is being received, if one is at hand that is not in use.
+    pub(crate) fn spare_buffer(&self, at_least_bytes: usize) -> Option<Vec<u8>> {
+        self.0.state.borrow_mut().broker.spare_buffer(at_least_bytes)
     }
 
     /// Whether something is due to the peer that is not written yet.

@@ -11,11 +11,11 @@ use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
 
+use ipc_core::transport::unix;
 use ipc_core::wire::{Decoder, WireError};
-use rustix::buffer::spare_capacity;
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
-use rustix::net::SendFlags;
+use rustix::net::{RecvFlags, SendFlags};
 use rustix::time::Timespec;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -28,6 +28,8 @@ use crate::net::readable::watch;
 
 /// Bytes one connection may bring in before others have their turn.
 const READ_BUDGET_BYTES: usize = 256 * 1024;
+/// How much is read at the beginning of what may be another large frame, the rest of which goes where it will stay.
+const BULK_START_BYTES: usize = 16 * 1024;
 /// Time for a peer to take its last frames.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -70,6 +72,8 @@ pub(crate) struct Connection {
     is_silent: bool,
     /// Whether the decoder has the limits of a peer that has said hello.
     is_greeted: bool,
+    /// Whether the last frame was a large one.
+    is_bulky: bool,
     decoder: Decoder,
 }
 
@@ -88,6 +92,7 @@ impl Connection {
             is_fresh: true,
             is_silent: true,
             is_greeted: false,
+            is_bulky: false,
             decoder,
         }
     }
@@ -210,22 +215,34 @@ impl Connection {
 
     /// Reads once and deals with it. Says also whether the socket is known to be empty.
     fn read(&mut self) -> (Read, bool) {
+        if let Some(bytes) = self.decoder.wants_bytes()
+            && let Some(buffer) = self.bus.spare_buffer(bytes)
+        {
+            self.decoder.lend(buffer);
+        }
         match self.decoder.direct() {
             Some((buffer, room)) if !self.link.is_guarded() => {
+                self.is_bulky = true;
                 let result = read_into(&self.link, buffer, room);
-                let handled = result.map_or(Ok(()), |_| self.receive(&[]));
+                let handled = result.map_or(Ok(()), |bytes| self.receive(&[], bytes));
                 (Self::outcome(result, handled), result != Ok(room))
             }
             _ => {
                 let bus = self.bus.clone();
                 let mut scratch = bus.scratch().borrow_mut();
-                let result = self.link.receive(&mut scratch);
+                let room = if self.is_bulky { BULK_START_BYTES } else { scratch.len() };
+                let scratch = &mut scratch[..room];
+                let result = self.link.receive(scratch);
+                // Whatever has come, only the next direct read tells that it is large.
+                self.is_bulky &= result.is_err();
                 let handled = match result {
                     Ok(received) if received.descriptors > 0 => self.refuse_descriptors(received.descriptors),
-                    Ok(received) if received.bytes > 0 => self.receive(&scratch[..received.bytes]),
+                    Ok(received) if received.bytes > 0 => {
+                        self.receive(&scratch[..received.bytes], received.bytes)
+                    }
                     Ok(_) | Err(_) => Ok(()),
                 };
-                let is_full = result.is_ok_and(|received| received.bytes == scratch.len());
+                let is_full = result.is_ok_and(|received| received.bytes == room);
                 // A read also ends behind bytes that came with descriptors.
                 let is_cut = result.is_ok_and(|received| received.descriptors > 0);
                 (Self::outcome(result.map(|received| received.bytes), handled), !is_full && !is_cut)
@@ -250,18 +267,19 @@ impl Connection {
         Ok(())
     }
 
-    /// Hands what was read to the broker, frame by frame, as one turn of the bus.
-    fn receive(&mut self, input: &[u8]) -> Result<(), End> {
+    /// Hands what was read to the broker, frame by frame, as one batch: `bytes` in all, of which those that were not read to
+    /// where they stay are the `input`.
+    fn receive(&mut self, input: &[u8], bytes: usize) -> Result<(), End> {
         let Self { bus, key, decoder, is_silent, is_greeted, .. } = self;
         let mut rest = input;
-        let stranger = bus.turn(|broker, now| {
+        let stranger = bus.batch(bytes, |broker, now| {
             if core::mem::take(is_silent) {
                 broker.handle_first_bytes(*key);
             }
             loop {
                 let before = rest;
                 match decoder.next(&mut rest) {
-                    Ok(Some(frame)) => broker.handle_frame(now, *key, frame),
+                    Ok(Some(frame)) => broker.handle_frame_of_batch(now, *key, frame),
                     Ok(None) => return None,
                     Err(WireError::Preamble) => {
                         let stranger = Stranger::recognise(before);
@@ -311,15 +329,7 @@ impl Connection {
 
 /// Reads at most `room` bytes to the end of `buffer`, which has room for them.
 fn read_into(link: &Link, buffer: &mut Vec<u8>, room: usize) -> Result<usize, Errno> {
-    let start = buffer.len();
-    if buffer.capacity() - start <= room {
-        return rustix::io::retry_on_intr(|| rustix::io::read(link.socket(), spare_capacity(buffer)));
-    }
-    // The buffer has more room than the frame needs, and the next frame must not end up in it.
-    buffer.resize(start + room, 0);
-    let result = rustix::io::retry_on_intr(|| rustix::io::read(link.socket(), &mut buffer[start..]));
-    buffer.truncate(start + result.unwrap_or(0));
-    result
+    rustix::io::retry_on_intr(|| unix::receive_onto(link.socket(), buffer, room, RecvFlags::empty()))
 }
 
 #[cfg(test)]

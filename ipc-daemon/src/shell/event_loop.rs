@@ -71,6 +71,8 @@ async fn serve(
     admin::start(&bus, facts, Rc::new(doors.clone()), Rc::new(bridges.clone()))?;
     doors.open_local(std::mem::take(&mut holdings.sockets))?;
     doors.apply(doors.prepare(config.tcp, config.udp)?);
+    let writing = bus.clone();
+    drop(spawn_local(async move { writing.keep_writing().await }));
     if config.poll_before_park {
         drop(spawn_local(poll_before_park(bus.clone())));
     }

@@ -31,7 +31,10 @@ pub(crate) async fn poll_before_park(bus: Bus) {
     let mut patience = Patience::default();
     loop {
         bus.activity().next(patience.0).await;
-        patience.found(look(&bus).await);
+        bus.due().set_attended(true);
+        let found = look(&bus).await;
+        bus.due().set_attended(false);
+        patience.found(found);
     }
 }
 
@@ -41,6 +44,8 @@ async fn look(bus: &Bus) -> bool {
     let mut turns = bus.activity().turns();
     let mut since = clock::now();
     loop {
+        // Before the processor is given to whoever waits for it.
+        bus.write_due();
         std::thread::yield_now();
         tokio::task::yield_now().await;
         let now = clock::now();
@@ -49,6 +54,7 @@ async fn look(bus: &Bus) -> bool {
             since = now;
             found = true;
         } else if now - since > WINDOW {
+            bus.write_due();
             return found;
         }
     }

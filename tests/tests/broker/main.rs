@@ -12,4 +12,5 @@ mod names;
 mod policy;
 mod policy_matrix;
 mod quota;
+mod runs;
 mod simulated;

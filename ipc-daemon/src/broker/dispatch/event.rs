@@ -38,7 +38,10 @@ impl Broker {
         let wants_answer = !frame.header.flags.contains(Flags::ONEWAY);
         let target = self.peers.get(peer).map_or(Target::Nothing, |state| state.target(frame.header.handle));
         let result = match target {
-            Target::Topic(topic) => self.check_running().map(|()| self.deliver(peer, topic, frame)),
+            Target::Topic(topic) => match self.check_running() {
+                Ok(()) if !wants_answer && self.begin_run(peer, topic, frame) => return Ok(()),
+                running => running.map(|()| self.deliver(peer, topic, frame)),
+            },
             other => Err(unusable(other, "topic")),
         };
         match result {
@@ -60,14 +63,7 @@ impl Broker {
         // Taken out while they are worked on, because announcing needs the topics.
         let mut matches = core::mem::take(matches);
         let mut shared = None;
-        let header = Header {
-            kind: Kind::EVENT,
-            flags: Flags::NONE,
-            handle: topic.handle(),
-            deadline_us: 0,
-            sequence,
-            ..frame.header
-        };
+        let header = event_header(frame, topic, sequence);
         for matched in &mut matches {
             self.deliver_to(publisher, topic, matched, header, frame, &mut shared);
         }
@@ -77,7 +73,8 @@ impl Broker {
         Published { sequence, subscribers }
     }
 
-    fn deliver_to(
+    /// Queues an event under the rule of its subscription.
+    pub(super) fn deliver_to(
         &mut self,
         publisher: PeerKey,
         topic: TopicKey,
@@ -235,5 +232,17 @@ impl Broker {
             }
         };
         self.conclude(peer, frame.header.correlation, result)
+    }
+}
+
+/// The header of an event as its subscribers get it, but for sender and subscription.
+pub(super) fn event_header(frame: &Frame<'_>, topic: TopicKey, sequence: u64) -> Header {
+    Header {
+        kind: Kind::EVENT,
+        flags: Flags::NONE,
+        handle: topic.handle(),
+        deadline_us: 0,
+        sequence,
+        ..frame.header
     }
 }

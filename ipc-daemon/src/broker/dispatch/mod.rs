@@ -7,6 +7,7 @@ mod event;
 mod hello;
 mod name;
 pub(super) mod permission;
+mod run;
 mod send;
 
 use ipc_core::time::Instant;
@@ -17,6 +18,8 @@ use super::Broker;
 use super::keys::PeerKey;
 use super::peer::{Phase, Target};
 use super::quota::Resource;
+
+pub(super) use run::Run;
 
 type Outcome = Result<(), WireError>;
 

@@ -3,6 +3,7 @@
 mod backlog;
 mod known;
 mod outbound;
+mod pool;
 mod shares;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,7 +19,8 @@ use super::keys::{AccountKey, DeadlineKey, ServiceKey, SubscriptionKey, TopicKey
 
 pub(super) use self::backlog::{EventRule, GAP_BYTES};
 pub(super) use self::known::{Announce, Known};
-pub(super) use self::outbound::{BufferPool, Outbound};
+pub(super) use self::outbound::Outbound;
+pub(super) use self::pool::BufferPool;
 pub(super) use self::shares::Shares;
 
 /// Where a connection stands.

@@ -12,33 +12,12 @@ use ipc_core::wire::message::Gap;
 use ipc_core::wire::{Body, Header};
 
 use super::backlog::{Backlog, EventRule, Queued, gap_frame};
+use super::pool::BufferPool;
 
 /// Past this many bytes frames go to the backlog although the kernel may take more.
 const WIRE_MAX_BYTES: usize = 512 * 1024;
 /// How much of the backlog is put on the wire at a time, in bytes.
 const REFILL_BYTES: usize = 128 * 1024;
-/// Buffers larger than this are not kept for others, in bytes.
-const POOLED_BUFFER_MAX_BYTES: usize = 1024 * 1024;
-/// Most buffers kept for others.
-const POOL_MAX: usize = 64;
-
-/// Buffers that are not in use; shared by all peers, so that idle ones own none.
-#[derive(Debug, Default)]
-pub(in crate::broker) struct BufferPool(Vec<Vec<u8>>);
-
-impl BufferPool {
-    fn take(&mut self) -> Vec<u8> {
-        self.0.pop().unwrap_or_default()
-    }
-
-    fn give(&mut self, mut buffer: Vec<u8>) {
-        if self.0.len() < POOL_MAX && buffer.capacity() <= POOLED_BUFFER_MAX_BYTES {
-            buffer.clear();
-            self.0.push(buffer);
-        }
-    }
-}
-
 #[derive(Debug)]
 struct Splice {
     /// Offset in the wire buffer before which the body stands.
@@ -161,6 +140,19 @@ impl Outbound {
         self.write_frame(pool, &record.header, &record.envelope, Body::Borrowed(&[]), None);
     }
 
+    /// Whether frames of `run_bytes` in all, the last of them of `last_bytes`, could be added one by one without going past a bound.
+    pub(in crate::broker) fn takes_run(&self, run_bytes: usize, last_bytes: usize, max: usize) -> bool {
+        self.takes_directly()
+            && self.wire_bytes + run_bytes - last_bytes < WIRE_MAX_BYTES
+            && self.queued_bytes() + self.reserved + run_bytes <= max
+    }
+
+    /// Adds frames that several peers get, without copying them. [`takes_run`](Outbound::takes_run) has been asked.
+    pub(in crate::broker) fn push_run(&mut self, frames: Bytes) {
+        self.wire_bytes += frames.len();
+        self.splices.push_back(Splice { at: self.wire.len(), body: frames });
+    }
+
     fn write_frame(
         &mut self,
         pool: &mut BufferPool,
@@ -218,7 +210,9 @@ impl Outbound {
             }
             left -= body_left;
             self.body_written = 0;
-            self.splices.pop_front();
+            if let Some(splice) = self.splices.pop_front() {
+                pool.recycle(splice.body);
+            }
         }
         self.written += left;
         self.blocked = self.wire_bytes > 0;

@@ -304,6 +304,13 @@ impl Quota {
         left.max(max / charges.connections.max(1) as usize)
     }
 
+    /// Whether the queues of all connections of a user may hold that many bytes more together.
+    pub(super) fn has_queue_room(&self, key: AccountKey, bytes: usize) -> bool {
+        self.accounts.get(key).is_some_and(|Account { charges, limits, .. }| {
+            charges.queued_bytes + bytes <= limits.queue_per_uid_max_bytes as usize
+        })
+    }
+
     /// Whether the queue of one connection, which holds `own` bytes, may hold that many more for its user's sake.
     ///
     /// # Errors

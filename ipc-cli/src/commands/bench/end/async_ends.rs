@@ -125,9 +125,9 @@ async fn connect_and_call(args: &EndArgs) -> Result<(), Error> {
 
 async fn subscribe(args: &EndArgs) -> Result<(), Error> {
     let client = connect(args).await?;
-    let mut subscription = client.subscribe(&args.events_topic(), SubscribeOptions::default()).await?;
+    let mut subscription = client.subscribe(&args.events_topic(), args.subscribe_options()).await?;
     let progress = args.progress_topic();
-    let mut course = Course::begin();
+    let mut course = Course::begin(args);
     say("ready")?;
     while !course.is_over() {
         let Some(delivery) = subscription.next().await else {
@@ -152,7 +152,7 @@ async fn publish(args: &EndArgs) -> Result<(), Error> {
     let mut reports = client.subscribe(&args.progress_topic(), SubscribeOptions::default()).await?;
     let topic = client.topic(&args.events_topic());
     let marks = Marks::new(args.size);
-    let mut progress = Progress::new(args.receivers);
+    let mut progress = Progress::new(args);
     ready_and_go()?;
     progress.begin(args);
     while !progress.is_over() {

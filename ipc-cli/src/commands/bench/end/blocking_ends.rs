@@ -27,9 +27,12 @@ pub(super) fn play(args: &EndArgs) -> Result<(), Error> {
     }
 }
 
+fn options(args: &EndArgs) -> Result<ConnectOptions, Error> {
+    Ok(ConnectOptions::new().address(Address::parse(&args.address)?).name("ipc-cli bench"))
+}
+
 fn connect(args: &EndArgs) -> Result<Client, Error> {
-    let address = Address::parse(&args.address)?;
-    Client::connect(ConnectOptions::new().address(address).name("ipc-cli bench"))
+    Client::connect(options(args)?)
 }
 
 fn payload(args: &EndArgs) -> Payload {
@@ -98,13 +101,14 @@ fn call_in_window(args: &EndArgs) -> Result<(), Error> {
     client.close()
 }
 
+/// The way of a program with one question: the hello travels with the call.
 fn connect_and_call(args: &EndArgs) -> Result<(), Error> {
     let payload = payload(args);
     ready_and_go()?;
     let mut phases = Phases::begin(args);
     loop {
         let begun = now_ns();
-        let mut client = connect(args)?;
+        let mut client = Client::open(options(args)?)?;
         client.call(&args.name, method_name(args), payload.clone())?;
         client.close()?;
         if !phases.count(begun) {
@@ -116,9 +120,9 @@ fn connect_and_call(args: &EndArgs) -> Result<(), Error> {
 
 fn subscribe(args: &EndArgs) -> Result<(), Error> {
     let mut client = connect(args)?;
-    let subscription = client.subscribe(&args.events_topic(), Default::default())?;
+    let subscription = client.subscribe(&args.events_topic(), args.subscribe_options())?;
     let progress = args.progress_topic();
-    let mut course = Course::begin();
+    let mut course = Course::begin(args);
     say("ready")?;
     while !course.is_over() {
         let mut was_gap = false;
@@ -146,7 +150,7 @@ fn publish(args: &EndArgs) -> Result<(), Error> {
     let subscription = client.subscribe(&args.progress_topic(), Default::default())?;
     let topic = args.events_topic();
     let marks = Marks::new(args.size);
-    let mut progress = Progress::new(args.receivers);
+    let mut progress = Progress::new(args);
     ready_and_go()?;
     progress.begin(args);
     while !progress.is_over() {

@@ -5,24 +5,37 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use ipc_core::Payload;
+use ipc_core::client::SubscribeOptions;
 
 use super::{EndArgs, cpu_us, now_ns};
 use crate::commands::bench::figures::Report;
 
-/// Most events a publisher is ahead of its slowest subscriber: below what the daemon queues for each.
-const AHEAD_MAX: u64 = 2048;
+/// Most bytes of payload a publisher is ahead of its slowest subscriber. The floor's is as much ahead, and by a socket's buffer.
+const AHEAD_MAX_BYTES: u64 = 1 << 20;
+/// And most events: below what the subscribers have the daemon queue for them.
+const AHEAD_MAX: u64 = 8192;
+/// What that is, with room for one batch more.
+const QUEUE_EVENTS: u32 = 16_384;
 /// Events published in one go.
-const BATCH: u64 = 256;
+const BATCH: u64 = 512;
 /// Fewest events of a measured phase: more than are on their way when it begins.
 const MEASURED_MIN: u64 = 2 * AHEAD_MAX;
-/// After how many events a subscriber says how far it is.
-const PROGRESS_EVERY: u64 = 512;
 
 /// First bytes of the events: the first of the measured phase, and the one behind the last.
 const MARK_MEASURE: u8 = 1;
 const MARK_END: u8 = 2;
 
 impl EndArgs {
+    /// Most events a publisher is ahead of its slowest subscriber.
+    fn ahead_max(&self) -> u64 {
+        (AHEAD_MAX_BYTES / self.size.max(1) as u64).clamp(4, AHEAD_MAX)
+    }
+
+    /// How subscribers subscribe: nothing is to be dropped.
+    pub(super) fn subscribe_options(&self) -> SubscribeOptions {
+        SubscribeOptions { queue_events_max: QUEUE_EVENTS, ..SubscribeOptions::default() }
+    }
+
     /// The topic the events are published to.
     pub(super) fn events_topic(&self) -> String {
         format!("{}.events", self.name)
@@ -68,13 +81,23 @@ pub(super) struct Course {
     total: u64,
     before: u64,
     said: u64,
+    /// After how many events it says how far it is.
+    say_every: u64,
     start_ns: u64,
     end_ns: Option<u64>,
 }
 
 impl Course {
-    pub(super) fn begin() -> Self {
-        Self { cpu_before_us: cpu_us(), total: 0, before: 0, said: 0, start_ns: now_ns(), end_ns: None }
+    pub(super) fn begin(args: &EndArgs) -> Self {
+        Self {
+            cpu_before_us: cpu_us(),
+            total: 0,
+            before: 0,
+            said: 0,
+            say_every: args.ahead_max() / 4,
+            start_ns: now_ns(),
+            end_ns: None,
+        }
     }
 
     /// Counts one event.
@@ -93,7 +116,7 @@ impl Course {
 
     /// What the publisher should be told, if it is time.
     pub(super) fn progress(&mut self) -> Option<Vec<u8>> {
-        if self.total - self.said < PROGRESS_EVERY {
+        if self.total - self.said < self.say_every {
             return None;
         }
         self.said = self.total;
@@ -116,6 +139,7 @@ impl Course {
 #[derive(Debug)]
 pub(super) struct Progress {
     receivers: usize,
+    ahead_max: u64,
     reached: BTreeMap<u64, u64>,
     sent: u64,
     /// What was sent when the measured phase began.
@@ -128,9 +152,10 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    pub(super) fn new(receivers: usize) -> Self {
+    pub(super) fn new(args: &EndArgs) -> Self {
         Self {
-            receivers,
+            receivers: args.receivers,
+            ahead_max: args.ahead_max(),
             reached: BTreeMap::new(),
             sent: 0,
             sent_before: 0,
@@ -175,7 +200,7 @@ impl Progress {
     pub(super) fn is_ahead(&self) -> bool {
         let everybody = self.reached.len() >= self.receivers;
         let slowest = if everybody { self.reached.values().copied().min().unwrap_or(0) } else { 0 };
-        self.sent.saturating_sub(slowest) > AHEAD_MAX
+        self.sent.saturating_sub(slowest) > self.ahead_max
     }
 
     /// A subscriber said how far it is. What is not a number is not counted, and its sender stays where it was.
@@ -195,9 +220,24 @@ impl Progress {
 mod tests {
     use super::*;
 
+    fn args(size: usize) -> EndArgs {
+        let mut words =
+            ["publisher", "blocking", "unix:/b", "x", "0", "1", "2", "0", "1000"].map(String::from);
+        words[4] = size.to_string();
+        EndArgs::parse(&words.map(std::ffi::OsString::from)).expect("these are arguments")
+    }
+
+    #[test]
+    fn a_publisher_is_ahead_by_what_is_queued_for_its_subscribers() {
+        for (size, events) in [(0, AHEAD_MAX), (64, AHEAD_MAX), (1024, 1024), (usize::MAX, 4)] {
+            assert_eq!(args(size).ahead_max(), events, "{size}");
+        }
+        assert!(u64::from(QUEUE_EVENTS) >= AHEAD_MAX + BATCH);
+    }
+
     #[test]
     fn a_publisher_waits_for_its_slowest_subscriber() {
-        let mut progress = Progress::new(2);
+        let mut progress = Progress::new(&args(64));
         while !progress.is_ahead() {
             progress.batch();
         }
@@ -211,7 +251,8 @@ mod tests {
 
     #[test]
     fn a_subscriber_counts_between_the_marks() {
-        let mut course = Course::begin();
+        let args = args(64);
+        let mut course = Course::begin(&args);
         let marks = Marks::new(64);
         for event in [marks.plain(), marks.measure(), marks.plain(), marks.end()] {
             assert!(!course.is_over());
@@ -219,8 +260,9 @@ mod tests {
         }
         assert!(course.is_over());
         assert_eq!((course.report().measured, course.report().total, course.progress()), (3, 4, None));
-        (0..PROGRESS_EVERY).for_each(|_| course.event(&marks.plain().body));
-        assert_eq!(course.progress(), Some((PROGRESS_EVERY + 4).to_le_bytes().to_vec()));
+        let enough = args.ahead_max() / 4;
+        (0..enough).for_each(|_| course.event(&marks.plain().body));
+        assert_eq!(course.progress(), Some((enough + 4).to_le_bytes().to_vec()));
         assert_eq!(course.progress(), None);
     }
 }
