@@ -79,14 +79,6 @@ fn the_annotated_configuration_has_every_key_with_its_default() {
 }
 
 #[test]
-fn the_configuration_of_the_machines_bus_is_right() {
-    // The group is made when the package is installed.
-    let config = packaged("system.toml").replace("group:ipc", "group:root");
-    let (_, said, is_good) = daemon(&["--check-config"], &config);
-    assert!(is_good, "{said}");
-}
-
-#[test]
 fn the_manual_page_has_every_flag_and_no_other() {
     let page = packaged("man/ipc-daemon.8").replace("\\-", "-");
     let (help, _, _) = daemon(&["--help"], "");
