@@ -42,7 +42,10 @@ impl Town {
         let config = Config { limits: limits.clone(), epoch: EPOCH, cookie_key: [3, 4] };
         let mut broker = Broker::new(broker::Config {
             limits,
-            policy: broker::Policy::open(vec![Grant::parse("call >").unwrap(), Grant::parse("publish >").unwrap()]),
+            policy: broker::Policy::open(vec![
+                Grant::parse("call >").unwrap(),
+                Grant::parse("publish >").unwrap(),
+            ]),
             epoch: EPOCH,
             server: "test".to_owned(),
         });

@@ -29,6 +29,8 @@ const DATAGRAMS: &str = "ipc-daemon/src/datagram/tests.rs";
 const QUOTA: &str = "ipc-daemon/src/broker/quota/mod.rs";
 const OF_A_USER: &str = "each_resource_is_refused_past_its_limit_and_given_back";
 const EXPOSE: &str = "tests/tests/e2e/expose/limits.rs";
+const EXPOSE_UDP: &str = "tests/tests/e2e/expose/udp_limits.rs";
+const FORWARD: &str = "tests/tests/e2e/forward/limits.rs";
 const REFUSALS: &str = "tests/tests/wire/refusals.rs";
 
 const PROOFS: &[(&str, Proof)] = &[
@@ -82,6 +84,22 @@ const PROOFS: &[(&str, Proof)] = &[
         There(EXPOSE, "the_longest_line_is_served_and_one_byte_more_closes_the_connection"),
     ),
     ("expose_idle_timeout_ms", There(EXPOSE, "an_idle_connection_is_closed_and_a_busy_one_is_not")),
+    (
+        "expose_udp_sources_max",
+        There(EXPOSE_UDP, "sources_up_to_the_limit_and_a_new_one_takes_the_place_of_the_idlest"),
+    ),
+    ("expose_udp_calls_max", There(EXPOSE_UDP, "calls_of_one_port_up_to_the_limit")),
+    (
+        "expose_udp_calls_per_source_max",
+        There(EXPOSE_UDP, "calls_of_one_source_up_to_the_limit_and_others_have_their_own"),
+    ),
+    ("expose_udp_pending_max_bytes", There(EXPOSE_UDP, "bytes_of_open_calls_up_to_the_limit")),
+    ("forward_calls_max", There(FORWARD, "calls_under_way_and_calls_that_wait_up_to_their_limits")),
+    ("forward_waiting_max", There(FORWARD, "calls_under_way_and_calls_that_wait_up_to_their_limits")),
+    ("forward_pending_max_bytes", There(FORWARD, "bytes_of_replies_that_are_arriving_up_to_the_limit")),
+    ("forward_idle_max", There(FORWARD, "connections_are_kept_up_to_the_limit")),
+    ("forward_idle_timeout_ms", There(FORWARD, "a_connection_is_kept_for_its_time")),
+    ("forward_timeout_ms", There(FORWARD, "a_caller_that_would_wait_for_ever_does_not")),
     ("bridges_max", There(EXPOSE, "bridges_up_to_the_limit_and_one_more_when_one_is_gone")),
     (
         "drain_timeout_ms",

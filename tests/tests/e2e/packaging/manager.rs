@@ -51,6 +51,62 @@ fn systemd_socket_activate_hands_over_a_stream_socket() {
     assert!(socket.exists(), "what was handed over is not removed");
 }
 
+/// The tool over datagrams, with all the patience of a test.
+fn over_datagrams(socket: &std::path::Path, arguments: &[&str]) -> std::process::Output {
+    let mut command = Command::new(program("ipc-cli"));
+    command.arg("--address").arg(format!("dgram:{}", socket.display())).args(["--timeout", "30s"]);
+    command.args(arguments).output().unwrap()
+}
+
+#[test]
+fn systemd_socket_activate_hands_over_a_datagram_socket() {
+    let directory = tempfile::Builder::new().prefix("ipc-").tempdir_in("/tmp").unwrap();
+    let socket = directory.path().join("bus.dgram");
+    let mut command = Command::new("systemd-socket-activate");
+    command.arg("--datagram").arg("--listen").arg(&socket).arg(program("ipc-daemon"));
+    command.arg("--runtime-dir").arg(directory.path()).arg("--state-dir").arg(directory.path().join("state"));
+    let Ok(child) = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn() else {
+        eprintln!("left out: this machine has no systemd-socket-activate");
+        return;
+    };
+    let activated = Running(child);
+    assert!(eventually(|| socket.exists()));
+    // The datagram that has the daemon started is asked for again: whose it is was not known then.
+    let output = over_datagrams(&socket, &["--json", "call", "ipc.daemon", "status"]);
+    assert!(output.status.success(), "{output:?}");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("unix_datagram"), "{text}");
+    assert!(text.contains(&activated.0.id().to_string()), "{text}");
+}
+
+#[test]
+fn a_stream_and_a_datagram_socket_are_handed_over_together_as_the_socket_unit_does() {
+    let directory = tempfile::Builder::new().prefix("ipc-").tempdir_in("/tmp").unwrap();
+    let [stream, datagram] = ["bus.sock", "bus.dgram"].map(|name| directory.path().join(name));
+    let script = "import fcntl, os, socket, sys\n\
+        sockets = [socket.socket(socket.AF_UNIX, kind) for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM)]\n\
+        for number, (one, path) in enumerate(zip(sockets, sys.argv[1:3])):\n\
+        \tone.bind(path)\n\
+        \tone.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)\n\
+        sockets[0].listen(8)\n\
+        high = [fcntl.fcntl(one, fcntl.F_DUPFD, 64) for one in sockets]\n\
+        for number, one in enumerate(high):\n\
+        \tos.dup2(one, 3 + number)\n\
+        \tos.set_inheritable(3 + number, True)\n\
+        os.environ.update(LISTEN_FDS='2', LISTEN_PID=str(os.getpid()))\n\
+        os.execv(sys.argv[3], sys.argv[3:])\n";
+    let mut launcher: Vec<std::ffi::OsString> = vec!["python3".into(), "-c".into(), script.into()];
+    launcher.extend([stream.clone().into_os_string(), datagram.clone().into_os_string()]);
+    let runtime_dir = Some(directory.path().to_owned());
+    let daemon = Daemon::start_with(&Options { launcher, runtime_dir, ..Options::default() });
+    ipc_tests::services::serve_echo(&daemon);
+    let mut client = ipc_tests::services::client(&daemon);
+    let large = "x".repeat(1 << 20);
+    assert_eq!(client.call("test.echo", "echo", &*large).unwrap().payload.as_text(), Ok(&*large));
+    let output = over_datagrams(&datagram, &["call", "test.echo", "echo", "hello"]);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "hello", "{output:?}");
+}
+
 /// A service manager's socket, and the daemon that it has started.
 fn watched(variables: &[(&str, &str)]) -> (tempfile::TempDir, UnixDatagram, Daemon) {
     let directory = tempfile::tempdir_in("/tmp").unwrap();
