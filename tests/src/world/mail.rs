@@ -71,6 +71,21 @@ struct Guest {
     open: BTreeMap<RequestId, u64>,
 }
 
+impl Guest {
+    fn new(number: usize) -> Self {
+        let config = Config { client: number as u32, seed: number as u64 + 1, is_local: number == 0 };
+        let (uid, pid) = (1000 + number as u32, 9000 + number as u32);
+        let address = Some(format!("guest-{number}").into_bytes().into_boxed_slice());
+        Self {
+            source: Source::Local { uid, gid: 100, pid, address },
+            courier: Courier::new(config),
+            up: Road::default(),
+            down: Road::default(),
+            open: BTreeMap::new(),
+        }
+    }
+}
+
 /// Everything about datagrams.
 #[derive(Debug)]
 pub(super) struct Mail {
@@ -86,21 +101,9 @@ pub(super) struct Mail {
 
 impl Mail {
     pub(super) fn new(limits: &Limits) -> Self {
-        let guests = (0..COURIERS).map(|number| {
-            let config = Config { client: number as u32, seed: number as u64 + 1, is_local: number == 0 };
-            let (uid, pid) = (1000 + number as u32, 9000 + number as u32);
-            let address = Some(format!("guest-{number}").into_bytes().into_boxed_slice());
-            Guest {
-                source: Source::Local { uid, gid: 100, pid, address },
-                courier: Courier::new(config),
-                up: Road::default(),
-                down: Road::default(),
-                open: BTreeMap::new(),
-            }
-        });
         Self {
             door: door(limits, 0),
-            guests: guests.collect(),
+            guests: (0..COURIERS).map(Guest::new).collect(),
             ledger: Ledger::default(),
             restarts: 0,
             limits: limits.clone(),
@@ -358,7 +361,8 @@ impl World {
             self.advance(50_000_000, false)?;
         }
         self.mail.ledger.is_complete()?;
-        // Whoever has left is forgotten after a while, and its connection to the bus before that.
+        // The clients leave, with what they have not sent yet; and the daemon forgets them, as it would after a while.
+        self.mail.guests.clear();
         self.restart_door()?;
         debug_assert!(self.connections.iter().all(|it| it.visitor.is_none() || it.socket == Socket::Closed));
         Ok(())

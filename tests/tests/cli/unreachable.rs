@@ -67,7 +67,7 @@ fn waiting_for_a_daemon_ends_with_the_timeout() {
 
 #[test]
 fn addresses_that_are_none_are_refused() {
-    for address in ["tcp:127.0.0.1", "dgram:/x", "/run/ipc/bus.sock", "unix:"] {
+    for address in ["tcp:127.0.0.1", "dgram:", "/run/ipc/bus.sock", "unix:"] {
         run(&["--json", "--address", address, "ping"]).failed_with(2, "invalid_argument");
     }
 }

@@ -155,7 +155,7 @@ async fn datagrams(stage: &Stage, narrator: &mut Narrator<'_>) -> Result<(), Fai
         let answered = run(stage, narrator, &call).await?;
         expect(answered.stdout == "Lost Or Doubled, It Runs Once", "a datagram is answered")?;
     }
-    let refused = run(stage, narrator, &["--address", &network, "call", "demo.title", "whoami"]).await?;
+    let refused = run(stage, narrator, &["--address", &network, "publish", "sensor.x", "1"]).await?;
     expect(refused.stderr.contains("permission_denied"), "the network may do what is listed and no more")?;
     narrator.observe("each call is numbered, sent again until it is answered, and run at most once")
 }
