@@ -137,6 +137,11 @@ impl Client {
         } else {
             self.check_connected()?;
         }
+        let first = match self.session.is_over_datagrams() {
+            // What was sent just now is to be sent again before long.
+            true => self.session.poll_timeout().into_iter().chain(until).min(),
+            false => first,
+        };
         let wait = match first {
             None => Wait::Forever,
             Some(first) => match first.since(clock::now()) {

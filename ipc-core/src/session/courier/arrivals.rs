@@ -100,7 +100,8 @@ impl Courier {
         }
         self.heard(now, header);
         let is_known = self.daemon.is_some_and(|daemon| daemon.epoch.0 == header.epoch);
-        if header.flags.contains(Flags::ACK) && is_known {
+        // What is still open has no outcome, whatever came.
+        if header.flags.contains(Flags::ACK) && is_known && self.requests.get_mut(header.id).is_none() {
             self.queue_ack(header.id);
         }
     }

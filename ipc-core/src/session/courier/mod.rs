@@ -68,6 +68,17 @@ pub struct Tally {
     pub malformed: u64,
 }
 
+/// Where the datagram that is to be sent next is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Offer {
+    /// At the front of those that are complete in themselves.
+    Free,
+    /// At the front of those that need epoch and cookie.
+    Proven,
+    /// In the request of this number.
+    Request(u64),
+}
+
 /// One client's side of calls and events over datagrams.
 ///
 /// The classes of methods, and the order to call them in:
@@ -95,6 +106,8 @@ pub struct Courier {
     free: VecDeque<Vec<u8>>,
     /// Those that need the daemon's epoch and cookie.
     proven: VecDeque<Vec<u8>>,
+    /// What was given to be sent and is not said to be sent yet.
+    offer: Option<Offer>,
     proven_bytes: usize,
     next_id: u64,
     /// Hellos are numbered by themselves: the daemon does not remember them, and would miss them among the others.
@@ -116,6 +129,7 @@ impl Courier {
             completed: VecDeque::new(),
             free: VecDeque::new(),
             proven: VecDeque::new(),
+            offer: None,
             proven_bytes: 0,
             next_id: 1,
             next_hello: HELLO_NUMBERS,
@@ -127,40 +141,68 @@ impl Courier {
         }
     }
 
-    /// The next datagram to send. Asked again it gives the same one, until [`transmitted`](Courier::transmitted).
+    /// The next datagram to send. Asked again it gives the same one, whatever came between, until
+    /// [`transmitted`](Courier::transmitted).
     pub fn transmit(&mut self, now: Instant) -> Option<&[u8]> {
         self.greet_if_needed(now);
-        if !self.free.is_empty() {
-            return self.free.front().map(Vec::as_slice);
+        let offer = self.offer.filter(|offer| self.is_there(*offer)).or_else(|| self.next_offer())?;
+        self.offer = Some(offer);
+        let daemon = self.daemon;
+        match offer {
+            Offer::Free => self.free.front().map(Vec::as_slice),
+            Offer::Proven => {
+                let daemon = daemon?;
+                let datagram = self.proven.front_mut()?;
+                let number = u32::from_le_bytes(datagram.get(12..16)?.try_into().ok()?);
+                let open = u32::from_le_bytes(datagram.get(36..40)?.try_into().ok()?);
+                restamp(datagram, number, daemon.epoch.0, daemon.cookie, open);
+                Some(datagram)
+            }
+            Offer::Request(id) => {
+                let daemon = daemon?;
+                let low = self.requests.low_water().unwrap_or(id).min(id);
+                let request = self.requests.get_mut(id)?;
+                let open = u32::try_from(id - low).unwrap_or(u32::MAX);
+                let left = u32::try_from(request.deadline.since(now).as_micros()).unwrap_or(u32::MAX);
+                restamp(&mut request.datagram, left, daemon.epoch.0, daemon.cookie, open);
+                Some(&request.datagram)
+            }
         }
-        let daemon = self.daemon.filter(|_| self.greeting.is_none())?;
-        if let Some(datagram) = self.proven.front_mut() {
-            let number = u32::from_le_bytes(datagram.get(12..16)?.try_into().ok()?);
-            let open = u32::from_le_bytes(datagram.get(36..40)?.try_into().ok()?);
-            restamp(datagram, number, daemon.epoch.0, daemon.cookie, open);
-            return Some(datagram);
-        }
-        let id = self.requests.next_ready()?;
-        let low = self.requests.low_water().unwrap_or(id).min(id);
-        let request = self.requests.get_mut(id)?;
-        let open = u32::try_from(id - low).unwrap_or(u32::MAX);
-        let left = u32::try_from(request.deadline.since(now).as_micros()).unwrap_or(u32::MAX);
-        restamp(&mut request.datagram, left, daemon.epoch.0, daemon.cookie, open);
-        Some(&request.datagram)
     }
 
     /// The datagram that [`transmit`](Courier::transmit) gave was sent, or is given up: what matters comes again.
     pub fn transmitted(&mut self, now: Instant) {
-        if self.free.pop_front().is_some() {
-            return;
+        match self.offer.take() {
+            Some(Offer::Free) => drop(self.free.pop_front()),
+            Some(Offer::Proven) => {
+                self.proven_bytes -= self.proven.pop_front().map_or(0, |datagram| datagram.len());
+            }
+            Some(Offer::Request(id)) => {
+                let Some(daemon) = self.daemon else { return };
+                let jitter = self.draw();
+                self.tally.retransmitted += u64::from(self.requests.sent(now, id, daemon.epoch, jitter));
+            }
+            None => {}
         }
-        if let Some(datagram) = self.proven.pop_front() {
-            self.proven_bytes -= datagram.len();
-            return;
+    }
+
+    fn next_offer(&self) -> Option<Offer> {
+        if !self.free.is_empty() {
+            return Some(Offer::Free);
         }
-        let (Some(id), Some(daemon)) = (self.requests.next_ready(), self.daemon) else { return };
-        let jitter = self.draw();
-        self.tally.retransmitted += u64::from(self.requests.sent(now, id, daemon.epoch, jitter));
+        self.daemon.filter(|_| self.greeting.is_none())?;
+        if !self.proven.is_empty() {
+            return Some(Offer::Proven);
+        }
+        self.requests.next_ready().map(Offer::Request)
+    }
+
+    fn is_there(&self, offer: Offer) -> bool {
+        match offer {
+            Offer::Free => !self.free.is_empty(),
+            Offer::Proven => !self.proven.is_empty(),
+            Offer::Request(id) => self.requests.is_ready(id),
+        }
     }
 
     /// Does what is due at `now`; calling it early does nothing.
@@ -197,6 +239,7 @@ impl Courier {
             self.conclude(id, Err(error.clone()));
         }
         self.greeting = None;
+        self.offer = None;
         self.free.clear();
         self.proven.clear();
         self.proven_bytes = 0;
@@ -216,6 +259,7 @@ impl Courier {
         }
         self.daemon = None;
         self.greeting = None;
+        self.offer = None;
         self.free.clear();
     }
 

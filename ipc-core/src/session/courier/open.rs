@@ -102,6 +102,10 @@ impl OpenRequests {
         }
     }
 
+    pub(super) fn is_ready(&self, id: u64) -> bool {
+        self.ready.contains(&id)
+    }
+
     /// The eldest that is to be sent.
     pub(super) fn next_ready(&self) -> Option<u64> {
         self.ready.first().copied()

@@ -74,6 +74,24 @@ fn error_code(courier: &mut Courier, id: RequestId) -> Option<ErrorCode> {
 }
 
 #[test]
+fn what_was_given_is_what_was_sent_whatever_came_between() {
+    let mut courier = Courier::new(Config { client: 5, seed: 1, is_local: true });
+    let id = courier.call(START, "a", "m", &Payload::from("hello"), options()).unwrap();
+    let hello = send(&mut courier, START).unwrap();
+    courier.handle_datagram(START, &challenge(&header(&hello), EPOCH));
+    let call = header(courier.transmit(START).unwrap());
+    // It needs nothing, so that it would go first.
+    courier.publish_oneway("t", &Payload::from("x"), None).unwrap();
+    assert_eq!(header(courier.transmit(START).unwrap()), call);
+    courier.transmitted(START);
+    assert_eq!(header(&send(&mut courier, START).unwrap()).kind, DatagramKind::Publish);
+    assert_eq!(send(&mut courier, START), None, "the call was sent once");
+    // Its answer is that of a call that was sent.
+    courier.handle_datagram(START, &reply(&call, "Hello"));
+    assert!(courier.take(id).unwrap().is_ok());
+}
+
+#[test]
 fn a_call_gets_its_answer_once() {
     let (mut courier, id, seen) = called();
     courier.handle_datagram(START, &reply(&seen, "Hello"));
