@@ -15,7 +15,7 @@ use ipc_core::wire::message::{
     NameChanged, OnSlow, OpenTopic, PeerInfo, Published, Register, RegisterMode, Registered, Resolve,
     Subscribe, Subscribed, TopicInfo, Unsubscribe, UnwatchNames, WatchNames, Welcome,
 };
-use ipc_core::wire::{Flags, Frame, HEADER_BYTES, Header, Kind, encode_frame};
+use ipc_core::wire::{Flags, Frame, Header, Kind, encode_frame};
 
 /// One frame with its name.
 pub struct Vector {
@@ -74,7 +74,12 @@ pub fn render(vector: &Vector) -> String {
         (4, "remaining deadline, us"),
         (8, "sequence"),
     ];
-    let mut text = format!("# {}\n", vector.title);
+    render_fields(vector.title, &FIELDS, &vector.bytes)
+}
+
+/// The same of bytes with a header of these fields; the length of the envelope is at offset 8.
+pub(crate) fn render_fields(title: &str, fields: &[(usize, &str)], bytes: &[u8]) -> String {
+    let mut text = format!("# {title}\n");
     let mut line = |bytes: &[u8], note: &str| {
         let digits: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         let padded = format!("{:<48}{}{note}", digits.join(" "), if note.is_empty() { "" } else { "# " });
@@ -82,12 +87,12 @@ pub fn render(vector: &Vector) -> String {
         let _ = writeln!(text, "{}", padded.trim_end());
     };
     let mut at = 0;
-    for (len, name) in FIELDS {
-        line(&vector.bytes[at..at + len], name);
+    for (len, name) in fields {
+        line(&bytes[at..at + len], name);
         at += len;
     }
-    let envelope_len = usize::from(u16::from_le_bytes([vector.bytes[8], vector.bytes[9]]));
-    let (envelope, payload) = vector.bytes[HEADER_BYTES..].split_at(envelope_len);
+    let envelope_len = usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
+    let (envelope, payload) = bytes[at..].split_at(envelope_len);
     for (part, name) in [(envelope, "envelope"), (payload, "payload")] {
         for (index, chunk) in part.chunks(16).enumerate() {
             line(chunk, if index == 0 { name } else { "" });

@@ -1,15 +1,13 @@
 //! The golden vectors of datagrams: at least one of each kind, as the library builds it and as `tests/golden/datagrams/`
 //! holds it, in the form of the [others](crate::golden).
 
-use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use ipc_core::error::ErrorCode;
 use ipc_core::wire::Flags;
 use ipc_core::wire::codec::{Blob, List, Wire};
 use ipc_core::wire::datagram::{
-    CallNamed, DATAGRAM_HEADER_BYTES, Datagram, DatagramHeader, DatagramKind, PublishNamed, encode_bare,
-    encode_datagram,
+    CallNamed, Datagram, DatagramHeader, DatagramKind, PublishNamed, encode_bare, encode_datagram,
 };
 use ipc_core::wire::message::{ErrorBody, IdentityInfo, PeerInfo, Published};
 use ipc_core::{Error, PayloadKind};
@@ -50,26 +48,7 @@ pub fn render(vector: &DatagramVector) -> String {
         (4, "open"),
         (8, "id"),
     ];
-    let mut text = format!("# {}\n", vector.title);
-    let mut line = |bytes: &[u8], note: &str| {
-        let digits: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        let padded = format!("{:<48}{}{note}", digits.join(" "), if note.is_empty() { "" } else { "# " });
-        // Writing to a String cannot fail.
-        let _ = writeln!(text, "{}", padded.trim_end());
-    };
-    let mut at = 0;
-    for (len, name) in FIELDS {
-        line(&vector.bytes[at..at + len], name);
-        at += len;
-    }
-    let envelope_len = usize::from(u16::from_le_bytes([vector.bytes[8], vector.bytes[9]]));
-    let (envelope, payload) = vector.bytes[DATAGRAM_HEADER_BYTES..].split_at(envelope_len);
-    for (part, name) in [(envelope, "envelope"), (payload, "payload")] {
-        for (index, chunk) in part.chunks(16).enumerate() {
-            line(chunk, if index == 0 { name } else { "" });
-        }
-    }
-    text
+    golden::render_fields(vector.title, &FIELDS, &vector.bytes)
 }
 
 /// Every vector.
