@@ -72,15 +72,9 @@ const PROOFS: &[(&str, Proof)] = &[
         There(EXPOSE, "the_longest_line_is_served_and_one_byte_more_closes_the_connection"),
     ),
     ("expose_idle_timeout_ms", There(EXPOSE, "an_idle_connection_is_closed_and_a_busy_one_is_not")),
-    (
-        "expose_udp_sources_max",
-        There(EXPOSE_UDP, "sources_up_to_the_limit_and_a_new_one_takes_the_place_of_the_idlest"),
-    ),
+    ("expose_udp_sources_max", There(EXPOSE_UDP, "sources_up_to_the_limit_and_then_instead_of_the_idlest")),
     ("expose_udp_calls_max", There(EXPOSE_UDP, "calls_of_one_port_up_to_the_limit")),
-    (
-        "expose_udp_calls_per_source_max",
-        There(EXPOSE_UDP, "calls_of_one_source_up_to_the_limit_and_others_have_their_own"),
-    ),
+    ("expose_udp_calls_per_source_max", There(EXPOSE_UDP, "calls_of_one_source_up_to_the_limit")),
     ("expose_udp_pending_max_bytes", There(EXPOSE_UDP, "bytes_of_open_calls_up_to_the_limit")),
     ("forward_calls_max", There(FORWARD, "calls_under_way_and_calls_that_wait_up_to_their_limits")),
     ("forward_waiting_max", There(FORWARD, "calls_under_way_and_calls_that_wait_up_to_their_limits")),
