@@ -4,8 +4,8 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
-use crate::daemon::{Daemon, Options, PATIENCE, eventually};
-use crate::services::ask;
+use crate::daemon::{Daemon, Options, PATIENCE};
+use crate::services::{ask, bridge_number, wait_for_bridge};
 
 /// A daemon with one exposed port.
 #[derive(Debug)]
@@ -64,8 +64,7 @@ impl Exposed {
     /// # Panics
     /// When there is no such number.
     pub fn number(&self, name: &str) -> u64 {
-        let rows = ask(&self.daemon, "bridge-list", "").expect("the bridges");
-        rows[0][name].as_u64().unwrap_or_else(|| panic!("no number {name} in {rows}"))
+        bridge_number(&self.daemon, name)
     }
 
     /// Waits until the daemon says so about the port.
@@ -73,12 +72,7 @@ impl Exposed {
     /// # Panics
     /// When it does not in time.
     pub fn wait_for(&self, name: &str, value: u64) {
-        let mut last = 0;
-        let is_reached = eventually(|| {
-            last = self.number(name);
-            last == value
-        });
-        assert!(is_reached, "{name} is {last}, not {value}");
+        wait_for_bridge(&self.daemon, name, value);
     }
 
     /// A client of the TCP port.

@@ -9,7 +9,7 @@ use ipc_core::blocking::Client;
 use ipc_core::{CallOptions, Error};
 
 use crate::daemon::{Daemon, Options, PATIENCE, eventually, read_line};
-use crate::services::{ask, client};
+use crate::services::{bridge_number, client, wait_for_bridge};
 
 /// What the tutorials write: answers whatever one `recv` returns with its title case, again and again.
 pub const PYTHON_TCP: &str = r#"
@@ -202,8 +202,7 @@ impl Forwarded {
     /// # Panics
     /// When there is no such number.
     pub fn number(&self, name: &str) -> u64 {
-        let rows = ask(&self.daemon, "bridge-list", "").expect("the bridges");
-        rows[0][name].as_u64().unwrap_or_else(|| panic!("no number {name} in {rows}"))
+        bridge_number(&self.daemon, name)
     }
 
     /// Waits until the daemon says so about the forward.
@@ -211,12 +210,7 @@ impl Forwarded {
     /// # Panics
     /// When it does not in time.
     pub fn wait_for(&self, name: &str, value: u64) {
-        let mut last = 0;
-        let is_reached = eventually(|| {
-            last = self.number(name);
-            last == value
-        });
-        assert!(is_reached, "{name} is {last}, not {value}");
+        wait_for_bridge(&self.daemon, name, value);
     }
 }
 

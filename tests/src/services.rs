@@ -35,6 +35,28 @@ pub fn ask(daemon: &Daemon, method: &str, argument: &str) -> Result<Value, Error
     Ok(serde_json::from_slice(&reply.payload.body).expect("the daemon answers in JSON"))
 }
 
+/// What the daemon says about its first bridge: a number by name.
+///
+/// # Panics
+/// When there is no such number.
+pub fn bridge_number(daemon: &Daemon, name: &str) -> u64 {
+    let rows = ask(daemon, "bridge-list", "").expect("the bridges");
+    rows[0][name].as_u64().unwrap_or_else(|| panic!("no number {name} in {rows}"))
+}
+
+/// Waits until the daemon says so about its first bridge.
+///
+/// # Panics
+/// When it does not in time.
+pub fn wait_for_bridge(daemon: &Daemon, name: &str, value: u64) {
+    let mut last = 0;
+    let is_reached = eventually(|| {
+        last = bridge_number(daemon, name);
+        last == value
+    });
+    assert!(is_reached, "{name} is {last}, not {value}");
+}
+
 /// The example `demo.title` as a process of its own; it ends when this is dropped.
 #[derive(Debug)]
 pub struct Title(Child);

@@ -24,7 +24,7 @@ fn finish(service: &mut RawService, calls: usize) -> Vec<RawCall> {
 }
 
 #[test]
-fn calls_of_one_source_up_to_the_limit_and_others_have_their_own() {
+fn calls_of_one_source_up_to_the_limit() {
     let exposed = Exposed::start_udp("test.raw/m", "expose_udp_calls_per_source_max = 3");
     let mut service = RawService::register(&exposed.daemon, "test.raw", "m");
     let (first, second) = (exposed.datagrams(), exposed.datagrams());
@@ -70,7 +70,7 @@ fn bytes_of_open_calls_up_to_the_limit() {
 }
 
 #[test]
-fn sources_up_to_the_limit_and_a_new_one_takes_the_place_of_the_idlest() {
+fn sources_up_to_the_limit_and_then_instead_of_the_idlest() {
     let exposed = Exposed::start_udp("test.raw/m", "expose_udp_sources_max = 2");
     let mut service = RawService::register(&exposed.daemon, "test.raw", "m");
     let clients: Vec<_> = (0..4).map(|_| exposed.datagrams()).collect();
