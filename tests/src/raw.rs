@@ -73,6 +73,8 @@ pub struct RawPeer {
     stream: UnixStream,
     decoder: Decoder,
     unread: Vec<u8>,
+    /// The correlation of the last call that has come.
+    asked: Option<u64>,
 }
 
 impl RawPeer {
@@ -88,7 +90,7 @@ impl RawPeer {
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
         stream.set_write_timeout(Some(PATIENCE)).expect("a timeout can be set");
         let limits = FrameLimits { payload_max_bytes: PAYLOAD_MAX_CEILING_BYTES, frame_max_bytes: None };
-        Self { stream, decoder: Decoder::new(limits), unread: Vec::new() }
+        Self { stream, decoder: Decoder::new(limits), unread: Vec::new(), asked: None }
     }
 
     /// Connects and says hello.
@@ -137,7 +139,10 @@ impl RawPeer {
             });
             let taken = self.unread.len() - rest.len();
             self.unread.drain(..taken);
-            if found.is_some() {
+            if let Some(frame) = &found {
+                if frame.header.kind == Kind::CALL {
+                    self.asked = Some(frame.header.correlation);
+                }
                 return found;
             }
             let more = self.receive_bytes();
@@ -148,16 +153,29 @@ impl RawPeer {
         }
     }
 
+    /// Answers the last call that has come.
+    ///
+    /// # Panics
+    /// When none has.
+    pub fn answer(&mut self, body: &[u8]) {
+        let asked = self.asked.expect("a call has come");
+        self.send(&frame(Header::new(Kind::REPLY).with_correlation(asked), &(), body));
+    }
+
     /// What one read gives; nothing when the daemon has closed the connection.
     pub fn receive_bytes(&mut self) -> Vec<u8> {
         let mut buffer = vec![0; 65_536];
-        match self.stream.read(&mut buffer) {
-            Ok(count) => {
-                buffer.truncate(count);
-                buffer
+        loop {
+            match self.stream.read(&mut buffer) {
+                Ok(count) => {
+                    buffer.truncate(count);
+                    return buffer;
+                }
+                // With a timeout it is so after SIGCONT, whatever is handled (signal(7)).
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => return Vec::new(),
+                Err(error) => panic!("receiving: {error}"),
             }
-            Err(error) if error.kind() == ErrorKind::ConnectionReset => Vec::new(),
-            Err(error) => panic!("receiving: {error}"),
         }
     }
 

@@ -6,9 +6,9 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
 use ipc_core::ErrorCode;
-use ipc_core::wire::{Header, Kind};
+use ipc_core::wire::Kind;
 use ipc_tests::daemon::{Daemon, Options};
-use ipc_tests::raw::{RawPeer, frame, open_call};
+use ipc_tests::raw::{RawPeer, open_call};
 
 #[test]
 fn a_caller_that_goes_away_cancels_its_call_at_once() {
@@ -27,7 +27,7 @@ fn a_caller_that_only_stops_sending_gets_its_reply() {
     caller.stream().shutdown(Shutdown::Write).unwrap();
     // Sent later on another connection, so the end of the input has been seen when it is answered.
     RawPeer::greeted(&daemon.socket()).0.ping(1);
-    service.send(&frame(Header::new(Kind::REPLY).with_correlation(1), &(), b"late"));
+    service.answer(b"late");
     let reply = loop {
         let frame = caller.receive().expect("the reply");
         if frame.header.kind != Kind::PEER_ANNOUNCED {

@@ -18,7 +18,7 @@ use ipc_tests::services::{Witness, ask};
 use ipc_tests::transcript::{Step, parse};
 use rustix::net::SendFlags;
 use rustix::net::sockopt::set_socket_linger;
-use rustix::process::{Pid, Resource, Rlimit, prlimit};
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 
 /// Memory that may have come to stay.
 const GROWTH_MAX_BYTES: u64 = 10 << 20;
@@ -301,7 +301,9 @@ fn a_file_table_that_shrinks_under_the_daemon_refuses_by_name_and_recovers() {
     let witness = Witness::start(&daemon);
     let pid = Pid::from_raw(i32::try_from(daemon.pid()).unwrap());
     let held: Vec<RawPeer> = (0..20).map(|_| RawPeer::greeted(&daemon.socket()).0).collect();
-    let small = Rlimit { current: Some(daemon.open_files() as u64), maximum: Some(1 << 16) };
+    // The daemon has it from here; whoever lowers it cannot raise it again without being privileged.
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let small = Rlimit { current: Some(daemon.open_files() as u64), maximum };
     let before = prlimit(pid, Resource::Nofile, small).expect("it is ours");
     let mut more = Vec::new();
     let refused = (0..10).find_map(|_| {

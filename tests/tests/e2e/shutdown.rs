@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use ipc_core::ErrorCode;
-use ipc_core::wire::{Header, Kind};
+use ipc_core::wire::Kind;
 use ipc_tests::daemon::{Daemon, Options, Signal};
-use ipc_tests::raw::{frame, open_call};
+use ipc_tests::raw::open_call;
 
 #[test]
 fn every_open_call_is_answered_and_every_connection_told() {
@@ -32,7 +32,7 @@ fn an_open_call_may_end_while_the_daemon_drains() {
     while daemon.socket().exists() {
         std::thread::yield_now();
     }
-    service.send(&frame(Header::new(Kind::REPLY).with_correlation(1), &(), b"done"));
+    service.answer(b"done");
     let reply = loop {
         let frame = caller.receive().expect("an outcome");
         if frame.header.kind != Kind::PEER_ANNOUNCED {
