@@ -51,7 +51,9 @@ impl Door {
             DatagramKind::Ack | DatagramKind::Call | DatagramKind::Cancel | DatagramKind::Publish => {
                 let sender = Sender { source, client: header.client };
                 if let Some(key) = self.admit(now, sender, header) {
-                    self.lift(now, key, header.low_water());
+                    if let Some(low) = low_water(header) {
+                        self.lift(now, key, low);
+                    }
                     self.take_in(now, key, bytes, datagram);
                 }
             }
@@ -88,20 +90,25 @@ impl Door {
         let known = self.by_sender.get(&sender).copied();
         let is_known =
             |cookie| known.is_some_and(|key| self.clients.get(key).is_some_and(|it| it.cookie == cookie));
+        let is_good = self.cookies.is_good(now, &sender, header.cookie);
         let is_proved = header.epoch == self.config.epoch.0
             && header.cookie != 0
-            && (is_known(Some(header.cookie)) || self.cookies.is_good(now, &sender, header.cookie));
+            && (is_known(Some(header.cookie)) || is_good);
         if !is_proved {
             self.challenge(now, sender, header);
             return None;
         }
         if let Some(client) = known.and_then(|key| self.clients.get_mut(key)) {
-            client.active_at = now;
+            // What is only sent again keeps nobody remembered past the life of its cookie.
+            if is_good {
+                client.active_at = now;
+            }
             client.cookie = Some(header.cookie);
             return known;
         }
         let source = sender.source.clone();
-        let added = self.add_client(now, sender, Some(header.cookie), header.low_water());
+        let low = low_water(header).unwrap_or(0);
+        let added = self.add_client(now, sender, Some(header.cookie), low);
         if added.is_none() {
             self.counters.datagrams_refused += 1;
             if wants_answer {
@@ -146,7 +153,11 @@ impl Door {
 
     fn run_oneway(&mut self, now: Instant, key: ClientKey, id: u64, bytes: &[u8]) {
         let Some(client) = self.clients.get_mut(key) else { return };
-        match client.recent.note(id) {
+        let arrival = client.recent.note(id);
+        if matches!(arrival, Arrival::Next { .. } | Arrival::Reordered) {
+            client.active_at = now;
+        }
+        match arrival {
             Arrival::Doubled => self.counters.datagrams_doubled += 1,
             Arrival::Late => self.counters.datagrams_late += 1,
             arrival @ (Arrival::Next { .. } | Arrival::Reordered) => {
@@ -186,6 +197,7 @@ impl Door {
                 None => {
                     self.counters.datagrams_reordered += u64::from(is_reordered);
                     let deadline = now + Duration::from_micros(header.number.into());
+                    self.note_active(now, key);
                     self.remember(key, header.id, Stage::Running(None), deadline);
                     if !self.run(now, key, bytes) {
                         let error = ipc_core::Error::new(ErrorCode::QuotaExceeded, "the bus does not answer");
@@ -212,6 +224,12 @@ impl Door {
             Some(ErrorCode::QuotaExceeded)
         } else {
             None
+        }
+    }
+
+    fn note_active(&mut self, now: Instant, key: ClientKey) {
+        if let Some(client) = self.clients.get_mut(key) {
+            client.active_at = now;
         }
     }
 
@@ -295,6 +313,11 @@ impl Door {
 /// Whether it is an event that needs nothing before it: the kernel says who sends it, and neither doubles nor delays it.
 fn needs_nothing(source: &Source, header: &DatagramHeader) -> bool {
     source.is_local() && header.flags.contains(Flags::ONEWAY) && header.cookie == 0 && header.id == 0
+}
+
+/// The number below which its client has every outcome. What wants no answer is numbered by itself and says nothing of it.
+fn low_water(header: &DatagramHeader) -> Option<u64> {
+    (!header.flags.contains(Flags::ONEWAY)).then(|| header.low_water())
 }
 
 /// Whether its sender waits for something.

@@ -109,7 +109,8 @@ impl Window {
         }
         let kept = self.entries.split_off(&low);
         let passed = core::mem::replace(&mut self.entries, kept);
-        let unseen = (low - self.floor).saturating_sub(passed.len() as u64);
+        // Of a client that has not said before where it stands nothing is known to be missing.
+        let unseen = if self.floor == 0 { 0 } else { (low - self.floor).saturating_sub(passed.len() as u64) };
         self.floor = low;
         (passed.into_iter().collect(), unseen)
     }

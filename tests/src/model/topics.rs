@@ -148,7 +148,7 @@ impl Model {
         let queued = before.queued(connection.peer) + ahead;
         let of_payer = before.queued_of_payer(&payer(&connection.identity)) + ahead;
         let is_full = queued + free + bytes > self.limits.queue_per_connection_max_bytes.into()
-            || of_payer + bytes > self.limits.queue_per_uid_max_bytes.into();
+            || of_payer + free + bytes > self.limits.queue_per_uid_max_bytes.into();
         let events = connection.inbox.due().filter_map(|due| match &due.what {
             Expected::Event { subscription, content, .. } if *subscription == one.number => {
                 Some(content.frame_bytes())

@@ -1,4 +1,4 @@
-//! Who is charged with what. Everything a connection holds is charged to its user, or to its remote principal.
+//! PURE. Who is charged with what. Everything a connection holds is charged to its user, or to its remote principal.
 //!
 //! What somebody may have at most are the limits of a uid, or what a rule of the configuration sets instead. A refusal is
 //! noted with whom it was for.
