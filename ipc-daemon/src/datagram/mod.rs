@@ -23,8 +23,6 @@ mod forgetting;
 mod outcomes;
 mod recent;
 mod source;
-#[cfg(test)]
-mod tests;
 mod window;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

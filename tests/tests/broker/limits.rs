@@ -28,7 +28,7 @@ enum Proof {
 
 use Proof::{Here, There};
 
-const DATAGRAMS: &str = "ipc-daemon/src/datagram/tests.rs";
+const DATAGRAMS: &str = "tests/tests/broker/datagrams/bounds.rs";
 const QUOTA: &str = "ipc-daemon/src/broker/quota/mod.rs";
 const OF_A_USER: &str = "each_resource_is_refused_past_its_limit_and_given_back";
 const EXPOSE: &str = "tests/tests/e2e/expose/limits.rs";

@@ -4,6 +4,7 @@
 mod bus;
 mod calls;
 mod checker;
+mod datagrams;
 mod endings;
 mod events;
 mod forged;
