@@ -135,6 +135,7 @@ impl Bus {
     pub(crate) fn turn<R>(&self, input: impl FnOnce(&mut Broker, Instant) -> R) -> R {
         let now = clock::now();
         let mut state = self.0.state.borrow_mut();
+        state.broker.tick(now);
         let result = input(&mut state.broker, now);
         state.deliver(now);
         let timeout = state.broker.poll_timeout();

@@ -4,9 +4,11 @@
 mod bus;
 mod calls;
 mod checker;
+mod coordination;
 mod endings;
 mod events;
 mod forged;
+mod keys;
 mod limits;
 mod names;
 mod policy;
