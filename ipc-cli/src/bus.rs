@@ -3,7 +3,7 @@
 use core::time::Duration;
 
 use ipc_core::client::{Backoff, Client, ConnectOptions};
-use ipc_core::name::{Filter, MethodName, ServiceName, TopicName};
+use ipc_core::name::{Filter, MethodName, ResourceName, ServiceName, TopicName};
 use ipc_core::{Address, Error, ErrorCode, Payload};
 use serde_json::Value;
 use tokio::runtime::Runtime;
@@ -97,6 +97,11 @@ pub(crate) fn check_method(service: &str, method: &str) -> Result<(), Error> {
 /// Whether the name can be that of a topic.
 pub(crate) fn check_topic(topic: &str) -> Result<(), Error> {
     TopicName::parse(topic).map(|_| ())
+}
+
+/// Whether the name can be that of a lock or of anything else that is coordinated.
+pub(crate) fn check_resource(name: &str) -> Result<(), Error> {
+    ResourceName::parse(name).map(|_| ())
 }
 
 /// Whether the text can be a filter.

@@ -65,12 +65,13 @@ pub(crate) async fn run(job: Job, stop: impl Future<Output = ()>) -> io::Result<
     let output = tokio::select! {
         output = collect(&mut group, pipes.stdout, job.output_max_bytes) => output?,
         () = stop => {
-            group.terminate().await;
+            // How it ended is of no interest; that nothing is left is.
+            let _status = group.terminate().await;
             return Ok(Outcome::Stopped);
         }
     };
     let Some(output) = output else {
-        group.terminate().await;
+        let _status = group.terminate().await;
         return Ok(Outcome::OutputTooLarge);
     };
     let status = group.end()?;
@@ -81,6 +82,48 @@ pub(crate) async fn run(job: Job, stop: impl Future<Output = ()>) -> io::Result<
     // The tail is for people: a helper that failed or was too slow leaves it empty.
     let tail = timeout(PIPE_GRACE, &mut errors.0).await.ok().and_then(Result::ok).unwrap_or_default();
     Ok(Outcome::Failed(status, String::from_utf8_lossy(&tail).into_owned()))
+}
+
+/// Runs a command on our own input and output, in a process group of its own, until it ends or `stop` is ready: then it is
+/// asked to end, and after five seconds ended. When this returns, or is dropped, nothing of the group is left.
+///
+/// # Errors
+/// What the kernel says when a process cannot be made.
+pub(crate) async fn supervise(
+    line: &[OsString],
+    environment: &[(&'static str, Option<String>)],
+    stop: impl Future<Output = ()>,
+) -> io::Result<ExitStatus> {
+    let mut group = Group::spawn(line, environment, |command| command.spawn())?;
+    tokio::select! {
+        ended = group.leader_ended() => ended?,
+        () = stop => return group.terminate().await,
+    }
+    group.end()
+}
+
+/// Runs a command with that input, on our own output, and waits for its end. When this is dropped, nothing of it is left.
+///
+/// # Errors
+/// What the kernel says when a process or a pipe cannot be made.
+pub(crate) async fn feed_to(
+    line: &[OsString],
+    environment: &[(&'static str, Option<String>)],
+    input: bytes::Bytes,
+) -> io::Result<ExitStatus> {
+    let mut group = Group::spawn(line, environment, |command| command.stdin(Stdio::piped()).spawn())?;
+    let stdin =
+        group.leader.stdin.take().ok_or_else(|| io::Error::other("a pipe of the command is missing"))?;
+    let stdin = pipe::Sender::from_owned_fd(OwnedFd::from(stdin))?;
+    let _feed = Helper(tokio::spawn(feed(stdin, input)));
+    group.leader_ended().await?;
+    group.end()
+}
+
+/// The exit status that stands for that of a command, as shells have it.
+pub(crate) fn shell_status(status: ExitStatus) -> u8 {
+    let signal = || status.signal().map(|signal| 128 + signal);
+    status.code().or_else(signal).and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX)
 }
 
 /// The short word for a failed status: `exit-3`, `signal-9`.
@@ -119,8 +162,18 @@ struct Group {
 
 impl Group {
     fn start(job: &Job) -> io::Result<(Self, Pipes)> {
-        let mut command = guarded(&job.command);
-        for (name, value) in &job.environment {
+        let mut group = Self::spawn(&job.command, &job.environment, spawn_piped)?;
+        let pipes = our_ends(&mut group.leader)?;
+        Ok((group, pipes))
+    }
+
+    fn spawn(
+        line: &[OsString],
+        environment: &[(&'static str, Option<String>)],
+        spawn: impl FnOnce(&mut Command) -> io::Result<std::process::Child>,
+    ) -> io::Result<Self> {
+        let mut command = guarded(line);
+        for (name, value) in environment {
             match value {
                 Some(value) => command.env(name, value),
                 None => command.env_remove(name),
@@ -128,11 +181,9 @@ impl Group {
         }
         command.process_group(0);
         let children = signal(SignalKind::child())?;
-        let leader = spawn_piped(&mut command)?;
+        let leader = spawn(&mut command)?;
         let number = Pid::from_child(&leader);
-        let mut group = Self { leader, number, children, is_reaped: false };
-        let pipes = our_ends(&mut group.leader)?;
-        Ok((group, pipes))
+        Ok(Self { leader, number, children, is_reaped: false })
     }
 
     /// Waits until the leader has ended; it stays a zombie.
@@ -147,12 +198,12 @@ impl Group {
     }
 
     /// SIGTERM to all, and after the grace SIGKILL to what is left.
-    async fn terminate(&mut self) {
+    async fn terminate(&mut self) -> io::Result<ExitStatus> {
         self.signal(Signal::TERM);
         // Whether it ended by itself, not in time, or cannot be watched: what is left is killed.
         let _ended_or_not = timeout(TERMINATE_GRACE, self.leader_ended()).await;
         // An error leaves the reaping to the drop.
-        let _status = self.end();
+        self.end()
     }
 
     /// Kills what is left of the group and reaps its leader.
@@ -341,6 +392,21 @@ mod tests {
     fn is_zombie(pid: &str) -> bool {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
         stat.contains(") Z ")
+    }
+
+    #[tokio::test]
+    async fn a_supervised_command_ends_with_its_status() {
+        let sh = |script: &str| ["sh", "-c", script].map(OsString::from);
+        for (script, status) in [("exit 0", 0), ("exit 7", 7), ("kill -9 $$", 137)] {
+            let ended = supervise(&sh(script), &[], pending()).await.expect("runs");
+            assert_eq!(shell_status(ended), status, "{script}");
+        }
+        let environment = [("IPC_TEST", Some("5".to_owned()))];
+        let ended = supervise(&sh("exit $IPC_TEST"), &environment, pending()).await.expect("runs");
+        assert_eq!(shell_status(ended), 5);
+        let ended =
+            supervise(&sh("trap 'exit 9' TERM; sleep 1000 & wait"), &[], ready(())).await.expect("runs");
+        assert!([9, 143].contains(&shell_status(ended)), "{ended:?}");
     }
 
     #[tokio::test]

@@ -17,6 +17,8 @@ pub(crate) enum Failure {
     OutputClosed,
     /// A signal asked the program to end.
     Interrupted(Interruption),
+    /// The command that was run ended with this status, which is ours too.
+    Command(u8),
 }
 
 /// The signal that asked the program to end.
@@ -48,6 +50,7 @@ impl Failure {
             Failure::Error(error) => error.code.exit_status(),
             Failure::OutputClosed => 0,
             Failure::Interrupted(interruption) => interruption.exit_status(),
+            Failure::Command(status) => *status,
         }
     }
 }
@@ -156,6 +159,10 @@ fn usual_hint(code: ErrorCode) -> &'static str {
         ErrorCode::PermissionDenied | ErrorCode::Unauthenticated | ErrorCode::UnsafePath => {
             "a daemon serves its own user and root; see who owns it with `ls -l` of its runtime directory"
         }
+        ErrorCode::Busy => "`ipc-cli list locks` shows who holds it; wait longer with --wait",
+        ErrorCode::LockLost => {
+            "something may have happened meanwhile that it was to prevent: look before going on"
+        }
         ErrorCode::InvalidArgument => "see `ipc-cli --help`",
         _ => "",
     }
@@ -186,6 +193,7 @@ impl fmt::Display for Failure {
             Failure::Error(error) => error.fmt(f),
             Failure::OutputClosed => f.write_str("standard output was closed"),
             Failure::Interrupted(interruption) => write!(f, "ended by {interruption:?}"),
+            Failure::Command(status) => write!(f, "the command ended with {status}"),
         }
     }
 }

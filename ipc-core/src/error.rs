@@ -102,6 +102,10 @@ error_codes! {
     Compacted = 28, "compacted", retry: false, exit: 75;
     /// The store could not make it durable.
     StorageFailed = 29, "storage_failed", retry: false, exit: 74;
+    /// Others hold it, and it was not to be had in time.
+    Busy = 30, "busy", retry: true, exit: 75;
+    /// Sessions wait for one another; this request would have closed the circle.
+    Deadlock = 31, "deadlock", retry: true, exit: 75;
 }
 
 impl fmt::Display for ErrorCode {

@@ -47,7 +47,7 @@ pub mod transport;
 pub mod wire;
 
 #[cfg(feature = "client")]
-pub use client::Client;
+pub use client::{Client, Hold};
 pub use error::{Error, ErrorCode, ServiceError};
 pub use identity::{Identity, Peer};
 #[cfg(feature = "transport")]
@@ -55,5 +55,6 @@ pub use options::{Backoff, CallOptions, ConnectOptions, PublishOptions};
 pub use payload::{Payload, PayloadKind};
 #[cfg(feature = "client")]
 pub use service::Service;
+pub use session::HoldOptions;
 #[cfg(feature = "transport")]
 pub use transport::Address;

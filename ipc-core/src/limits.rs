@@ -29,6 +29,22 @@ pub const TRACEPARENT_MAX_BYTES: usize = 55;
 pub const EXTENSIONS_MAX: usize = 16;
 /// Longest remaining deadline on the wire.
 pub const DEADLINE_MAX: Duration = Duration::from_secs(3600);
+/// Longest name of a lock or of anything else that is coordinated, in bytes.
+pub const RESOURCE_NAME_MAX_BYTES: usize = 512;
+/// Shortest time to live of what is held.
+pub const TTL_MIN: Duration = Duration::from_millis(10);
+/// Longest time to live of what is held: a week.
+pub const TTL_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Longest time a lock stays closed after its holder was lost.
+pub const HOLD_DELAY_MAX: Duration = Duration::from_secs(3600);
+/// Largest value that a leader proclaims, in bytes.
+pub const LEADER_VALUE_MAX_BYTES: usize = 4096;
+/// Most keys, or changes of keys, in one answer to a list.
+pub const KEYS_LISTED_MAX: usize = 100;
+/// Changes of keys that a watch keeps for a program that does not take them; the rest waits at the daemon.
+pub const KEY_EVENTS_QUEUED_MAX: usize = 4096;
+/// Most permits of a semaphore, and most parties of a barrier.
+pub const PARTIES_MAX: u32 = 65_536;
 /// Room a call reserves in its caller's queue for an error reply, in bytes.
 pub const ERROR_REPLY_RESERVE_BYTES: usize = 512;
 
@@ -146,6 +162,30 @@ limits! {
     waiters_per_name_max: u32 = 64, 1, 65_536;
     /// Instances of one group service.
     instances_per_service_max: u32 = 256, 1, 65_536;
+    /// Locks, permits, leaderships and leases of one connection.
+    holds_per_connection_max: u32 = 4096, 1, 1_000_000;
+    /// Requests of one connection that wait for a lock, a permit, a leadership or a barrier.
+    waits_per_connection_max: u32 = 4096, 1, 1_000_000;
+    /// Elections one connection observes.
+    observations_per_connection_max: u32 = 256, 1, 65_536;
+    /// Requests that wait for one lock, semaphore, election or barrier.
+    waiters_per_resource_max: u32 = 16_384, 1, 1_000_000;
+    /// Locks, semaphores, elections and barriers that are held, waited for or observed.
+    resources_max: u32 = 65_536, 1, 10_000_000;
+    /// Leases of one uid that outlive their connection.
+    detached_leases_per_uid_max: u32 = 1024, 1, 1_000_000;
+    /// Keys in all.
+    keys_max: u32 = 1_000_000, 1, 100_000_000;
+    /// Largest value of a key, in bytes.
+    key_value_max_bytes: u32 = 1 << 20, 1, PAYLOAD_MAX_CEILING_BYTES;
+    /// Bytes of the keys of one uid: names, values and 200 bytes for each.
+    key_bytes_per_uid_max: u32 = 256 << 20, 1024, u32::MAX;
+    /// Changes of keys that are remembered.
+    key_history_max: u32 = 10_000, 1, 10_000_000;
+    /// Bytes of them: names, values and 200 bytes for each.
+    key_history_max_bytes: u32 = 16 << 20, 1024, u32::MAX;
+    /// Watches over keys of one connection.
+    key_watches_per_connection_max: u32 = 256, 1, 65_536;
     /// Topics that have a counter.
     topics_max: u32 = 65_536, 1, 10_000_000;
     /// Events one subscription may have queued.

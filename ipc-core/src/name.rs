@@ -5,12 +5,13 @@
 //! | service, topic | parts of `[A-Za-z0-9_-]+` joined by `.` | 255 bytes |
 //! | method | one such part | 64 bytes |
 //! | filter | a topic whose parts may be `*` (one part) and whose last may be `>` (one or more parts) | 255 bytes |
+//! | lock and other resources | parts of `[A-Za-z0-9_-]+` joined by `.` or `/` | 512 bytes |
 
 use core::fmt;
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorCode};
-use crate::limits::{METHOD_NAME_MAX_BYTES, NAME_MAX_BYTES};
+use crate::limits::{METHOD_NAME_MAX_BYTES, NAME_MAX_BYTES, RESOURCE_NAME_MAX_BYTES};
 
 /// Names under this prefix belong to the daemon.
 pub const RESERVED_PREFIX: &str = "ipc.";
@@ -72,6 +73,18 @@ name_type! {
 name_type! {
     /// A filter over dotted names: `sensor.*.temperature`, `sensor.>`.
     Filter, "filter", check_filter
+}
+
+name_type! {
+    /// The name of a lock, a semaphore, an election or a barrier, such as `deploy/web`.
+    ResourceName, "resource name", check_resource
+}
+
+impl ResourceName {
+    /// Whether the name belongs to the daemon.
+    pub fn is_reserved(&self) -> bool {
+        self.0.split(['.', '/']).next() == Some("ipc")
+    }
 }
 
 impl ServiceName {
@@ -159,6 +172,17 @@ fn check_parts(text: &str, max_bytes: usize) -> Result<(), &'static str> {
     if text.split('.').all(is_part) { Ok(()) } else { Err(RULE_PART) }
 }
 
+fn check_resource(text: &str) -> Result<(), &'static str> {
+    if text.len() > RESOURCE_NAME_MAX_BYTES {
+        return Err("it is longer than 512 bytes");
+    }
+    if text.split(['.', '/']).all(is_part) {
+        Ok(())
+    } else {
+        Err("parts are letters, digits, '_' and '-', joined by '.' or '/', none empty")
+    }
+}
+
 fn check_method(text: &str) -> Result<(), &'static str> {
     if text.len() > METHOD_NAME_MAX_BYTES {
         return Err("it is longer than 64 bytes");
@@ -192,6 +216,9 @@ mod tests {
             assert_eq!(TopicName::parse(&"a".repeat(length)).is_ok(), fits, "{length}");
             assert_eq!(Filter::parse(&"a".repeat(length)).is_ok(), fits, "{length}");
         }
+        for (length, fits) in [(511, true), (512, true), (513, false)] {
+            assert_eq!(ResourceName::parse(&"a".repeat(length)).is_ok(), fits, "{length}");
+        }
         for (length, fits) in [(63, true), (64, true), (65, false)] {
             assert_eq!(MethodName::parse(&"m".repeat(length)).is_ok(), fits, "{length}");
         }
@@ -204,6 +231,12 @@ mod tests {
         }
         for bad in ["", ".", "a.", ".a", "a..b", "a b", "a/b", "ä", "a.*", ">", "a\n"] {
             assert!(ServiceName::parse(bad).is_err(), "{bad}");
+        }
+        for good in ["a", "deploy/web.1", "A-1/b_2"] {
+            assert!(ResourceName::parse(good).is_ok(), "{good}");
+        }
+        for bad in ["", "/", "/a", "a/", "a//b", "a/.b", "a b", "a:1", "ä", "a/*"] {
+            assert!(ResourceName::parse(bad).is_err(), "{bad}");
         }
         for bad in ["a.b", "", "*"] {
             assert!(MethodName::parse(bad).is_err(), "{bad}");
@@ -269,6 +302,7 @@ mod tests {
     fn the_daemon_keeps_its_names() {
         for (name, reserved) in [("ipc.daemon", true), ("ipc", true), ("ipcx.a", false), ("a.ipc", false)] {
             assert_eq!(ServiceName::parse(name).unwrap().is_reserved(), reserved, "{name}");
+            assert_eq!(ResourceName::parse(name).unwrap().is_reserved(), reserved, "{name}");
         }
     }
 }

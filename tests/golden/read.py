@@ -92,19 +92,58 @@ FORMS = {
     0x60: ("number", {0: ("number", "number", "number"), 1: ("text", "text")}),
     0x61: ("text",),
     0x62: (UNIT,),
+    0x72: ("number", "number", "number", "number"),
 }
+DURABILITY = maybe(UNIT)
+CLAIM = ("bool", "number", "number", "number", DURABILITY)
+CONDITION = {0: (), 1: (), 2: ("number",)}
+FENCE = maybe(("text", "number"))
+SELECTION = {0: ("text",), 1: ("text",)}
+STATE = ("number", "number", "number", "number")
+LISTED = ("bool", [(UNIT, "text", "number", "number", STATE)])
+CHANGED = ("number", UNIT)
+GRANTED = ("number", "number", UNIT)
+# What a `coordinate` holds depends on its operation, and so does its `outcome`; a `notice` says what it tells.
+ASKED = {
+    1: (UNIT, "number", DURABILITY),
+    2: ("number",),
+    3: ("number",),
+    16: ("text", UNIT, CLAIM),
+    17: ("text", "number", "number", CLAIM),
+    18: ("text", CLAIM),
+    19: ("number",),
+    20: ("text",),
+    21: ("number",),
+    22: ("text", "number", "bool"),
+    32: ("text", CONDITION, "number", "number", FENCE, DURABILITY),
+    33: ("text",),
+    34: ("text", CONDITION, FENCE, DURABILITY),
+    35: (SELECTION, "text", "number"),
+    36: (SELECTION, maybe("number")),
+    37: ("number",),
+    38: (SELECTION, "number", "number"),
+}
+CAME = {1: GRANTED, 2: GRANTED, 16: GRANTED, 17: GRANTED, 18: GRANTED, 20: ("number",), 22: ("number", "number")}
+CAME |= {32: CHANGED, 33: ("text", STATE), 34: CHANGED, 35: LISTED, 36: ("number",), 38: LISTED}
+TOLD = {1: ("number", "number", "text"), 2: ("number",), 4: (UNIT, "text", STATE)}
+NUMBERED = {0x70: ASKED, 0x71: CAME, 0x73: TOLD}
 # What a `done` holds depends on the operation that it answers.
 DONE = {"done_registered": ("number", "bool"), "done_subscribed": ("number",), "done_published": ("number", "number")}
 HEADER = struct.Struct("<BBBBIHHIQIIQ")
 
 
 def check(name, data):
-    kind, flags, _, descriptors, payload_len, envelope_len, *_ = HEADER.unpack_from(data)
+    kind, flags, _, descriptors, payload_len, envelope_len, _, handle, *_ = HEADER.unpack_from(data)
     assert descriptors == 0 and len(data) == HEADER.size + envelope_len + payload_len, "lengths"
     if envelope_len == 0:
         return
     envelope = data[HEADER.size:HEADER.size + envelope_len]
-    form = ERROR if flags & 1 else DONE[name] if kind == 0x50 else FORMS[kind]
+    if flags & 1:
+        form = ERROR
+    elif kind in NUMBERED:
+        form = NUMBERED[kind][handle]
+    else:
+        form = DONE[name] if kind == 0x50 else FORMS[kind]
     value, end = read(form, envelope, 0)
     assert end == envelope_len, "bytes behind the last field"
     assert write(form, value) == envelope, f"{value} is written differently"

@@ -77,7 +77,10 @@ impl MemoryBus {
     pub fn with_policy(limits: Limits, policy: Policy) -> Self {
         let config =
             Config { limits, policy, epoch: Epoch(0x0123_4567_89ab_cdef), server: "ipc-daemon".to_owned() };
-        Self { broker: Broker::new(config), now: Instant::from_nanos(1_000_000_000), clients: Vec::new() }
+        let mut broker = Broker::new(config);
+        let now = Instant::from_nanos(1_000_000_000);
+        broker.tick(now);
+        Self { broker, now, clients: Vec::new() }
     }
 
     /// Opens a connection of a local process; gives its place among the clients.
@@ -146,6 +149,7 @@ impl MemoryBus {
     /// Lets time pass.
     pub fn wait(&mut self, duration: Duration) {
         self.now = self.now + duration;
+        self.broker.tick(self.now);
         self.broker.handle_timeout(self.now);
         self.flush();
     }

@@ -11,8 +11,9 @@ use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
 use ipc_core::wire::codec::{self, Wire};
+use ipc_core::wire::coordination::{Granted, Leader, OfToken, Operation, Passed, Told, Waiting};
 use ipc_core::wire::message::{Close, ErrorBody, IdentityInfo, PeerInfo, Registered, Welcome};
-use ipc_core::wire::{Decoder, Flags, FrameLimits, HEADER_BYTES, Header, Kind, PREAMBLE};
+use ipc_core::wire::{Decoder, Flags, FrameLimits, HEADER_BYTES, Header, Kind, PREAMBLE, encode_frame};
 
 use crate::memory_bus::Received;
 
@@ -155,6 +156,8 @@ enum Sort {
     Topic,
     Call,
     Registration,
+    /// Of coordination; the same for every client.
+    Token,
 }
 
 /// Numbers that the daemon chose, recorded and received.
@@ -185,6 +188,14 @@ impl Numbers {
             Kind::UNREGISTER => {
                 let id = self.chosen(Sort::Registration, client, header.handle.index.into());
                 header.handle.index = u32::try_from(id).expect("a registration has 32 bits");
+            }
+            Kind::COORDINATE if OF_TOKEN.contains(&Operation(header.handle.index)) => {
+                let (envelope, payload) = bytes[HEADER_BYTES..].split_at(header.envelope_len.into());
+                let OfToken { token } = codec::decode(envelope).expect("a recorded token");
+                let token = self.chosen(Sort::Token, "", token);
+                let mut readdressed = Vec::new();
+                encode_frame(&mut readdressed, header, &OfToken { token }, payload).expect("a small frame");
+                return readdressed;
             }
             // Whatever else a client sends it has chosen itself.
             _ => return bytes.to_vec(),
@@ -276,10 +287,46 @@ impl Numbers {
                 equal("whether it waits", old.queued, new.queued)?;
                 self.same(Sort::Registration, client, old.registration.into(), new.registration.into())
             }
+            Kind::OUTCOME | Kind::WAITING | Kind::NOTICE => self.compare_coordination(recorded, received),
             _ => equal("envelope", &recorded.envelope, &received.envelope),
         }
     }
+
+    /// Tokens and generations are the daemon's choice.
+    fn compare_coordination(&mut self, recorded: &Received, received: &Received) -> Result<(), String> {
+        let number = recorded.header.handle.index;
+        equal("number", number, received.header.handle.index)?;
+        let (old, new) = match (recorded.header.kind, Operation(number), Told(number)) {
+            (Kind::WAITING, ..) => {
+                let (old, new): (Waiting, Waiting) = both(recorded, received)?;
+                equal("what it waits for", Waiting { token: 0, ..old }, Waiting { token: 0, ..new })?;
+                (old.token, new.token)
+            }
+            (Kind::OUTCOME, Operation::ARRIVE, _) => {
+                let (old, new): (Passed, Passed) = both(recorded, received)?;
+                equal("place", old.place, new.place)?;
+                (old.generation, new.generation)
+            }
+            (Kind::OUTCOME, Operation::OBSERVE, _) | (Kind::NOTICE, _, Told::LEADER) => {
+                let (old, new): (Leader, Leader) = both(recorded, received)?;
+                (old.token, new.token)
+            }
+            (Kind::OUTCOME, operation, _) if GRANTING.contains(&operation) => {
+                let (old, new): (Granted, Granted) = both(recorded, received)?;
+                equal("grant", Granted { token: 0, ..old }, Granted { token: 0, ..new })?;
+                (old.token, new.token)
+            }
+            _ => return equal("envelope", &recorded.envelope, &received.envelope),
+        };
+        self.same(Sort::Token, "", old, new)
+    }
 }
+
+/// Operations about something that has a token.
+const OF_TOKEN: [Operation; 3] = [Operation::RENEW, Operation::RELEASE, Operation::PROCLAIM];
+/// Operations whose outcome is a grant.
+const GRANTING: [Operation; 5] =
+    [Operation::LEASE, Operation::RENEW, Operation::LOCK, Operation::ACQUIRE, Operation::CAMPAIGN];
 
 fn topic(header: &Header) -> u64 {
     u64::from(header.handle.index) << 16 | u64::from(header.handle.generation)

@@ -1,9 +1,14 @@
 //! SHELL. The command line: what can be asked for, and the global options of every command.
 
+mod coordination;
 mod options;
 mod payload;
 mod verbs;
 
+pub(crate) use coordination::{
+    BarrierArgs, ElectArgs, HoldArgs, KvArgs, KvChange, KvDo, KvWhich, LeaseArgs, LeaseDo, LockArgs,
+    SemaphoreArgs,
+};
 pub(crate) use options::{ColorWhen, Globals, PayloadAs};
 pub(crate) use payload::PayloadArgument;
 pub(crate) use verbs::{
@@ -88,8 +93,19 @@ mod tests {
     fn what_is_not_there_is_refused() {
         let refused: &[&[&str]] = &[
             &[],
-            &["lock", "a"],
-            &["kv", "get", "a"],
+            &["lock"],
+            &["lock", "a", "true"],
+            &["lock", "a", "--ttl", "1ms"],
+            &["lock", "a", "--wait", "2h"],
+            &["semaphore", "a"],
+            &["semaphore", "a", "--permits", "0"],
+            &["barrier", "a"],
+            &["elect", "a", "--observe", "--value", "b"],
+            &["lease"],
+            &["lease", "grant"],
+            &["kv"],
+            &["kv", "put", "a", "x", "--if-absent", "--if-revision", "1"],
+            &["kv", "list", "a", "--prefix", "b"],
             &["call", "a.b", "m", "x", "--stream"],
             &["publish", "t", "x", "--retain"],
             &["subscribe", "t", "--group", "g"],
@@ -97,8 +113,7 @@ mod tests {
             &["subscribe"],
             &["serve", "a.b", "m"],
             &["serve", "a.b", "m", "cat"],
-            &["list", "locks"],
-            &["bench", "coordination"],
+            &["list", "queues"],
             &["bridge", "link", "tcp:b:1"],
             &["ping", "--count", "0"],
             &["ping", "--timeout", "0s"],
@@ -111,6 +126,17 @@ mod tests {
             let error = parse(line).expect_err("refused");
             assert_eq!(error.exit_code(), 2, "{line:?}: {error}");
         }
+    }
+
+    #[test]
+    fn a_wait_may_be_nothing_and_a_lease_a_week() {
+        let Command::Lock(lock) =
+            parse(&["lock", "a", "--wait", "0", "--ttl", "7d"]).expect("parses").command
+        else {
+            panic!("not lock");
+        };
+        assert_eq!(lock.hold.wait, Some(std::time::Duration::ZERO));
+        assert!(parse(&["lock", "a", "--ttl", "8d"]).is_err());
     }
 
     #[test]

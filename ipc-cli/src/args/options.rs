@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use ipc_core::limits::DEADLINE_MAX;
+use ipc_core::limits::{DEADLINE_MAX, TTL_MAX, TTL_MIN};
 
 /// Options of every command.
 #[derive(Debug, Args)]
@@ -79,6 +79,25 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         return Err(format!("must be above zero and at most {longest}"));
     }
     Ok(duration)
+}
+
+/// How long to wait: as [`duration`], and `0` for not at all.
+pub(crate) fn wait(text: &str) -> Result<Duration, String> {
+    if text == "0" || humantime::parse_duration(text) == Ok(Duration::ZERO) {
+        return Ok(Duration::ZERO);
+    }
+    duration(text)
+}
+
+/// A time to live such as `30s` or `2h`.
+pub(crate) fn ttl(text: &str) -> Result<Duration, String> {
+    let ttl = humantime::parse_duration(text)
+        .map_err(|error| format!("{error}; write it like 500ms, 30s or 2h"))?;
+    if (TTL_MIN..=TTL_MAX).contains(&ttl) {
+        return Ok(ttl);
+    }
+    let (least, most) = (humantime::format_duration(TTL_MIN), humantime::format_duration(TTL_MAX));
+    Err(format!("must be between {least} and {most}"))
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 
+use super::coordination::{BarrierArgs, ElectArgs, KvArgs, LeaseArgs, LockArgs, SemaphoreArgs};
 use super::options::{PayloadAs, duration};
 
 /// What to do.
@@ -31,6 +32,18 @@ pub(crate) enum Command {
     Publish(PublishArgs),
     /// Receive events until interrupted
     Subscribe(SubscribeArgs),
+    /// Hold a lock while a command runs, or until standard input closes
+    Lock(LockArgs),
+    /// Hold a permit of a semaphore while a command runs, or until standard input closes
+    Semaphore(SemaphoreArgs),
+    /// Lead an election while a command runs, or until standard input closes; or see who leads
+    Elect(ElectArgs),
+    /// Wait until as many as needed have arrived
+    Barrier(BarrierArgs),
+    /// Leases that end unless they are renewed
+    Lease(LeaseArgs),
+    /// Keys and their values, kept by the daemon for as long as it runs
+    Kv(KvArgs),
     /// Ports whose bytes go to a service, and servers of the network that become services
     Bridge(BridgeArgs),
     /// Show who uses what of all that is limited, and what was refused
@@ -81,6 +94,8 @@ pub(crate) enum ListWhat {
     Peers,
     /// Topics somebody subscribes to.
     Topics,
+    /// Locks, semaphores, elections and barriers.
+    Locks,
     /// Everything.
     All,
 }
@@ -92,6 +107,7 @@ impl ListWhat {
             ListWhat::Services => "services",
             ListWhat::Peers => "peers",
             ListWhat::Topics => "topics",
+            ListWhat::Locks => "locks",
             ListWhat::All => "all",
         }
     }
@@ -249,7 +265,7 @@ pub(crate) struct ExplainArgs {
     /// user:NAME or uid:N, with further gid:N, group:NAME, service:NAME behind commas, or remote:PRINCIPAL
     #[arg(value_name = "WHO")]
     pub(crate) who: String,
-    /// own, resolve, call, publish, subscribe, monitor or administer
+    /// own, resolve, call, publish, subscribe, monitor, administer or coordinate
     #[arg(value_name = "ACTION")]
     pub(crate) action: String,
     /// SERVICE/METHOD for call, else a name; a filter for subscribe
@@ -284,6 +300,8 @@ pub(crate) enum BenchWhat {
     Payload,
     /// Connect, hello, one call, close.
     Connect,
+    /// Locks taken, given back, and passed on.
+    Coordination,
 }
 
 /// `completions`

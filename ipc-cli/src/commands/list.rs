@@ -1,4 +1,6 @@
-//! `list [services|peers|topics|all]`: what is on the bus.
+//! `list [services|peers|topics|locks|all]`: what is on the bus.
+
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -7,7 +9,7 @@ use crate::args::{Globals, ListArgs, ListWhat};
 use crate::bus;
 use crate::error::Failure;
 use crate::output::Output;
-use crate::render::{Column, Table, bytes_for_people, count_for_people};
+use crate::render::{Column, Table, bytes_for_people, count_for_people, duration_for_people};
 
 /// Shows it, one table for each kind or one object a line.
 pub(crate) async fn run(args: &ListArgs, globals: &Globals, output: &Output) -> Result<(), Failure> {
@@ -16,13 +18,14 @@ pub(crate) async fn run(args: &ListArgs, globals: &Globals, output: &Output) -> 
     if output.is_json() {
         return rows.iter().try_for_each(|row| output.object(row));
     }
-    let kinds = [
-        ("Services", "service", ListWhat::Services),
-        ("Peers", "peer", ListWhat::Peers),
-        ("Topics", "topic", ListWhat::Topics),
+    let kinds: [(&str, &[&str], ListWhat); 4] = [
+        ("Services", &["service"], ListWhat::Services),
+        ("Peers", &["peer"], ListWhat::Peers),
+        ("Topics", &["topic"], ListWhat::Topics),
+        ("Locks", &["lock", "semaphore", "election", "barrier"], ListWhat::Locks),
     ];
     let mut is_first = true;
-    for (heading, kind, what) in kinds {
+    for (heading, kinds, what) in kinds {
         if args.what != ListWhat::All && args.what != what {
             continue;
         }
@@ -31,8 +34,9 @@ pub(crate) async fn run(args: &ListArgs, globals: &Globals, output: &Output) -> 
             output.text(&format!("{gap}{}\n", output.palette().heading(heading)))?;
             is_first = false;
         }
-        let rows: Vec<&Value> =
-            rows.iter().filter(|row| row.get("kind").is_some_and(|word| word == kind)).collect();
+        let is_shown =
+            |row: &&Value| row.get("kind").is_some_and(|word| kinds.iter().any(|kind| word == kind));
+        let rows: Vec<&Value> = rows.iter().filter(is_shown).collect();
         if rows.is_empty() && args.what == ListWhat::All {
             output.line(&output.palette().quiet("none"))?;
         } else if rows.is_empty() {
@@ -41,6 +45,7 @@ pub(crate) async fn run(args: &ListArgs, globals: &Globals, output: &Output) -> 
             output.table(&match what {
                 ListWhat::Peers => peers(&rows),
                 ListWhat::Topics => topics(&rows),
+                ListWhat::Locks => locks(&rows),
                 ListWhat::Services | ListWhat::All => services(&rows),
             })?;
         }
@@ -98,6 +103,26 @@ fn topics(rows: &[&Value]) -> Table {
         let [events, subscribers] = ["seq", "subscribers"]
             .map(|key| rows::number(row, key).map(count_for_people).unwrap_or_default());
         table.row([text(row, "name"), events, subscribers]);
+    }
+    table
+}
+
+fn locks(rows: &[&Value]) -> Table {
+    let mut table = Table::new(&[
+        Column::Left("KIND"),
+        Column::Left("NAME"),
+        Column::Left("HELD"),
+        Column::Right("TOKEN"),
+        Column::Right("AGE"),
+        Column::Right("WAITING"),
+        Column::Left("HOLDER"),
+    ]);
+    for row in rows {
+        let [kind, name, mode, token, waiting] =
+            ["kind", "name", "mode", "token", "waiting"].map(|key| text(row, key));
+        let age = rows::number(row, "age_ms").map(|ms| duration_for_people(Duration::from_millis(ms)));
+        let holder = row.get("holder").map(rows::peer).unwrap_or_default();
+        table.row([kind, name, mode, token, age.unwrap_or_default(), waiting, holder]);
     }
     table
 }

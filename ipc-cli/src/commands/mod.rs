@@ -1,18 +1,25 @@
 //! SHELL. One file per verb.
 
+mod barrier;
 pub(crate) mod bench;
 mod bridge;
 mod call;
 mod completions;
 pub(crate) mod demo;
 mod describe;
+mod elect;
+mod holding;
+mod kv;
+mod lease;
 mod list;
+mod lock;
 mod man;
 mod ping;
 mod policy;
 mod publish;
 mod quota;
 mod rows;
+mod semaphore;
 mod serve;
 mod sockets;
 mod status;
@@ -45,7 +52,13 @@ pub(crate) fn run(invocation: Invocation, output: &Output) -> Result<(), Failure
 /// Commands that start processes end them; the others leave nothing behind that the daemon does not clear away.
 fn on_signal(command: &Command) -> OnSignal {
     match command {
-        Command::Serve(_) | Command::Demo | Command::Bench(_) => OnSignal::Tell,
+        Command::Serve(_)
+        | Command::Demo
+        | Command::Bench(_)
+        | Command::Lock(_)
+        | Command::Semaphore(_)
+        | Command::Elect(_)
+        | Command::Kv(_) => OnSignal::Tell,
         _ => OnSignal::Exit,
     }
 }
@@ -63,6 +76,12 @@ async fn run_on_bus(invocation: Invocation, output: &Output, interrupts: Interru
         Command::Serve(args) => serve::run(args, globals, output, interrupts).await,
         Command::Publish(args) => publish::run(args, globals, output).await,
         Command::Subscribe(args) => subscribe::run(args, globals, output).await,
+        Command::Lock(args) => lock::run(args, globals, output, interrupts).await,
+        Command::Semaphore(args) => semaphore::run(args, globals, output, interrupts).await,
+        Command::Elect(args) => elect::run(args, globals, output, interrupts).await,
+        Command::Barrier(args) => barrier::run(&args, globals, output).await,
+        Command::Lease(args) => lease::run(&args, globals, output).await,
+        Command::Kv(args) => kv::run(args, globals, output, interrupts).await,
         Command::Bridge(args) => bridge::run(&args, globals, output).await,
         Command::Quota => quota::run(globals, output).await,
         Command::Policy(args) => policy::run(&args, globals, output).await,

@@ -20,6 +20,8 @@
 //! | `link` | the socket |
 //! | `call` | calls, one at a time or many at once |
 //! | `publish` | publishing, subscriptions and watches over names |
+//! | `hold` | locks, semaphores, elections, barriers and leases |
+//! | `keys` | keys and watches over them |
 //! | `service`, `serve` | offering methods, and serving their calls |
 //! | `inherited` | the deadline of the call that is being served |
 //! | `reconnect` | a new connection with everything made again |
@@ -38,7 +40,9 @@
 
 mod call;
 mod client;
+mod hold;
 mod inherited;
+mod keys;
 mod link;
 mod publish;
 mod pump;
@@ -50,7 +54,9 @@ mod tests;
 
 pub use call::{Method, PendingCall};
 pub use client::Client;
+pub use hold::Hold;
 pub use inherited::remaining;
+pub use keys::KeyWatch;
 pub use publish::{NameWatch, Subscription};
 pub use reconnect::Reconnected;
 pub use serve::{Serving, ServingState};
@@ -59,6 +65,7 @@ pub use service::{Request, Service};
 pub use crate::error::ServiceError;
 pub use crate::options::{Backoff, CallOptions, ConnectOptions};
 pub use crate::session::{
-    DaemonInfo, Delivery, DeliveryRef, EventRef, Lost, Missed, NameChange, NameEvent, Published, Received,
-    Reply, SubscribeOptions,
+    Committed, Condition, DaemonInfo, Delivery, DeliveryRef, Durability, EventRef, HoldOptions, KeyChange,
+    KeyEvent, KeyOptions, KeyValue, Lost, Missed, NameChange, NameEvent, Passed, Published, Received, Reply,
+    Selection, SubscribeOptions,
 };

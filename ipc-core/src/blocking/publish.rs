@@ -185,7 +185,7 @@ impl Client {
         Ok((self.session.topic(topic)?, payload))
     }
 
-    fn next_of<T>(
+    pub(super) fn next_of<T>(
         &mut self,
         timeout: Duration,
         mut take: impl FnMut(&mut Self) -> Result<Option<T>, Error>,
@@ -207,7 +207,7 @@ impl Client {
         }
     }
 
-    fn check_client(&self, client: u64) -> Result<(), Error> {
+    pub(super) fn check_client(&self, client: u64) -> Result<(), Error> {
         if client == self.id {
             return Ok(());
         }

@@ -218,7 +218,12 @@ impl Client {
                 Event::RegistrationLost(key, error) => self.services.lost(key, error),
                 Event::CallCancelled(key) => self.services.cancelled(key),
                 // Whoever waits for these looks at the session itself.
-                Event::Delivered(_) | Event::NamesChanged(_) | Event::Closed(_) => {}
+                Event::Delivered(_)
+                | Event::NamesChanged(_)
+                | Event::HoldLost(_)
+                | Event::Observed(_)
+                | Event::KeysChanged(_)
+                | Event::Closed(_) => {}
             }
         }
     }

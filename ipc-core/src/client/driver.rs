@@ -110,6 +110,9 @@ impl Driver {
                 // Passed on where they were found.
                 Event::Delivered(_)
                 | Event::NamesChanged(_)
+                | Event::HoldLost(_)
+                | Event::Observed(_)
+                | Event::KeysChanged(_)
                 | Event::Acquired(_)
                 | Event::RegistrationLost(..) => {}
             }

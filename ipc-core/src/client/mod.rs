@@ -6,11 +6,14 @@
 //! - `shared`, `turns`, `wakers`: what handles and driver share, whose turn it is to read, who is to be woken;
 //! - `driver`, `reconnect`: the one task, and what it does when the connection is lost;
 //! - `socket`, `spin`: bytes in and out, and looking again before sleeping;
-//! - `call`, `subscription`, `names`, `serving`, `events`: what users hold.
+//! - `call`, `subscription`, `names`, `serving`, `hold`, `election`, `keys`, `events`: what users hold.
 
 mod call;
 mod driver;
+mod election;
 mod events;
+mod hold;
+mod keys;
 mod names;
 mod reconnect;
 mod serving;
@@ -26,19 +29,26 @@ use std::task::Poll;
 use std::time::Duration;
 
 pub use call::{Method, Topic};
+pub use election::Observation;
 pub use events::{ConnectionEvent, ConnectionEvents};
+pub use hold::Hold;
+pub use keys::KeyWatch;
 pub use names::NameWatch;
 pub use serving::Serving;
 pub use subscription::Subscription;
 
 pub use crate::options::{Backoff, CallOptions, ConnectOptions, PublishOptions};
 pub use crate::session::{
-    DaemonInfo, Delivery, Lost, Missed, NameChange, NameEvent, Published, Received, Reply, SubscribeOptions,
+    Committed, Condition, DaemonInfo, Delivery, Durability, HoldOptions, KeyChange, KeyEvent, KeyOptions,
+    KeyValue, Leader, Lost, Missed, NameChange, NameEvent, Observed, Passed, Published, Received, Reply,
+    Selection, SubscribeOptions,
 };
 
 use crate::error::Error;
+use crate::name::ResourceName;
 use crate::payload::Payload;
 use crate::service::Service;
+use crate::session::{Answer, Wanted};
 use crate::transport::clock;
 use call::Outstanding;
 use driver::Driver;
@@ -248,6 +258,151 @@ impl Client {
         Serving::new(Arc::clone(&self.handle), service).await
     }
 
+    /// Takes a lock, alone, and waits for it as the options say.
+    ///
+    /// A lock keeps apart those who ask for it, and nobody else. Where a late writer would do harm, have what is written
+    /// to check the [token](Hold::token), and refuse one that is lower than the highest it has seen.
+    ///
+    /// # Errors
+    /// `busy` when it was not to be had in time, `deadlock` when sessions would have waited for one another,
+    /// `quota_exceeded`, `permission_denied`, `invalid_argument`, `unreachable`.
+    ///
+    /// # Cancel safety
+    /// Dropped before it is ready, the lock is not held and not waited for.
+    ///
+    /// ```no_run
+    /// # async fn example(client: ipc_core::Client) -> Result<(), ipc_core::Error> {
+    /// let lock = client.lock("deploy/web", Default::default()).await?;
+    /// println!("alone, with token {}", lock.token());
+    /// lock.release().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn lock(&self, name: &str, options: HoldOptions) -> Result<Hold, Error> {
+        let wanted = Wanted::Lock { name: ResourceName::parse(name)?, shared: false };
+        Hold::acquire(Arc::clone(&self.handle), wanted, options).await
+    }
+
+    /// Takes a lock together with others who share it; see [`lock`](Client::lock).
+    ///
+    /// # Errors
+    /// As [`lock`](Client::lock).
+    ///
+    /// # Cancel safety
+    /// Dropped before it is ready, the lock is not held and not waited for.
+    pub async fn lock_shared(&self, name: &str, options: HoldOptions) -> Result<Hold, Error> {
+        let wanted = Wanted::Lock { name: ResourceName::parse(name)?, shared: true };
+        Hold::acquire(Arc::clone(&self.handle), wanted, options).await
+    }
+
+    /// Takes one permit of a semaphore that has `permits` in all, as everybody who uses it says alike.
+    ///
+    /// # Errors
+    /// As [`lock`](Client::lock); `conflict` when others use it with another number of permits.
+    ///
+    /// # Cancel safety
+    /// Dropped before it is ready, no permit is held and none waited for.
+    pub async fn acquire(&self, name: &str, permits: u32, options: HoldOptions) -> Result<Hold, Error> {
+        let wanted = Wanted::Permits { name: ResourceName::parse(name)?, permits, count: 1 };
+        Hold::acquire(Arc::clone(&self.handle), wanted, options).await
+    }
+
+    /// Stands for an election, and waits until this session leads. Observers are shown `value`, at most 4096 bytes.
+    ///
+    /// # Errors
+    /// As [`lock`](Client::lock); `payload_too_large`.
+    ///
+    /// # Cancel safety
+    /// Dropped before it is ready, this session does not lead and does not stand.
+    pub async fn campaign(
+        &self,
+        name: &str,
+        value: impl Into<Payload>,
+        options: HoldOptions,
+    ) -> Result<Hold, Error> {
+        let wanted = Wanted::Leadership { name: ResourceName::parse(name)?, value: value.into() };
+        Hold::acquire(Arc::clone(&self.handle), wanted, options).await
+    }
+
+    /// Observes an election: who leads, now and from here on.
+    ///
+    /// # Errors
+    /// `quota_exceeded`, `permission_denied`, `invalid_argument`, `unreachable`.
+    ///
+    /// # Cancel safety
+    /// Dropped before it is ready, there is no observation.
+    pub async fn observe(&self, name: &str) -> Result<Observation, Error> {
+        Observation::new(Arc::clone(&self.handle), &ResourceName::parse(name)?).await
+    }
+
+    /// Arrives at a barrier and waits until `parties` have. `wait` is how long, `None` without limit.
+    ///
+    /// # Errors
+    /// `busy` when not all came in time, `conflict` when others expect another number of parties; else as
+    /// [`lock`](Client::lock).
+    ///
+    /// # Cancel safety
+    /// Dropped before it is ready, this party has not arrived.
+    pub async fn arrive(&self, name: &str, parties: u32, wait: Option<Duration>) -> Result<Passed, Error> {
+        let name = ResourceName::parse(name)?;
+        let request =
+            Outstanding::begin(self.shared(), |state, now| state.session.arrive(now, &name, parties, wait))?;
+        match request.await? {
+            Answer::Passed(passed) => Ok(passed),
+            other => Err(call::misfit(&other)),
+        }
+    }
+
+    /// Takes a lease of this session: what is bound to it ends with it. The session renews it by itself.
+    ///
+    /// # Errors
+    /// `quota_exceeded`, `permission_denied`, `invalid_argument`, `unreachable`.
+    ///
+    /// # Cancel safety
+    /// Dropped before it is ready, there is no lease.
+    pub async fn lease(&self, ttl: Duration) -> Result<Hold, Error> {
+        let options = HoldOptions { ttl: Some(ttl), ..HoldOptions::default() };
+        Hold::acquire(Arc::clone(&self.handle), Wanted::Lease, options).await
+    }
+
+    /// Takes a lease that outlives this connection, and gives its token. It ends after `ttl` unless some session of the same
+    /// user renews it; nobody does so by himself.
+    ///
+    /// # Errors
+    /// As [`lease`](Client::lease).
+    ///
+    /// # Cancel safety
+    /// Dropped before it is ready, there may be a lease for its time.
+    pub async fn grant_lease(&self, ttl: Duration) -> Result<u64, Error> {
+        let request = Outstanding::begin(self.shared(), |state, now| state.session.grant_lease(now, ttl))?;
+        granted(request.await?).map(|(token, _)| token)
+    }
+
+    /// Gives what has that token its full time again, and says how long that is; `None` for as long as its connection.
+    ///
+    /// # Errors
+    /// `lock_lost` when it has ended, or is another user's.
+    ///
+    /// # Cancel safety
+    /// Dropped before it is ready, it may have been renewed.
+    pub async fn renew_lease(&self, token: u64) -> Result<Option<Duration>, Error> {
+        let request = Outstanding::begin(self.shared(), |state, now| state.session.renew_token(now, token))?;
+        granted(request.await?).map(|(_, ttl)| ttl)
+    }
+
+    /// Ends what has that token.
+    ///
+    /// # Errors
+    /// `lock_lost` when it has ended before, or is another user's.
+    ///
+    /// # Cancel safety
+    /// Dropped before it is ready, it may have been ended.
+    pub async fn revoke_lease(&self, token: u64) -> Result<(), Error> {
+        let request =
+            Outstanding::begin(self.shared(), |state, now| state.session.release_token(now, token))?;
+        request.await.map(|_| ())
+    }
+
     /// Asks the daemon for a sign of life and says how long it took.
     ///
     /// # Errors
@@ -305,5 +460,12 @@ impl Client {
 
     fn shared(&self) -> &Shared {
         self.handle.shared()
+    }
+}
+
+fn granted(answer: Answer) -> Result<(u64, Option<Duration>), Error> {
+    match answer {
+        Answer::Granted { token, ttl } => Ok((token, ttl)),
+        other => Err(call::misfit(&other)),
     }
 }

@@ -141,6 +141,10 @@ pub(crate) struct State {
     pub(super) subscription_wakers: WakerTable,
     pub(super) watch_wakers: WakerTable,
     pub(super) registration_wakers: WakerTable,
+    pub(super) observation_wakers: WakerTable,
+    pub(super) key_watch_wakers: WakerTable,
+    /// Those who want to know when something is lost.
+    pub(super) hold_wakers: WakerLists,
     serving: WakerLists,
     /// Those who wait for room in the output.
     room_wakers: Vec<Waker>,
@@ -172,6 +176,9 @@ impl State {
             subscription_wakers: WakerTable::default(),
             watch_wakers: WakerTable::default(),
             registration_wakers: WakerTable::default(),
+            observation_wakers: WakerTable::default(),
+            key_watch_wakers: WakerTable::default(),
+            hold_wakers: WakerLists::default(),
             serving: WakerLists::default(),
             room_wakers: Vec::new(),
             end_wakers: Vec::new(),
@@ -235,6 +242,9 @@ impl State {
     pub(super) fn pass_on(&mut self, event: Event, wakes: &mut Wakes) -> Option<Event> {
         match event {
             Event::Delivered(key) => wakes.extend(self.subscription_wakers.take(key.slot())),
+            Event::HoldLost(key) => self.hold_wakers.take(key.slot(), wakes),
+            Event::KeysChanged(key) => wakes.extend(self.key_watch_wakers.take(key.slot())),
+            Event::Observed(key) => wakes.extend(self.observation_wakers.take(key.slot())),
             Event::NamesChanged(key) => wakes.extend(self.watch_wakers.take(key.slot())),
             Event::Acquired(key) => {
                 self.change_registered(key, wakes, |registered| registered.is_queued = false)
@@ -285,10 +295,13 @@ impl State {
             &mut self.subscription_wakers,
             &mut self.watch_wakers,
             &mut self.registration_wakers,
+            &mut self.observation_wakers,
+            &mut self.key_watch_wakers,
         ] {
             table.drain(wakes);
         }
         self.serving.drain(wakes);
+        self.hold_wakers.drain(wakes);
         wakes.append(&mut self.room_wakers);
         wakes.append(&mut self.end_wakers);
     }

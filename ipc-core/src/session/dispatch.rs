@@ -23,36 +23,8 @@ use super::inflight::Purpose;
 use super::requests::send_addressed;
 use super::slab::Key;
 use super::state::{State, Trigger};
+use super::tag::Tag;
 use super::{Session, foreign, handshake};
-
-/// Whose key a correlation is: the two highest bits, which no key uses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Tag {
-    Request,
-    Subscription,
-    Watch,
-    Registration,
-}
-
-const TAG_SHIFT: u32 = 62;
-
-impl Tag {
-    /// A key as a correlation.
-    pub(super) const fn on(self, key: Key) -> u64 {
-        key.bits() | (self as u64) << TAG_SHIFT
-    }
-
-    /// A correlation as a key.
-    fn split(correlation: u64) -> (Tag, Key) {
-        let tag = match correlation >> TAG_SHIFT {
-            0 => Tag::Request,
-            1 => Tag::Subscription,
-            2 => Tag::Watch,
-            _ => Tag::Registration,
-        };
-        (tag, Key::from_bits(correlation & (u64::MAX >> 2)))
-    }
-}
 
 impl Session {
     /// Handles one frame. An error is a violation by the daemon.
@@ -93,6 +65,9 @@ impl Session {
                 }
                 Ok(())
             }
+            Kind::OUTCOME => self.on_outcome(now, frame),
+            Kind::WAITING => self.on_waiting(&frame),
+            Kind::NOTICE => self.on_notice(now, frame),
             Kind::CLOSE => self.on_close(&frame),
             _ => Err(WireError::UnexpectedKind(kind.0)),
         }
@@ -245,6 +220,16 @@ impl Session {
                 }
             },
             Purpose::Unregister | Purpose::Forget => result.map(|()| Answer::Done),
+            // A daemon that does not know coordination refuses it like any kind that it does not know.
+            Purpose::Acquire(_)
+            | Purpose::Renew { .. }
+            | Purpose::Coordinate(_)
+            | Purpose::Observe(_)
+            | Purpose::WatchKeys { .. } => {
+                let Err(error) = result else { return Err(WireError::UnexpectedKind(Kind::DONE.0)) };
+                self.fail_coordination(key, error);
+                return Ok(());
+            }
             // Their answers carry keys of their own.
             Purpose::Register(_) | Purpose::Subscribe(_) | Purpose::Watch(_) | Purpose::Mail(_) => {
                 return Err(WireError::UnexpectedKind(Kind::DONE.0));
@@ -486,18 +471,5 @@ impl Session {
     fn epoch_changed(&self) -> bool {
         let epoch = self.daemon.as_ref().map(|daemon| daemon.epoch);
         self.epoch_before.is_some() && self.epoch_before != epoch
-    }
-}
-
-#[cfg(test)]
-mod tag_tests {
-    use super::*;
-
-    #[test]
-    fn a_tagged_key_comes_back() {
-        let key = Key::from_bits(5 | 9 << 32);
-        for tag in [Tag::Request, Tag::Subscription, Tag::Watch, Tag::Registration] {
-            assert_eq!(Tag::split(tag.on(key)), (tag, key));
-        }
     }
 }

@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::wire::{Frame, Kind, WireError};
 
 use super::event::{DeliveryRef, EventRef, SubscriptionKey};
-use super::{Session, State, dispatch::Tag};
+use super::{Session, State, tag::Tag};
 
 /// Where the events of one subscription go.
 pub struct Drain<'a> {

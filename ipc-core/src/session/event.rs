@@ -1,5 +1,7 @@
 //! What a session tells its user.
 
+use core::time::Duration;
+
 use crate::error::Error;
 use crate::id::{Epoch, PeerId};
 use crate::identity::Peer;
@@ -8,6 +10,7 @@ use crate::payload::{Payload, PayloadKind};
 use crate::time::Instant;
 pub use crate::wire::message::NameChange;
 
+use super::key::{Committed, KeyPage};
 use super::slab::Key;
 
 macro_rules! key_type {
@@ -44,6 +47,18 @@ key_type! {
 key_type! {
     /// One call that is being served.
     InboundKey
+}
+key_type! {
+    /// Something held, or on its way to be: a lock, permits, a leadership, a lease.
+    HoldKey
+}
+key_type! {
+    /// One observation of an election.
+    ObservationKey
+}
+key_type! {
+    /// One watch over keys; it lives over restarts.
+    KeyWatchKey
 }
 
 /// What the daemon said about itself.
@@ -97,8 +112,52 @@ pub enum Answer {
         /// The name is taken; [`Event::Acquired`] says when the turn has come.
         queued: bool,
     },
+    /// Of a request for something to hold; [`hold`](super::Session::hold) says what.
+    Held,
+    /// Of a lease that outlives the connection, and of a renewal by token.
+    Granted {
+        /// Names it.
+        token: u64,
+        /// The time to live that begins anew; `None` for as long as the connection.
+        ttl: Option<Duration>,
+    },
+    /// Of an arrival at a barrier.
+    Passed(Passed),
+    /// Of a change of a key.
+    Changed(Committed),
+    /// Of what asks for keys.
+    Keys(KeyPage),
     /// Of everything else.
     Done,
+}
+
+/// All have arrived at a barrier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Passed {
+    /// Which passage this is; later ones of the barrier have higher numbers.
+    pub generation: u64,
+    /// In which place this party arrived, counted from 0.
+    pub place: u32,
+}
+
+/// Who leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leader {
+    /// The token of the leadership; later leaders have higher ones.
+    pub token: u64,
+    /// Who it is, verified by the daemon.
+    pub peer: Peer,
+    /// What it proclaims.
+    pub value: Payload,
+}
+
+/// What an observation gives, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Observed {
+    /// This one leads, or, with `None`, nobody does.
+    Leader(Option<Leader>),
+    /// It was not read in time, or the connection was lost: the observation has ended.
+    Ended(Error),
 }
 
 /// The one outcome of a request.
@@ -260,6 +319,12 @@ pub enum Event {
     CallCancelled(InboundKey),
     /// A registration that waited its turn owns the name.
     Acquired(RegistrationKey),
+    /// Something that was held is lost; [`hold`](super::Session::hold) says why.
+    HoldLost(HoldKey),
+    /// A watch over keys that was empty has something to take.
+    KeysChanged(KeyWatchKey),
+    /// An observation that was empty has something to take.
+    Observed(ObservationKey),
     /// A registration could not be made again after a restart, and is gone.
     RegistrationLost(RegistrationKey, Error),
     /// The conversation is over. Every open request has its outcome already.

@@ -7,9 +7,12 @@ use crate::id::Handle;
 use crate::limits::DEADLINE_GRACE;
 use crate::payload::Payload;
 use crate::time::Instant;
+use crate::wire::coordination::Operation;
 
 use super::courier::RequestId;
-use super::event::{Outcome, RegistrationKey, SubscriptionKey, Ticket, WatchKey};
+use super::event::{
+    HoldKey, KeyWatchKey, ObservationKey, Outcome, RegistrationKey, SubscriptionKey, Ticket, WatchKey,
+};
 use super::handles::HandleKey;
 use super::slab::{Key, Slab};
 
@@ -45,6 +48,30 @@ pub(super) enum Purpose {
     Watch(WatchKey),
     /// `unsubscribe` or `unwatch_names`.
     Forget,
+    /// Something to hold is asked for.
+    Acquire(HoldKey),
+    /// What is held is renewed, and was at least not given up before that time.
+    Renew {
+        hold: HoldKey,
+        asked_at: Instant,
+        /// Nobody but the session waits for it.
+        is_own: bool,
+    },
+    /// Something else of coordination.
+    Coordinate(Operation),
+    Observe(ObservationKey),
+    WatchKeys {
+        watch: KeyWatchKey,
+        /// Nobody but the session waits for it.
+        is_own: bool,
+    },
+}
+
+impl Purpose {
+    /// Whether the daemon can be asked to end it early.
+    pub(super) fn is_cancellable(&self) -> bool {
+        matches!(self, Purpose::Call(_) | Purpose::Acquire(_) | Purpose::Coordinate(Operation::ARRIVE))
+    }
 }
 
 #[derive(Debug)]
@@ -206,7 +233,15 @@ impl Inflight {
             .collect();
         let mut ended = Vec::new();
         for (key, was_sent) in open {
-            if matches!(self.get_mut(key).map(|open| &open.purpose), Some(Purpose::Bind { .. })) {
+            let purpose = self.get_mut(key).map(|open| &open.purpose);
+            if matches!(
+                purpose,
+                Some(
+                    Purpose::Bind { .. }
+                        | Purpose::Renew { is_own: true, .. }
+                        | Purpose::WatchKeys { is_own: true, .. }
+                )
+            ) {
                 self.remove(key);
                 continue;
             }
@@ -214,6 +249,12 @@ impl Inflight {
             ended.extend(self.complete(key, Err(error.clone())));
         }
         ended
+    }
+
+    /// The open request for that hold.
+    pub(super) fn acquiring(&self, hold: HoldKey) -> Option<Key> {
+        let is_it = |entry: &Entry| matches!(entry, Entry::Open(Open { purpose: Purpose::Acquire(key), .. }) if *key == hold);
+        self.entries.iter().find(|(_, entry)| is_it(entry)).map(|(key, _)| key)
     }
 
     /// Open calls and publishes that were sent with this handle, in order of their position.

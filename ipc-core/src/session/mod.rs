@@ -13,11 +13,15 @@
 //! | `inflight` | requests that wait for their one outcome |
 //! | `handles`, `announced` | our numbers for names, the daemon's numbers for peers and topics |
 //! | `registrations`, `inbound` | services we offer, calls we are serving |
+//! | `holds`, `coordination`, `coordinated` | locks and the like, with their time to live; what is asked for and told of them |
+//! | `key`, `keys` | what is said of keys; keys and watches over them |
 //! | `subscriptions`, `watches` | events and changes of names, with what was not taken yet |
 //! | `output` | bytes on their way to the daemon |
-//! | `slab` | slots with generations, under most of these |
+//! | `slab`, `tag` | slots with generations, under most of these; whose key a correlation is |
 
 mod announced;
+mod coordinated;
+mod coordination;
 pub mod courier;
 mod dispatch;
 mod drain;
@@ -25,8 +29,11 @@ mod event;
 mod foreign;
 mod handles;
 mod handshake;
+mod holds;
 mod inbound;
 mod inflight;
+mod key;
+mod keys;
 mod mail;
 mod output;
 mod registrations;
@@ -34,6 +41,7 @@ mod requests;
 mod slab;
 mod state;
 mod subscriptions;
+mod tag;
 #[cfg(test)]
 mod tests;
 mod watches;
@@ -41,13 +49,18 @@ mod watches;
 use core::time::Duration;
 use std::collections::VecDeque;
 
+pub use coordination::{HoldOptions, Wanted};
 pub use drain::Drain;
 pub use event::{
-    Answer, DaemonInfo, Delivery, DeliveryRef, Event, EventRef, InboundKey, Incoming, Lost, Missed,
-    NameChange, NameEvent, Outcome, Published, Received, RegistrationKey, Reply, SubscriptionKey, Ticket,
-    WatchKey,
+    Answer, DaemonInfo, Delivery, DeliveryRef, Event, EventRef, HoldKey, InboundKey, Incoming, KeyWatchKey,
+    Leader, Lost, Missed, NameChange, NameEvent, ObservationKey, Observed, Outcome, Passed, Published,
+    Received, RegistrationKey, Reply, SubscriptionKey, Ticket, WatchKey,
 };
 pub use handles::HandleKey;
+pub use holds::HoldState;
+pub use key::{
+    Committed, Condition, Durability, KeyChange, KeyEvent, KeyOptions, KeyPage, KeyValue, Selection,
+};
 pub use registrations::{Offer, OfferedMethod};
 pub use requests::CallOptions;
 pub use state::{State, Trigger};
@@ -62,9 +75,12 @@ use crate::wire::message::Close;
 use crate::wire::{Decoder, Header, Kind, PREAMBLE, WireError};
 
 use announced::Announced;
+use coordination::Observation;
 use handles::Handles;
+use holds::Holds;
 use inbound::Inbound;
 use inflight::{Inflight, Purpose};
+use keys::KeyWatch;
 use mail::Mail;
 use output::Output;
 use registrations::Registrations;
@@ -132,6 +148,9 @@ pub struct Session {
     inbound: Inbound,
     subscriptions: Slab<Subscription>,
     watches: Slab<Watch>,
+    holds: Holds,
+    observations: Slab<Observation>,
+    key_watches: Slab<KeyWatch>,
     announced: Announced,
     calls: VecDeque<Incoming>,
     events: VecDeque<Event>,
@@ -164,6 +183,9 @@ impl Session {
             inbound: Inbound::new(),
             subscriptions: Slab::new(),
             watches: Slab::new(),
+            holds: Holds::default(),
+            observations: Slab::new(),
+            key_watches: Slab::new(),
             announced: Announced::default(),
             calls: VecDeque::new(),
             events: VecDeque::new(),
@@ -194,6 +216,7 @@ impl Session {
         }
         self.greet();
         self.ask_again();
+        self.watch_keys_again(now);
     }
 
     fn greet(&mut self) {
@@ -268,6 +291,7 @@ impl Session {
         self.tick_mail(now);
         let expired = self.inflight.expire(now);
         self.drop_unmade(expired);
+        self.keep_holds(now);
         if self.state == State::Greeting && now >= self.hello_deadline {
             let message =
                 format!("the daemon did not answer the hello within {:?}", self.config.hello_timeout);
@@ -281,7 +305,8 @@ impl Session {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let hello = (self.state == State::Greeting).then_some(self.hello_deadline);
         let mail = self.mail.as_ref().and_then(Mail::poll_timeout);
-        hello.into_iter().chain(self.inflight.earliest()).chain(mail).min()
+        let holds = self.holds.due();
+        hello.into_iter().chain(self.inflight.earliest()).chain(mail).chain(holds).min()
     }
 
     /// The next call to be served.
@@ -345,7 +370,9 @@ impl Session {
 
     /// Whether the daemon may send something that nobody asked for just then: events, changes of names, calls.
     pub fn is_listening(&self) -> bool {
-        self.subscriptions.len() + self.watches.len() + self.registrations.entries.len() > 0
+        let asked =
+            self.subscriptions.len() + self.watches.len() + self.observations.len() + self.key_watches.len();
+        asked + self.registrations.entries.len() > 0 || self.holds.are_timed()
     }
 
     /// Requests that are open or have an outcome that nobody took.
@@ -416,6 +443,7 @@ impl Session {
         };
         let failed = self.inflight.fail_all(self.output.sent(), &unsent, &unknown);
         self.drop_unmade(failed);
+        self.lose_everything(reason);
         self.calls.clear();
         for key in self.inbound.drain() {
             self.events.push_back(Event::CallCancelled(key));
@@ -429,12 +457,17 @@ impl Session {
                 Purpose::Register(key) => self.forget_registration(key),
                 Purpose::Subscribe(key) => self.forget_subscription(key),
                 Purpose::Watch(key) => self.forget_watch(key),
+                Purpose::Acquire(key) => self.forget_hold(key),
+                Purpose::Observe(key) => self.forget_observation(key),
+                Purpose::WatchKeys { watch, .. } => self.forget_unmade_key_watch(watch),
                 Purpose::Call(_)
                 | Purpose::Publish(_)
                 | Purpose::Mail(_)
                 | Purpose::Ping
                 | Purpose::Bind { .. }
                 | Purpose::Unregister
+                | Purpose::Renew { .. }
+                | Purpose::Coordinate(_)
                 | Purpose::Forget => {}
             }
         }

@@ -14,13 +14,13 @@ use crate::wire::message::{
 };
 use crate::wire::{Flags, Header, Kind};
 
-use super::dispatch::Tag;
 use super::event::{InboundKey, NameEvent, RegistrationKey, SubscriptionKey, Ticket, WatchKey};
 use super::handles::{HandleKey, Release, Target};
 use super::inflight::{Addressed, Open, Purpose, expiry};
 use super::output::Output;
 use super::registrations::{Offer, Registration};
 use super::subscriptions::{Deliveries, SubscribeOptions, Subscription};
+use super::tag::Tag;
 use super::watches::Watch;
 use super::{Delivery, Event, Session};
 
@@ -129,10 +129,12 @@ impl Session {
         Ok(())
     }
 
-    /// Asks the daemon to cancel a call, which then ends with `cancelled` or with what overtook it.
+    /// Asks the daemon to cancel a call, or a request of coordination that waits, which then ends with `cancelled` or with
+    /// what overtook it.
     pub fn cancel(&mut self, ticket: Ticket) {
         self.cancel_mail(ticket);
-        if matches!(self.inflight.get_mut(ticket.0).map(|open| &open.purpose), Some(Purpose::Call(_))) {
+        let purpose = self.inflight.get_mut(ticket.0).map(|open| &open.purpose);
+        if purpose.is_some_and(Purpose::is_cancellable) {
             self.output.bare(Header::new(Kind::CANCEL).with_correlation(ticket.0.bits()));
         }
     }
@@ -389,7 +391,7 @@ impl Session {
         }
     }
 
-    fn open(&mut self, now: Instant, purpose: Purpose) -> Ticket {
+    pub(super) fn open(&mut self, now: Instant, purpose: Purpose) -> Ticket {
         let expires = Some(now + self.config.operation_timeout);
         let sent_end = self.output.end();
         self.inflight.insert(Open { purpose, expires, sent_end })
@@ -447,7 +449,7 @@ impl Session {
         }
     }
 
-    fn check_size(&self, payload: &Payload) -> Result<(), Error> {
+    pub(super) fn check_size(&self, payload: &Payload) -> Result<(), Error> {
         let limit =
             self.daemon.as_ref().map_or(PAYLOAD_BEFORE_WELCOME_MAX_BYTES, |daemon| daemon.payload_max_bytes);
         if payload.len() <= limit as usize {
@@ -484,7 +486,7 @@ pub(super) fn send_addressed(output: &mut Output, now: Instant, header: Header, 
 }
 
 /// A remaining time as it travels: at least one microsecond, because 0 stands for none.
-fn micros(remaining: Duration) -> u32 {
+pub(super) fn micros(remaining: Duration) -> u32 {
     let clamped = remaining.min(DEADLINE_MAX).as_micros().max(1);
     u32::try_from(clamped).unwrap_or(u32::MAX)
 }

@@ -83,6 +83,14 @@ kinds! {
     TOPIC_ANNOUNCED = 0x61, "topic_announced";
     /// An announced handle will not be used again before it is announced anew.
     FORGET = 0x62, "forget";
+    /// Asks for something of coordination; the handle says for what.
+    COORDINATE = 0x70, "coordinate";
+    /// What a coordination request came to, in whichever order.
+    OUTCOME = 0x71, "outcome";
+    /// A coordination request waits, and this is for what.
+    WAITING = 0x72, "waiting";
+    /// Something happened to what a coordination request has made.
+    NOTICE = 0x73, "notice";
 }
 
 impl fmt::Debug for Kind {

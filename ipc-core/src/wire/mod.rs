@@ -5,12 +5,14 @@
 //!
 //! - [`Header`] and [`Kind`]: the fixed part, parsed by hand;
 //! - [`message`]: what the envelopes of each kind hold;
+//! - [`coordination`]: the operations of coordination, and what their envelopes hold;
 //! - [`codec`]: the one place that calls bincode;
 //! - [`Decoder`]: a stream of bytes cut into frames, with limits checked before anything is allocated;
 //! - [`encode_frame`]: a frame appended to a buffer;
 //! - [`datagram`]: what goes over datagram sockets, each datagram complete in itself.
 
 pub mod codec;
+pub mod coordination;
 pub mod datagram;
 mod decoder;
 mod error;

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+use core::time::Duration;
+
 use ipc_core::id::Epoch;
 use ipc_core::identity::{Identity, Peer};
 use ipc_core::time::Instant;
@@ -13,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::ListenAddress;
 use super::process::Names;
-use crate::broker::{PeerRow, ServiceRow, Status, TopicRow, Usage, View};
+use crate::broker::{BarrierRow, GateRow, LeaseRow, PeerRow, ServiceRow, Status, TopicRow, Usage, View};
 
 /// What does not change while the daemon runs.
 #[derive(Clone, Debug)]
@@ -97,6 +99,9 @@ fn usage_row(usage: &Usage) -> (String, Value) {
         "names": charges.names,
         "subscriptions": charges.subscriptions,
         "pending_calls": charges.pending_calls,
+        "holds": charges.holds,
+        "waits": charges.waits,
+        "observations": charges.observations,
         // What is open for them in the daemon: one socket for each connection.
         "fds": charges.connections,
     });
@@ -124,45 +129,55 @@ pub(super) struct Kinds {
     services: bool,
     peers: bool,
     topics: bool,
+    locks: bool,
+    leases: bool,
 }
 
 impl Kinds {
-    /// Parses `services`, `peers`, `topics` or `all`; nothing means all.
+    /// Parses `services`, `peers`, `topics`, `locks`, `leases` or `all`; nothing means all.
     ///
     /// # Errors
     /// `invalid_argument`.
     pub(super) fn parse(text: &str) -> Result<Self, Error> {
-        let none = Self { services: false, peers: false, topics: false };
+        let none = Self { services: false, peers: false, topics: false, locks: false, leases: false };
         match text {
             "services" => Ok(Self { services: true, ..none }),
             "peers" => Ok(Self { peers: true, ..none }),
             "topics" => Ok(Self { topics: true, ..none }),
-            "all" | "" => Ok(Self { services: true, peers: true, topics: true }),
+            "locks" => Ok(Self { locks: true, ..none }),
+            "leases" => Ok(Self { leases: true, ..none }),
+            "all" | "" => Ok(Self { services: true, peers: true, topics: true, locks: true, leases: true }),
             other => {
                 let shown: String = other.chars().take(40).flat_map(char::escape_debug).collect();
                 let message = format!("\"{shown}\" is no kind of thing on the bus");
                 Err(Error::new(ErrorCode::InvalidArgument, message)
-                    .with_hint("ask for services, peers, topics or all"))
+                    .with_hint("ask for services, peers, topics, locks, leases or all"))
             }
         }
     }
 }
 
 /// What is on the bus, as it was at one moment.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Inventory {
     services: Vec<ServiceRow>,
     peers: Vec<PeerRow>,
     topics: Vec<TopicRow>,
+    gates: Vec<GateRow>,
+    barriers: Vec<BarrierRow>,
+    leases: Vec<LeaseRow>,
 }
 
 impl Inventory {
     /// What `kinds` ask for.
-    pub(super) fn take(view: &View<'_>, kinds: Kinds) -> Self {
+    pub(super) fn take(view: &View<'_>, kinds: Kinds, now: Instant) -> Self {
         Self {
             services: if kinds.services { view.services() } else { Vec::new() },
             peers: if kinds.peers { view.peers() } else { Vec::new() },
             topics: if kinds.topics { view.topics() } else { Vec::new() },
+            gates: if kinds.locks { view.gates(now) } else { Vec::new() },
+            barriers: if kinds.locks { view.barriers() } else { Vec::new() },
+            leases: if kinds.leases { view.leases(now) } else { Vec::new() },
         }
     }
 
@@ -178,13 +193,15 @@ impl Inventory {
             return Err(Error::new(ErrorCode::NoSuchService, format!("there is no service \"{shown}\""))
                 .with_hint("`ipc-cli list services` shows those there are"));
         }
-        Ok(Self { services, peers: Vec::new(), topics: Vec::new() })
+        Ok(Self { services, ..Self::default() })
     }
 
     /// The processes whose names are wanted.
     pub(super) fn pids(&self) -> Vec<u32> {
         let serving = self.services.iter().flat_map(|service| &service.instances);
-        let peers = self.peers.iter().map(|row| &row.peer).chain(serving);
+        let holding = self.gates.iter().flat_map(|gate| &gate.holders).filter_map(|row| row.peer.as_ref());
+        let leasing = self.leases.iter().filter_map(|lease| lease.peer.as_ref());
+        let peers = self.peers.iter().map(|row| &row.peer).chain(serving).chain(holding).chain(leasing);
         let mut pids: Vec<u32> = peers.filter_map(|peer| pid_of(&peer.identity)).collect();
         pids.sort_unstable();
         pids.dedup();
@@ -196,7 +213,10 @@ impl Inventory {
         let services = self.services.iter().map(|service| service_row(service, names));
         let peers = self.peers.iter().map(|peer| peer_row(peer, names));
         let topics = self.topics.iter().map(topic_row);
-        services.chain(peers).chain(topics).collect()
+        let gates = self.gates.iter().map(|gate| gate_row(gate, names));
+        let barriers = self.barriers.iter().map(barrier_row);
+        let leases = self.leases.iter().map(|lease| lease_row(lease, names));
+        services.chain(peers).chain(topics).chain(gates).chain(barriers).chain(leases).collect()
     }
 
     /// The first service in full.
@@ -257,6 +277,56 @@ fn topic_row(topic: &TopicRow) -> Value {
     })
 }
 
+/// A lock, a semaphore or an election, with the eldest holder in full.
+fn gate_row(gate: &GateRow, names: &Names) -> Value {
+    let first = gate.holders.first();
+    let mode = match first {
+        None => "free",
+        Some(_) if gate.permits.is_some() => "permits",
+        Some(_) if gate.is_shared => "shared",
+        Some(_) => "exclusive",
+    };
+    json!({
+        "kind": gate.kind,
+        "name": gate.name,
+        "mode": mode,
+        "holder": first.and_then(|row| row.peer.as_ref()).map(|peer| Who::new(peer, names)),
+        "holders": gate.holders.len(),
+        "token": first.map(|row| row.token),
+        "age_ms": first.map(|row| whole_millis(row.age)),
+        "waiting": gate.waiting,
+        "observers": gate.observers,
+        "permits": gate.permits.map(|(permits, _)| permits),
+        "permits_held": gate.permits.map(|(_, held)| held),
+    })
+}
+
+fn barrier_row(barrier: &BarrierRow) -> Value {
+    json!({
+        "kind": "barrier",
+        "name": barrier.name,
+        "mode": format!("{} of {}", barrier.arrived, barrier.parties),
+        "parties": barrier.parties,
+        "waiting": barrier.arrived,
+    })
+}
+
+fn lease_row(lease: &LeaseRow, names: &Names) -> Value {
+    json!({
+        "kind": "lease",
+        "name": lease.token.to_string(),
+        "lease": lease.token,
+        "ttl_ms": lease.ttl.map(whole_millis),
+        "remaining_ms": lease.remaining.map(whole_millis),
+        "holder": lease.peer.as_ref().map(|peer| Who::new(peer, names)),
+        "uid": lease.uid,
+    })
+}
+
+fn whole_millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
 fn described(service: &ServiceRow, names: &Names) -> Value {
     let methods = service.methods.iter().map(
         |method| json!({ "name": method.name, "description": method.description, "calls": method.calls }),
@@ -314,17 +384,21 @@ mod tests {
     fn a_list_holds_what_was_asked_for_with_its_identity() {
         let broker = broker();
         let names = Names::from([(42, "sh".to_owned())]);
-        for (kinds, expected) in [("services", 0), ("peers", 1), ("topics", 0), ("all", 1), ("", 1)] {
-            let inventory = Inventory::take(&broker.view(PeerId(1)), Kinds::parse(kinds).unwrap());
+        for (kinds, expected) in
+            [("services", 0), ("peers", 1), ("topics", 0), ("locks", 0), ("leases", 0), ("all", 1), ("", 1)]
+        {
+            let inventory =
+                Inventory::take(&broker.view(PeerId(1)), Kinds::parse(kinds).unwrap(), Instant::default());
             assert_eq!(inventory.rows(&names).as_array().unwrap().len(), expected, "{kinds}");
         }
-        let inventory = Inventory::take(&broker.view(PeerId(1)), Kinds::parse("peers").unwrap());
+        let inventory =
+            Inventory::take(&broker.view(PeerId(1)), Kinds::parse("peers").unwrap(), Instant::default());
         assert_eq!(inventory.pids(), [42]);
         let row = &inventory.rows(&names)[0];
         assert_eq!((&row["kind"], &row["process"]), (&json!("peer"), &json!("sh")));
         assert_eq!((&row["uid"], &row["gid"], &row["pid"]), (&json!(1000), &json!(100), &json!(42)));
         assert_eq!((&row["transport"], &row["principal"]), (&json!("unix_stream"), &Value::Null));
-        assert_eq!(Kinds::parse("locks").unwrap_err().code, ErrorCode::InvalidArgument);
+        assert_eq!(Kinds::parse("queues").unwrap_err().code, ErrorCode::InvalidArgument);
     }
 
     #[test]

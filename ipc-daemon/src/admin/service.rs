@@ -126,7 +126,8 @@ impl Admin {
             Method::Status => Ok(self.status(viewer)),
             Method::List => {
                 let kinds = Kinds::parse(argument)?;
-                let inventory = self.bus.look(|broker| Inventory::take(&broker.view(viewer), kinds));
+                let now = clock::now();
+                let inventory = self.bus.look(|broker| Inventory::take(&broker.view(viewer), kinds, now));
                 Ok(inventory.rows(&process::names(inventory.pids()).await))
             }
             Method::Describe => {

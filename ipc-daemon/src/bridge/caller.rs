@@ -89,7 +89,7 @@ impl Caller {
                 self.open -= 1;
                 let reply = match outcome {
                     Ok(Answer::Reply(reply)) => Ok(reply.payload),
-                    Ok(Answer::Published(_) | Answer::Registered { .. } | Answer::Done) => Err(Error::new(
+                    Ok(_) => Err(Error::new(
                         ErrorCode::ProtocolViolation,
                         "a call was answered with something else",
                     )),

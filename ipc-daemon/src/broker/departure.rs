@@ -28,6 +28,7 @@ impl Broker {
         self.end_greeting(peer);
         self.release_calls(peer);
         self.release_names(peer);
+        self.release_coordination(peer);
         self.release_subscriptions(peer);
         self.release_handles(peer);
         self.calls.forget(peer);
@@ -117,6 +118,14 @@ impl Broker {
             && state.watches.remove(&watch)
         {
             self.quota.change(state.account, |charges| charges.watches -= 1);
+        }
+    }
+
+    /// Its requests end, and what it held goes to those who wait.
+    fn release_coordination(&mut self, peer: PeerKey) {
+        if self.coordination.concerns(peer) {
+            self.coordination.depart(self.now, peer);
+            self.settle_coordination();
         }
     }
 

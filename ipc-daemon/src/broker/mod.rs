@@ -9,10 +9,11 @@
 //!    [`Broker::transmit`] says what to write and [`Broker::transmitted`] takes what the kernel took.
 //! 3. **Time** [`Broker::poll_timeout`]: when `handle_timeout` is due.
 //!
-//! The registries (names, topics, calls, quota, deadlines) do not know one another; what concerns
+//! The registries (names, topics, calls, coordination, quota, deadlines) do not know one another; what concerns
 //! several of them is composed in `dispatch` and `departure` alone.
 
 mod calls;
+mod coordination;
 mod deadlines;
 mod departure;
 mod dispatch;
@@ -41,6 +42,7 @@ use ipc_core::{Error, ErrorCode};
 use slotmap::SlotMap;
 
 use self::calls::Calls;
+use self::coordination::Coordination;
 use self::deadlines::Deadlines;
 use self::dispatch::Run;
 use self::dispatch::permission::access_denied;
@@ -54,7 +56,10 @@ pub use self::quota::Charges;
 use self::quota::{Payer, Quota};
 pub use self::refusals::Refusal;
 use self::refusals::Refusals;
-pub use self::snapshot::{MethodRow, PeerRow, Present, QuotaRow, ServiceRow, Status, TopicRow, Usage, View};
+pub use self::snapshot::{
+    BarrierRow, GateRow, HolderRow, LeaseRow, MethodRow, PeerRow, Present, QuotaRow, ServiceRow, Status,
+    TopicRow, Usage, View,
+};
 pub use self::stats::Counters;
 use self::topics::Topics;
 
@@ -80,6 +85,7 @@ pub struct Broker {
     names: Names,
     topics: Topics,
     calls: Calls,
+    coordination: Coordination,
     quota: Quota,
     deadlines: Deadlines<Due>,
     counters: Counters,
@@ -94,6 +100,8 @@ pub struct Broker {
     /// Connections over TCP.
     tcp_connections: u32,
     stage: Stage,
+    /// The time of what happens now.
+    now: Instant,
 }
 
 impl Broker {
@@ -105,6 +113,7 @@ impl Broker {
             names: Names::default(),
             topics: Topics::default(),
             calls: Calls::default(),
+            coordination: Coordination::default(),
             quota: Quota::default(),
             deadlines: Deadlines::new(),
             counters: Counters::default(),
@@ -116,7 +125,13 @@ impl Broker {
             next_peer: 1,
             tcp_connections: 0,
             stage: Stage::Running,
+            now: Instant::default(),
         }
+    }
+
+    /// What happens from here on happens at `now`. Inputs that are given the time themselves need no word before.
+    pub fn tick(&mut self, now: Instant) {
+        self.now = now;
     }
 
     /// The limits in force.
@@ -157,6 +172,7 @@ impl Broker {
         transport: Transport,
         access: Access,
     ) -> Result<PeerKey, Error> {
+        self.now = now;
         if self.stage == Stage::Draining {
             self.counters.connections_refused += 1;
             return Err(shutting_down());
@@ -237,6 +253,7 @@ impl Broker {
     /// As [`Broker::handle_frame`], for one of several frames that came together, with [`Broker::end_batch`] behind the last:
     /// what is the same for several of them is done once.
     pub fn handle_frame_of_batch(&mut self, now: Instant, peer: PeerKey, frame: Frame<'_>) {
+        self.now = now;
         self.counters.frames_received += 1;
         if self.join_run(peer, &frame) {
             return;
@@ -271,9 +288,11 @@ impl Broker {
             return;
         }
         state.phase = Phase::InputEnded;
-        let is_listening = !state.subscriptions.is_empty() || !state.watches.is_empty();
-        let serves = !state.registrations.is_empty();
-        if serves || (!is_listening && self.calls.outgoing(peer) == 0) {
+        let (holds, waits, observes) = self.coordination.counts(peer);
+        let is_listening = !state.subscriptions.is_empty() || !state.watches.is_empty() || observes > 0;
+        // What others wait for it to do, it cannot do any more.
+        let is_needed = !state.registrations.is_empty() || holds + waits > 0;
+        if is_needed || (!is_listening && self.calls.outgoing(peer) == 0) {
             self.depart(peer);
             self.outputs.push_back(Output::Close(peer));
         }
@@ -355,12 +374,13 @@ impl Broker {
 
     /// When [`Broker::handle_timeout`] is due.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.deadlines.earliest()
+        self.deadlines.earliest().into_iter().chain(self.coordination.poll_timeout()).min()
     }
 
     /// Ends what is due at `now`.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.end_run();
+        self.now = now;
         while let Some(due) = self.deadlines.take_due(now) {
             match due {
                 Due::Call(key) => self.call_timed_out(key),
@@ -372,6 +392,8 @@ impl Broker {
                 }
             }
         }
+        self.coordination.handle_timeout(now);
+        self.settle_coordination();
         self.end_turn();
     }
 
@@ -391,10 +413,14 @@ impl Broker {
         self.peers.get(peer).map(|peer| peer.who.id)
     }
 
-    /// Takes no new connections and no new calls from here on; open calls may end.
+    /// Takes no new connections and no new calls from here on; open calls may end. Nobody waits any more for what others
+    /// hold.
     pub fn begin_drain(&mut self) {
         self.end_run();
         self.stage = Stage::Draining;
+        self.coordination.refuse_all(self.now, &shutting_down());
+        self.settle_coordination();
+        self.end_turn();
     }
 
     /// Whether no call is open any more.

@@ -49,6 +49,14 @@ counters! {
     events_published,
     /// Events queued for subscribers.
     events_delivered,
+    /// Locks, permits, leaderships and leases that were granted.
+    holds_granted,
+    /// Those whose holder was told that its time has passed.
+    holds_expired,
+    /// Requests for such that had to wait.
+    holds_awaited,
+    /// Circles of sessions that would have waited for one another.
+    deadlocks_found,
     /// Requests refused because of a limit.
     quota_refusals,
     /// Rights that were taken away from open connections because the policy or the names they own changed.

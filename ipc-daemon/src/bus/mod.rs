@@ -141,6 +141,7 @@ impl Bus {
     pub(crate) fn turn<R>(&self, input: impl FnOnce(&mut Broker, Instant) -> R) -> R {
         let now = clock::now();
         let mut state = self.0.state.borrow_mut();
+        state.broker.tick(now);
         let result = input(&mut state.broker, now);
         self.0.due.done();
         state.deliver(now);

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use ipc_core::identity::Identity;
+use ipc_core::time::Instant;
 use ipc_daemon::broker::{Broker, PeerKey};
 
 use super::{Model, Phase, payer};
@@ -26,6 +27,8 @@ pub struct QueueRow {
     pub subscriptions: usize,
     /// Watches.
     pub watches: usize,
+    /// What it holds, and how many of its requests wait.
+    pub coordinated: (usize, usize),
 }
 
 /// What the broker says of all connections and of those who pay for them.
@@ -49,6 +52,7 @@ impl Queues {
             names: row.names,
             subscriptions: row.subscriptions,
             watches: row.watches,
+            coordinated: (row.holds, row.waits),
         });
         let payers = broker.usage().into_iter().map(|usage| {
             let name = match (usage.uid, usage.principal) {
@@ -92,8 +96,12 @@ pub struct Charged {
     pub subscriptions: usize,
     /// Calls it waits for.
     pub pending_calls: usize,
+    /// What it holds, and how many of its requests wait.
+    pub coordinated: (usize, usize),
 }
 
+/// A lock, a semaphore or an election as it is shown: what it is, name, numbers of its holders, and how many wait.
+pub type GateSeen = (String, String, Vec<u64>, usize);
 /// A service as it is shown: name, whether it is a group, numbers of its instances, and how many wait.
 pub type ServiceSeen = (String, bool, Vec<u64>, usize);
 /// A topic as it is shown: name, number given last, subscriptions.
@@ -110,6 +118,8 @@ pub struct Snapshot {
     pub services: Vec<ServiceSeen>,
     /// Topics.
     pub topics: Vec<TopicSeen>,
+    /// Locks, semaphores and elections.
+    pub gates: Vec<GateSeen>,
     /// Connections, those included that have left and are still written to.
     pub connections: usize,
     /// Whether no call is open.
@@ -130,6 +140,7 @@ impl Snapshot {
                 names: charges.names as usize,
                 subscriptions: charges.subscriptions as usize,
                 pending_calls: charges.pending_calls as usize,
+                coordinated: (charges.holds as usize, charges.waits as usize),
             };
             (name, charged)
         });
@@ -138,11 +149,16 @@ impl Snapshot {
             (row.name, row.is_group, instances, row.waiting)
         });
         let topics = broker.topics().into_iter().map(|row| (row.name, row.sequence, row.subscribers));
+        let gates = broker.gates(Instant::default()).into_iter().map(|row| {
+            let holders = row.holders.iter().map(|row| row.peer.as_ref().map_or(0, |peer| peer.id.0));
+            (row.kind.to_owned(), row.name, holders.collect(), row.waiting)
+        });
         Self {
             queues: Queues::of(broker),
             charges: charges.collect(),
             services: services.collect(),
             topics: topics.collect(),
+            gates: gates.collect(),
             connections: broker.connections() as usize,
             is_drained: broker.is_drained(),
         }
@@ -168,6 +184,7 @@ impl Model {
         let topics =
             self.topics.iter().map(|(name, topic)| (name.clone(), topic.sequence, self.subscribers(name)));
         agree("topics", &snapshot.topics, &topics.collect())?;
+        agree("locks and the like", &snapshot.gates, &self.gates_shown())?;
         agree("whether no call is open", &snapshot.is_drained, &self.calls.is_empty())
     }
 
@@ -191,6 +208,7 @@ impl Model {
                 &row.subscriptions,
                 &self.subscriptions_of(*number).len(),
             )?;
+            agree(&format!("holds and waits of {number}"), &row.coordinated, &self.coordinated(*number))?;
             agree(&format!("watches of {number}"), &row.watches, &self.watches_of(*number))?;
             *queued.entry(payer(&connection.identity)).or_default() += row.queued;
         }
@@ -216,6 +234,8 @@ impl Model {
             charged.connections.1 += usize::from(connection.phase == Phase::Greeting);
             charged.names += self.registrations_of(*number).len();
             charged.subscriptions += self.subscriptions_of(*number).len();
+            let (holds, waits) = self.coordinated(*number);
+            charged.coordinated = (charged.coordinated.0 + holds, charged.coordinated.1 + waits);
             charged.pending_calls += self.calls.values().filter(|call| call.caller == *number).count();
         }
         agree("charges", &snapshot.charges, &due)

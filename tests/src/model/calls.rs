@@ -223,6 +223,8 @@ impl Model {
         let found = self.calls.iter().find(|(_, call)| is_it(call)).map(|(number, _)| *number);
         if let Some(number) = found {
             self.end_call(number, true, ErrorCode::Cancelled);
+        } else {
+            self.cancel_wait(from, correlation);
         }
     }
 

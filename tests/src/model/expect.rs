@@ -1,6 +1,9 @@
 //! What the model expects a client to receive, and whether a frame is that.
 
+use core::time::Duration;
+
 use ipc_core::error::ErrorCode;
+use ipc_core::wire::coordination::{Granted, Lost, Passed, Told, Waiting};
 use ipc_core::wire::message::{
     Close, ErrorBody, NameChange, NameChanged, Published, Registered, Subscribed, Welcome,
 };
@@ -106,6 +109,23 @@ pub(super) enum Outcome {
     Failed(Vec<Refusal>),
 }
 
+/// What becomes of a request of coordination.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Came {
+    /// It is held, under this number of the model's, or was renewed.
+    Granted { hold: Option<u64>, ttl: Option<Duration> },
+    /// All parties have arrived.
+    Passed { generation: u64, place: usize },
+    /// It is done.
+    Done,
+    /// It was refused.
+    Refused(Refusal),
+    /// It waits.
+    Waits { ahead: usize, holders: usize, holder: Option<usize>, missing: usize },
+    /// What was held is lost.
+    Lost { hold: u64 },
+}
+
 /// Something that a client is to receive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Expected {
@@ -148,6 +168,8 @@ pub(super) enum Expected {
     NameChanged { watch: u64, correlation: u64, service: String, change: NameChange, from: usize },
     /// A registration that waited owns its name.
     Acquired { registration: u64 },
+    /// A request of coordination has come to something.
+    Came { correlation: u64, operation: u32, came: Came },
 }
 
 /// What has to be known to compare a frame with what was expected.
@@ -160,6 +182,8 @@ pub(super) trait Lookup {
     fn registration(&self, number: u64) -> Option<u32>;
     /// The daemon's number of a call, if the service has been told.
     fn call(&self, number: u64) -> Option<u64>;
+    /// The token of a grant, if its holder has been told.
+    fn token(&self, number: u64) -> Option<u64>;
     /// Nanoseconds since the world began.
     fn now(&self) -> u64;
     /// When the oldest byte was written that is not read.
@@ -191,13 +215,7 @@ impl Expected {
             }
             Expected::Close { codes } => {
                 is_kind(Kind::CLOSE)?;
-                let close: Close = seen.decode().ok_or("the close is malformed")?;
-                let is_due = codes.iter().any(|code| code.number() == close.code);
-                if is_due && !close.message.0.is_empty() {
-                    Ok(())
-                } else {
-                    Err(format!("{close:?}, not {codes:?}"))
-                }
+                is_close(codes, &seen.decode().ok_or("the close is malformed")?)
             }
             Expected::Pong { correlation, payload } => {
                 is_kind(Kind::PONG)?;
@@ -238,6 +256,9 @@ impl Expected {
                 is_kind(Kind::ACQUIRED)?;
                 same("registration", Some(header.handle.index), lookup.registration(*registration))
             }
+            Expected::Came { correlation, operation, came } => {
+                is_for(*correlation).and_then(|()| came.is(*operation, seen, lookup))
+            }
         }
     }
 
@@ -276,6 +297,50 @@ impl Expected {
         same("sequence", header.sequence, *sequence)?;
         same("publisher", lookup.sender(header.sender)?, *from)?;
         content.is(seen)
+    }
+}
+
+fn is_close(codes: &[ErrorCode], close: &Close) -> Result<(), String> {
+    let is_due = codes.iter().any(|code| code.number() == close.code);
+    if is_due && !close.message.0.is_empty() { Ok(()) } else { Err(format!("{close:?}, not {codes:?}")) }
+}
+
+impl Came {
+    fn is(&self, operation: u32, seen: &Seen, lookup: &dyn Lookup) -> Result<(), String> {
+        let (kind, number) = match self {
+            Came::Waits { .. } => (Kind::WAITING, operation),
+            Came::Lost { .. } => (Kind::NOTICE, Told::LOST.0),
+            _ => (Kind::OUTCOME, operation),
+        };
+        same("kind", seen.kind(), kind)?;
+        same("number", seen.header.handle.index, number)?;
+        same("error flag", seen.has(Flags::ERROR), matches!(self, Came::Refused(_)))?;
+        match self {
+            Came::Granted { ttl, .. } => {
+                let body: Granted = seen.decode().ok_or("the grant is malformed")?;
+                same("time to live", body.ttl_us, ttl.map_or(0, |ttl| ttl.as_micros() as u64))
+            }
+            Came::Passed { place, .. } => {
+                let body: Passed = seen.decode().ok_or("the passage is malformed")?;
+                same("place", body.place as usize, *place)
+            }
+            Came::Done => same("envelope", seen.envelope.len(), 0),
+            Came::Refused(refusal) => refusal.is(&seen.decode().ok_or("the error is malformed")?),
+            Came::Waits { ahead, holders, holder, missing } => {
+                let body: Waiting = seen.decode().ok_or("the word about the wait is malformed")?;
+                let counts = (body.ahead as usize, body.holders as usize, body.missing as usize);
+                same("ahead, holders and missing", counts, (*ahead, *holders, *missing))?;
+                match holder {
+                    Some(holder) => same("holder", lookup.sender(seen.header.sender)?, *holder),
+                    None => same("holder", seen.header.sender, 0),
+                }
+            }
+            Came::Lost { hold } => {
+                let body: Lost = seen.decode().ok_or("the notice is malformed")?;
+                same("token", Some(body.token), lookup.token(*hold))?;
+                same("code", body.code, ErrorCode::LockLost.number())
+            }
+        }
     }
 }
 

@@ -25,6 +25,7 @@ impl Model {
             let changes = self.give_up(&name, registration);
             self.tell_all(&name, changes);
         }
+        self.drop_coordination(number);
         let mut subscriptions: Vec<(u64, u64)> =
             self.subscriptions_of(number).iter().map(|one| (one.correlation, one.number)).collect();
         subscriptions.sort_unstable();
@@ -44,7 +45,7 @@ impl Model {
         if !matches!(self.phase(number), Phase::Greeting | Phase::Active) {
             return;
         }
-        if self.registrations_of(number).is_empty() {
+        if self.registrations_of(number).is_empty() && !self.is_coordinating(number) {
             self.set_phase(number, Phase::InputEnded);
             self.leave_if_finished(number);
         } else {

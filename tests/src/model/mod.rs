@@ -8,6 +8,8 @@
 mod announced;
 mod audit;
 mod calls;
+mod coordinated;
+mod coordination;
 mod datagrams;
 mod expect;
 mod filter;
@@ -18,7 +20,7 @@ mod names;
 mod receive;
 mod topics;
 
-pub use audit::{Charged, QueueRow, Queues, ServiceSeen, Snapshot, TopicSeen};
+pub use audit::{Charged, GateSeen, QueueRow, Queues, ServiceSeen, Snapshot, TopicSeen};
 pub use datagrams::Ledger;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -35,6 +37,7 @@ use ipc_daemon::broker::PeerKey;
 
 use self::announced::Announced;
 use self::calls::Call;
+use self::coordination::{Coordination, Gate};
 use self::expect::{Answer, Expected, Refusal};
 use self::handles::Target;
 use self::inbox::{Due, Inbox};
@@ -90,6 +93,15 @@ pub struct Model {
     calls: BTreeMap<u64, Call>,
     topics: BTreeMap<String, Topic>,
     subscriptions: Vec<Subscription>,
+    coordination: Coordination,
+    /// Permits of semaphores, as they were used last.
+    permits: BTreeMap<Gate, u32>,
+    /// Tokens that holders were told, by the model's number of the grant.
+    tokens: BTreeMap<u64, u64>,
+    /// What each of these grants was of.
+    gate_of: BTreeMap<u64, Option<Gate>>,
+    /// Passages of barriers as parties were told, by the model's number.
+    generations: BTreeMap<u64, u64>,
     is_draining: bool,
     /// The last number given to anything.
     last: u64,
@@ -119,6 +131,11 @@ impl Model {
             calls: BTreeMap::new(),
             topics: BTreeMap::new(),
             subscriptions: Vec::new(),
+            coordination: Coordination::default(),
+            permits: BTreeMap::new(),
+            tokens: BTreeMap::new(),
+            gate_of: BTreeMap::new(),
+            generations: BTreeMap::new(),
             is_draining: false,
             last: 0,
             batch: 0,
@@ -306,6 +323,7 @@ impl Model {
                 }
                 is_fine
             }
+            Kind::COORDINATE => self.coordinate(from, seen),
             _ if is_known => seen.payload.is_empty() && self.operation(from, seen),
             _ => {
                 if seen.header.correlation != 0 {
@@ -396,6 +414,7 @@ impl Model {
         self.begin(now);
         self.is_at_once = true;
         self.calls_out_of_time();
+        self.coordination_out_of_time();
         let late = self
             .connections
             .iter()
@@ -414,6 +433,9 @@ impl Model {
         if let Some(call) = self.calls.values().find(|call| call.due.is_some_and(|due| due <= now)) {
             return Err(format!("the deadline of a call was slept through: {call:?}"));
         }
+        if let Some(late) = self.coordination_overdue(now) {
+            return Err(late);
+        }
         let is_late =
             |connection: &Connection| connection.phase == Phase::Greeting && connection.hello_due <= now;
         match self.connections.values().find(|connection| is_late(connection)) {
@@ -425,8 +447,10 @@ impl Model {
     }
 
     /// The daemon was asked to stop.
-    pub fn begin_drain(&mut self) {
+    pub fn begin_drain(&mut self, now: Instant) {
+        self.begin(now);
         self.is_draining = true;
+        self.refuse_waits(ErrorCode::ShuttingDown);
     }
 }
 

@@ -3,9 +3,10 @@
 use ipc_core::identity::Peer;
 use ipc_core::time::Instant;
 use ipc_core::wire::Kind;
+use ipc_core::wire::coordination::{Granted, Passed};
 use ipc_core::wire::message::{PeerInfo, Registered};
 
-use super::expect::{Answer, Expected, Lookup};
+use super::expect::{Answer, Came, Expected, Lookup};
 use super::inbox::Receipt;
 use super::{Connection, Model, Phase};
 use crate::world::Seen;
@@ -34,6 +35,10 @@ impl Lookup for View<'_> {
 
     fn call(&self, number: u64) -> Option<u64> {
         self.connection.handed.get(&number).copied()
+    }
+
+    fn token(&self, number: u64) -> Option<u64> {
+        self.model.tokens.get(&number).copied()
     }
 
     fn now(&self) -> u64 {
@@ -130,6 +135,16 @@ impl Model {
                     return Err(format!("two calls have the number {daemons:#x}"));
                 }
                 connection.handed.insert(*call, daemons);
+            }
+            Expected::Came { came: Came::Granted { hold: Some(hold), .. }, .. } => {
+                let body: Granted = seen.decode().ok_or("the grant is malformed")?;
+                self.learn_token(*hold, body.token)?;
+            }
+            Expected::Came { came: Came::Passed { generation, .. }, .. } => {
+                let body: Passed = seen.decode().ok_or("the passage is malformed")?;
+                if *self.generations.entry(*generation).or_insert(body.generation) != body.generation {
+                    return Err("those who pass together are told different generations".to_owned());
+                }
             }
             _ => {}
         }

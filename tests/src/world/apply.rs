@@ -12,7 +12,7 @@ use ipc_core::wire::message::{
 };
 use ipc_core::wire::{Flags, HEADER_BYTES, Kind, PREAMBLE};
 
-use super::{Arrival, Client, Draft, World};
+use super::{Arrival, Client, Draft, World, coordination};
 use crate::generator::{Action, FILTERS, Index, METHODS, SERVICES, TOPICS, UIDS};
 use crate::rng::Rng;
 
@@ -57,7 +57,8 @@ impl World {
             Action::BeginDrain => {
                 self.broker.begin_drain();
                 self.mail.begin_drain();
-                self.model.begin_drain();
+                self.model.begin_drain(self.now);
+                self.reconcile()?;
                 self.outputs()?;
                 true
             }
@@ -135,6 +136,13 @@ impl World {
             }
             _ => Some(NOWHERE + rng.below(1 << 20)),
         };
+        let stolen = match action {
+            Action::OfHold { victim: Some(victim), nth, .. } => {
+                let holds = self.knows(*victim).map(|knows| &knows.holds[..]).unwrap_or_default();
+                if holds.is_empty() { 1 } else { holds[nth % holds.len()] }
+            }
+            _ => 0,
+        };
         let connection = &mut self.connections[at];
         let client = &mut connection.client;
         let bytes = match action {
@@ -146,6 +154,7 @@ impl World {
                 bytes[4..8].copy_from_slice(&length.to_le_bytes());
                 Some(bytes)
             }
+            Action::OfHold { victim: Some(_), renew, .. } => coordination::of_token(client, *renew, stolen),
             Action::Forge { .. } => forged.and_then(|call| reply(call, &rng.bytes(9))),
             _ => speak(client, action, &limits, rng),
         };
@@ -207,6 +216,11 @@ fn speak(client: &mut Client, action: &Action, limits: &Limits, rng: &mut Rng) -
         Action::Publish { .. } | Action::Subscribe { .. } | Action::Unsubscribe { .. } => {
             events(client, action, rng)
         }
+        Action::Claim { .. }
+        | Action::Arrive { .. }
+        | Action::Lease { .. }
+        | Action::OfHold { .. }
+        | Action::CancelWait { .. } => coordination::speak(client, action),
         Action::Ping { payload } => {
             let draft = Draft::new(Kind::PING).correlation(client.next_correlation());
             Some(draft.payload(&rng.bytes(*payload)).to_bytes())
@@ -234,7 +248,7 @@ fn speak(client: &mut Client, action: &Action, limits: &Limits, rng: &mut Rng) -
     }
 }
 
-fn position<T>(items: &[T], nth: usize) -> Option<usize> {
+pub(super) fn position<T>(items: &[T], nth: usize) -> Option<usize> {
     if items.is_empty() { None } else { Some(nth % items.len()) }
 }
 

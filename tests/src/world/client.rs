@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use ipc_core::limits::PAYLOAD_MAX_CEILING_BYTES;
+use ipc_core::wire::coordination::{Granted, Lost, Operation};
 use ipc_core::wire::message::{Registered, Welcome};
 use ipc_core::wire::{Decoder, Flags, FrameLimits, Kind};
 
@@ -38,6 +39,10 @@ pub struct Knowledge {
     pub handles: BTreeMap<u32, u16>,
     /// Which of them stand for topics.
     pub topic_handles: Vec<u32>,
+    /// Tokens of what is held.
+    pub holds: Vec<u64>,
+    /// Requests of coordination that wait, by correlation.
+    pub waits: Vec<u64>,
     /// The last correlation used.
     pub correlation: u64,
     /// Whether a hello was sent.
@@ -127,6 +132,18 @@ impl Client {
                     knows.subscriptions.retain(|subscription| *subscription != correlation);
                     knows.watches.retain(|watch| *watch != correlation);
                 }
+            }
+            Kind::WAITING => knows.waits.push(correlation),
+            Kind::OUTCOME => {
+                knows.waits.retain(|wait| *wait != correlation);
+                let is_grant = frame.header.handle.index != Operation::RENEW.0 && !frame.has(Flags::ERROR);
+                if let Some(granted) = frame.decode::<Granted>().filter(|_| is_grant) {
+                    knows.holds.push(granted.token);
+                }
+            }
+            Kind::NOTICE => {
+                let lost = frame.decode::<Lost>().map(|lost| lost.token);
+                knows.holds.retain(|hold| Some(*hold) != lost);
             }
             Kind::CLOSE => knows.closed = true,
             _ => {}

@@ -7,6 +7,7 @@
 
 mod apply;
 mod client;
+mod coordination;
 mod coverage;
 mod link;
 mod mail;
@@ -301,6 +302,7 @@ impl World {
             let due = self.next_wakeup().filter(|due| *due <= target);
             let Some(due) = due else { break };
             self.now = if at_once { target } else { due.max(self.now) };
+            self.broker.tick(self.now);
             self.wake()?;
             wakeups += 1;
             if wakeups > 100_000 {
@@ -308,6 +310,7 @@ impl World {
             }
         }
         self.now = target;
+        self.broker.tick(self.now);
         self.model.is_nothing_due(self.now)
     }
 
@@ -322,7 +325,8 @@ impl World {
 
 /// Under which name the receipt of a frame is counted.
 fn coverage_name(seen: &Seen) -> String {
-    let is_answer = matches!(seen.kind(), Kind::DONE | Kind::REPLY) && seen.has(Flags::ERROR);
+    let can_fail = matches!(seen.kind(), Kind::DONE | Kind::REPLY | Kind::OUTCOME);
+    let is_answer = can_fail && seen.has(Flags::ERROR);
     let body = if is_answer { seen.decode::<ErrorBody>() } else { None };
     let code = body.as_ref().and_then(|body| ErrorCode::from_number(body.code));
     match (code, body.and_then(|body| body.resource)) {

@@ -1,7 +1,9 @@
 //! The blocking client and service against a real daemon.
 
 mod calls;
+mod coordination;
 mod events;
+mod keys;
 mod services;
 
 use std::thread::JoinHandle;

@@ -28,7 +28,9 @@ enum Proof {
 
 use Proof::{Here, There};
 
+const COORDINATION: &str = "tests/tests/broker/coordination.rs";
 const DATAGRAMS: &str = "tests/tests/broker/datagrams/bounds.rs";
+const KEYS: &str = "ipc-daemon/src/broker/coordination/keys.rs";
 const QUOTA: &str = "ipc-daemon/src/broker/quota/mod.rs";
 const OF_A_USER: &str = "each_resource_is_refused_past_its_limit_and_given_back";
 const EXPOSE: &str = "tests/tests/e2e/expose/limits.rs";
@@ -72,6 +74,18 @@ const PROOFS: &[(&str, Proof)] = &[
     ("announced_peers_per_connection_max", Here(announced_peers)),
     ("waiters_per_name_max", Here(waiters)),
     ("instances_per_service_max", Here(instances)),
+    ("holds_per_connection_max", There(COORDINATION, "what_one_connection_holds_is_limited")),
+    ("waits_per_connection_max", There(COORDINATION, "what_one_connection_waits_for_is_limited")),
+    ("observations_per_connection_max", There(COORDINATION, "observations_of_one_connection_are_limited")),
+    ("waiters_per_resource_max", There(COORDINATION, "those_who_wait_for_one_thing_are_limited")),
+    ("resources_max", There(COORDINATION, "the_things_there_are_at_a_time_are_limited_and_none_is_left_behind")),
+    ("detached_leases_per_uid_max", There(COORDINATION, "leases_values_and_watches_have_their_limits")),
+    ("keys_max", There(KEYS, "users_pay_for_their_keys")),
+    ("key_value_max_bytes", There(COORDINATION, "leases_values_and_watches_have_their_limits")),
+    ("key_bytes_per_uid_max", There(KEYS, "users_pay_for_their_keys")),
+    ("key_history_max", There(KEYS, "history_is_a_window_and_says_so")),
+    ("key_history_max_bytes", There(KEYS, "history_holds_its_bytes")),
+    ("key_watches_per_connection_max", There(COORDINATION, "leases_values_and_watches_have_their_limits")),
     ("topics_max", Here(topics)),
     ("queue_events_per_subscription_max", Here(queue_events)),
     ("queue_events_per_subscription_default", Here(queue_events_default)),

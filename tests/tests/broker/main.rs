@@ -4,10 +4,12 @@
 mod bus;
 mod calls;
 mod checker;
+mod coordination;
 mod datagrams;
 mod endings;
 mod events;
 mod forged;
+mod keys;
 mod limits;
 mod names;
 mod policy;

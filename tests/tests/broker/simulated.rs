@@ -51,4 +51,20 @@ fn whatever_happens_the_broker_keeps_its_promises() {
     eprintln!("{}", coverage.report());
     let missing = [Action::NAMES, FAULTS, TOLD, DATAGRAMS].map(|names| coverage.missing(names)).concat();
     assert!(missing.is_empty(), "never occurred: {missing:?}");
+    let missing = coverage.missing(&[
+        "received.waiting",
+        "received.notice",
+        "outcome.busy",
+        "outcome.deadlock",
+        "outcome.lock_lost",
+        "outcome.conflict",
+        "outcome.cancelled",
+        "outcome.shutting_down",
+        "refused.holds_per_connection_max",
+        "refused.waits_per_connection_max",
+        "refused.waiters_per_resource_max",
+        "refused.resources_max",
+        "refused.detached_leases_per_uid_max",
+    ]);
+    assert!(missing.is_empty(), "never occurred: {missing:?}");
 }

@@ -171,6 +171,14 @@ pub(crate) struct Running {
 impl Running {
     /// Starts the tool at the daemon of that runtime directory and waits until it says `first` on standard error.
     pub(crate) fn start(runtime_dir: &Path, arguments: &[&str], first: &str) -> Self {
+        let running = Self::start_silent(runtime_dir, arguments);
+        let line = running.said.recv_timeout(PATIENCE).expect("it says something");
+        assert_eq!(line, first);
+        running
+    }
+
+    /// The same for what says nothing on standard error to begin with.
+    pub(crate) fn start_silent(runtime_dir: &Path, arguments: &[&str]) -> Self {
         let mut child = tool(&at(runtime_dir, arguments)).spawn().expect("ipc-cli starts");
         let stderr = BufReader::new(child.stderr.take().expect("standard error is a pipe"));
         let (line_out, said) = channel();
@@ -183,10 +191,7 @@ impl Running {
             }
         });
         let stdout = child.stdout.take().map(BufReader::new);
-        let running = Self { child, said, stdout };
-        let line = running.said.recv_timeout(PATIENCE).expect("it says something");
-        assert_eq!(line, first);
-        running
+        Self { child, said, stdout }
     }
 
     pub(crate) fn pid(&self) -> u32 {

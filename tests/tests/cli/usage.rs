@@ -31,8 +31,8 @@ fn what_cannot_be_understood_is_refused_with_status_2() {
         &["subscribe", "topic", "--group", "g"],
         &["subscribe", "topic", "--on-slow", "block"],
         &["subscribe", "topic", "--raw", "--json"],
-        &["list", "locks"],
-        &["lock", "name"],
+        &["list", "queues"],
+        &["lock"],
         &["ping", "--timeout", "soon"],
         &["--address", "unix:/a", "--runtime-dir", "/b", "ping"],
     ];

@@ -2,7 +2,9 @@
 
 mod calls;
 mod connection;
+mod coordination;
 mod events;
+mod keys;
 mod names;
 mod services;
 

@@ -1,4 +1,4 @@
-//! What the daemon refuses, what it ignores, and what ends a connection: section 15 of PROTOCOL.md, line by line.
+//! What the daemon refuses, what it ignores, and what ends a connection: section 16 of PROTOCOL.md, line by line.
 
 use core::time::Duration;
 
@@ -228,10 +228,10 @@ fn what_is_not_there_or_not_valid_is_refused() {
             frame(header(Kind::UNWATCH_NAMES), &UnwatchNames { watch: 1 }, b""),
             done(ErrorCode::InvalidArgument),
         ),
-        ("a kind of later", raw(header(Kind(0x70)), &[1, 2, 3], b"later"), done(ErrorCode::Unsupported)),
+        ("a kind of later", raw(header(Kind(0x7f)), &[1, 2, 3], b"later"), done(ErrorCode::Unsupported)),
         (
             "a kind of later with an error",
-            raw(Header { flags: Flags::ERROR, ..header(Kind(0x70)) }, b"", b""),
+            raw(Header { flags: Flags::ERROR, ..header(Kind(0x7f)) }, b"", b""),
             done(ErrorCode::Unsupported),
         ),
     ]);
@@ -287,7 +287,7 @@ fn handles_that_stand_for_nothing_are_stale() {
 fn what_asks_for_nothing_gets_nothing() {
     let oneway = |kind| raw(Header { flags: Flags::ONEWAY, ..with_handle(kind, 0) }, b"", b"x");
     judge_all(&[
-        ("a kind of later without a correlation", raw(Header::new(Kind(0x70)), b"", b""), Silence),
+        ("a kind of later without a correlation", raw(Header::new(Kind(0x7f)), b"", b""), Silence),
         ("a reply to nothing", raw(header(Kind::REPLY), b"", b"x"), Silence),
         ("a cancel of nothing", raw(header(Kind::CANCEL), b"", b""), Silence),
         ("a release of nothing", raw(with_handle(Kind::RELEASE, 3), b"", b""), Silence),

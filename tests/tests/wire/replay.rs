@@ -9,7 +9,8 @@ use std::panic::catch_unwind;
 
 use ipc_core::id::Handle;
 use ipc_core::limits::Limits;
-use ipc_core::wire::codec::List;
+use ipc_core::wire::codec::{self, List};
+use ipc_core::wire::coordination::{Granted, OfToken, Operation};
 use ipc_core::wire::message::{MethodInfo, OpenTopic, Register, RegisterMode, Resolve};
 use ipc_core::wire::{Decoder, Flags, FrameLimits, HEADER_BYTES, Header, Kind, PREAMBLE, encode_frame};
 use ipc_tests::daemon::{Daemon, PATIENCE};
@@ -124,7 +125,7 @@ impl Bus for OverSocket {
     }
 }
 
-const RECORDED: [&str; 2] = ["first_conversation", "second_conversation"];
+const RECORDED: [&str; 3] = ["first_conversation", "second_conversation", "coordination_conversation"];
 
 #[test]
 fn every_conversation_replays_against_the_broker() {
@@ -196,9 +197,10 @@ fn another_answer_is_noticed() {
 
 fn recorded(name: &str) -> Vec<Step> {
     let path = folder().join(format!("{name}.txt"));
-    // The script is that of the first one; others were written by hand.
-    if name == RECORDED[0] && is_writing() && !path.exists() {
-        std::fs::write(&path, render(&record())).unwrap();
+    // The second one was written by hand.
+    let script = if name == RECORDED[0] { Some(script()) } else { (name == RECORDED[2]).then(coordination) };
+    if let Some(script) = script.filter(|_| is_writing() && !path.exists()) {
+        std::fs::write(&path, render(&record(script))).unwrap();
     }
     let text = std::fs::read_to_string(&path)
         .unwrap_or_else(|error| panic!("{}: {error}; {WRITE_VARIABLE}=1 records it", path.display()));
@@ -206,16 +208,17 @@ fn recorded(name: &str) -> Vec<Step> {
 }
 
 /// Has the conversation with the broker as it is, and writes down what it says.
-fn record() -> Vec<Step> {
+fn record(script: Script) -> Vec<Step> {
     let mut bus = InMemory::new();
     let mut steps = Vec::new();
-    for (client, frames) in script() {
+    for (client, frames) in script {
         if !bus.clients.contains_key(client) {
             bus.connect(client);
             steps.push(Step::Connect(client.to_owned()));
         }
         for mut bytes in frames {
             answer_the_latest_call(&steps, &mut bytes);
+            name_the_latest_token(&steps, client, &mut bytes);
             bus.send(client, &bytes);
             steps.push(Step::Send(client.to_owned(), bytes));
         }
@@ -241,8 +244,54 @@ fn answer_the_latest_call(steps: &[Step], bytes: &mut [u8]) {
     bytes[16..24].copy_from_slice(call.expect("there was a call"));
 }
 
-/// Who sends what, in order: golden frames and a few that break something.
-fn script() -> Vec<(&'static str, Vec<Vec<u8>>)> {
+/// What is asked about something held is asked about what the client was granted last.
+fn name_the_latest_token(steps: &[Step], client: &str, bytes: &mut Vec<u8>) {
+    let Some(Ok(header)) = bytes.first_chunk::<HEADER_BYTES>().map(Header::parse) else { return };
+    let operation = Operation(header.handle.index);
+    let is_about_it = [Operation::RENEW, Operation::RELEASE, Operation::PROCLAIM].contains(&operation);
+    if header.kind != Kind::COORDINATE || !is_about_it {
+        return;
+    }
+    let wanted = if operation == Operation::PROCLAIM { Operation::CAMPAIGN } else { Operation::LOCK };
+    let granted = steps.iter().rev().find_map(|step| match step {
+        Step::Receive(to, frame) if to == client && frame[0] == Kind::OUTCOME.0 => {
+            let is_it = frame[12..16] == wanted.0.to_le_bytes();
+            is_it.then(|| codec::decode::<Granted>(&frame[HEADER_BYTES..]).expect("a grant"))
+        }
+        _ => None,
+    });
+    let token = granted.expect("something was granted").token;
+    let payload = bytes.split_off(HEADER_BYTES + usize::from(header.envelope_len));
+    bytes.clear();
+    encode_frame(bytes, header, &OfToken { token }, &payload).expect("a small frame");
+}
+
+/// Who sends what, in order.
+type Script = Vec<(&'static str, Vec<Vec<u8>>)>;
+
+/// Locks and the like, asked for with golden frames.
+fn coordination() -> Script {
+    let vectors = vectors();
+    let golden = |name: &str| vectors.iter().find(|vector| vector.name == name).expect(name).bytes.clone();
+    let all =
+        |names: &[&str]| names.iter().map(|name| golden(&format!("coordinate_{name}"))).collect::<Vec<_>>();
+    let hello = || vec![PREAMBLE.to_vec(), golden("hello")];
+    let mut cancelled = golden("cancel");
+    cancelled[16..24].copy_from_slice(&29_u64.to_le_bytes());
+    vec![
+        ("one", [hello(), all(&["lock", "acquire", "campaign", "observe"])].concat()),
+        ("two", [hello(), all(&["lock", "lock_shared", "arrive", "lease"])].concat()),
+        ("one", all(&["renew", "proclaim", "unobserve", "arrive", "release"])),
+        ("three", [hello(), all(&["lock_shared", "arrive"])].concat()),
+        ("two", all(&["release"])),
+        ("one", [all(&["arrive"]), vec![cancelled]].concat()),
+        ("three", all(&["observe"])),
+        ("one", vec![golden("close")]),
+    ]
+}
+
+/// Golden frames and a few that break something.
+fn script() -> Script {
     let vectors = vectors();
     let golden = |name: &str| vectors.iter().find(|vector| vector.name == name).expect(name).bytes.clone();
     let all = |names: &[&str]| names.iter().map(|name| golden(name)).collect::<Vec<_>>();

@@ -121,6 +121,13 @@ fn the_limits_of_the_protocol_are_the_librarys() {
         ("DATAGRAM_HEADER_BYTES", DATAGRAM_HEADER_BYTES as u64),
         ("DATAGRAM_MAX_BYTES", limits::DATAGRAM_MAX_BYTES as u64),
         ("DEADLINE_MAX", limits::DEADLINE_MAX.as_micros() as u64),
+        ("RESOURCE_NAME_MAX_BYTES", limits::RESOURCE_NAME_MAX_BYTES as u64),
+        ("TTL_MIN", limits::TTL_MIN.as_micros() as u64),
+        ("TTL_MAX", limits::TTL_MAX.as_micros() as u64),
+        ("HOLD_DELAY_MAX", limits::HOLD_DELAY_MAX.as_micros() as u64),
+        ("LEADER_VALUE_MAX_BYTES", limits::LEADER_VALUE_MAX_BYTES as u64),
+        ("KEYS_LISTED_MAX", limits::KEYS_LISTED_MAX as u64),
+        ("PARTIES_MAX", limits::PARTIES_MAX.into()),
         ("ERROR_REPLY_RESERVE_BYTES", limits::ERROR_REPLY_RESERVE_BYTES as u64),
     ]);
     assert_eq!(shown, known);
@@ -136,6 +143,7 @@ fn the_limits_of_the_library_are_its_own() {
         ("INBOUND_CALLS_MAX", limits::INBOUND_CALLS_MAX as u64),
         ("INBOUND_MAX_BYTES", limits::INBOUND_MAX_BYTES as u64),
         ("OUTPUT_MARK_BYTES", limits::OUTPUT_MARK_BYTES),
+        ("KEY_EVENTS_QUEUED_MAX", limits::KEY_EVENTS_QUEUED_MAX as u64),
         ("NAME_EVENTS_QUEUED_MAX", limits::NAME_EVENTS_QUEUED_MAX as u64),
     ]);
     assert_eq!(shown, known);

@@ -55,11 +55,15 @@ pub(crate) enum Part {
     Publisher,
     /// Connects, calls once, closes, again and again.
     Connecter,
+    /// Takes a lock and gives it back, again and again.
+    Locker,
+    /// Many that wait for one lock; whoever gets it ends its connection, without a word, and waits again.
+    Heirs,
 }
 
 impl Part {
     /// Every part.
-    pub(crate) const ALL: [Part; 8] = [
+    pub(crate) const ALL: [Part; 10] = [
         Part::Echo,
         Part::Sink,
         Part::Subscriber,
@@ -68,6 +72,8 @@ impl Part {
         Part::Sender,
         Part::Publisher,
         Part::Connecter,
+        Part::Locker,
+        Part::Heirs,
     ];
 
     /// The word on the command line of an end.
@@ -81,6 +87,8 @@ impl Part {
             Part::Sender => "sender",
             Part::Publisher => "publisher",
             Part::Connecter => "connecter",
+            Part::Locker => "locker",
+            Part::Heirs => "heirs",
         }
     }
 }
@@ -193,6 +201,18 @@ const PAYLOAD: Case = Case {
     ..THROUGHPUT
 };
 
+const COORDINATION: Case = Case {
+    group: BenchWhat::Coordination,
+    backs: (Part::Echo, 0),
+    fronts: (Part::Locker, 1),
+    // Two routed calls, as far above their floor as one may be.
+    target: Some(2.4),
+    ..LATENCY
+};
+
+const HAND_OVER: Case =
+    Case { is_pinned: false, fronts: (Part::Heirs, 1), depth: 2, target: None, ..COORDINATION };
+
 /// Every case, in the order in which they are measured.
 pub(crate) const CASES: &[Case] = &[
     Case { name: "routed_call_blocking", target: Some(1.2), ..LATENCY },
@@ -243,6 +263,10 @@ pub(crate) const CASES: &[Case] = &[
         fronts: (Part::Connecter, 1),
         ..LATENCY
     },
+    Case { name: "lock_unlock", ..COORDINATION },
+    Case { name: "lock_unlock_async", flavour: Flavour::Async, ..COORDINATION },
+    Case { name: "lock_hand_over", ..HAND_OVER },
+    Case { name: "lock_hand_over_1000", depth: 1000, ..HAND_OVER },
 ];
 
 #[cfg(test)]

@@ -190,6 +190,8 @@ impl Broker {
             self.tell_callee(key);
             let error = Error::new(ErrorCode::Cancelled, "the caller cancelled the call");
             self.fail_call(key, &error);
+        } else if self.coordination.cancel(self.now, peer, frame.header.correlation) {
+            self.settle_coordination();
         }
         Ok(())
     }

@@ -3,8 +3,10 @@
 //! An `Err` is a violation and ends the connection; a refusal is an answer and `Ok`.
 
 mod call;
+mod coordinate;
 mod event;
 mod hello;
+mod keys;
 mod name;
 pub(super) mod permission;
 mod run;
@@ -40,6 +42,7 @@ impl Broker {
             Kind::REPLY => self.reply(peer, frame),
             Kind::PUBLISH => self.publish(peer, &frame),
             Kind::PING => self.ping(peer, &frame),
+            Kind::COORDINATE => self.coordinate(now, peer, &frame),
             _ => self.dispatch_operation(peer, &frame),
         }
     }

@@ -105,6 +105,11 @@ impl Broker {
 
     /// Answers a request with an error of that kind of frame.
     pub(in crate::broker) fn refuse(&mut self, to: PeerKey, kind: Kind, correlation: u64, error: &Error) {
+        self.refuse_as(to, Header::new(kind).with_correlation(correlation), error);
+    }
+
+    /// The same with a header of one's own.
+    pub(in crate::broker) fn refuse_as(&mut self, to: PeerKey, header: Header, error: &Error) {
         match error.code {
             ErrorCode::QuotaExceeded => {
                 self.counters.quota_refusals += 1;
@@ -118,8 +123,7 @@ impl Broker {
             }
             _ => {}
         }
-        let header = Header { flags: Flags::ERROR, ..Header::new(kind).with_correlation(correlation) };
-        self.answer(to, header, &ErrorBody::from(error), &[]);
+        self.answer(to, Header { flags: Flags::ERROR, ..header }, &ErrorBody::from(error), &[]);
     }
 
     /// Whether the peer's queue, and its user's, take that many bytes more.
@@ -238,7 +242,9 @@ impl Broker {
     /// Closes a connection that will send nothing more once nothing is due to it.
     pub(in crate::broker) fn close_if_finished(&mut self, peer: PeerKey) {
         let Some(state) = self.peers.get(peer) else { return };
-        let is_listening = !state.subscriptions.is_empty() || !state.watches.is_empty();
+        let is_listening = !state.subscriptions.is_empty()
+            || !state.watches.is_empty()
+            || self.coordination.counts(peer).2 > 0;
         if state.phase == Phase::InputEnded && !is_listening && self.calls.outgoing(peer) == 0 {
             self.depart(peer);
             self.outputs.push_back(Output::Close(peer));

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use ipc_core::name::{Filter, MethodName, ServiceName, TopicName};
+use ipc_core::name::{Filter, MethodName, ResourceName, ServiceName, TopicName};
 use ipc_core::{Error, ErrorCode};
 
 use super::verb::Verb;
@@ -26,6 +26,8 @@ pub(in crate::broker) enum Action<'a> {
     Monitor(&'a str),
     /// Have a method of `ipc.daemon` change what the daemon does.
     Administer(&'a str),
+    /// Hold, await or observe a lock or another resource of that name, or a lease, which has none.
+    Coordinate(Option<&'a ResourceName>),
 }
 
 impl Action<'_> {
@@ -34,6 +36,7 @@ impl Action<'_> {
         match self {
             Action::Own(name) => name.is_reserved(),
             Action::Publish(topic) => topic.is_reserved(),
+            Action::Coordinate(name) => name.is_some_and(ResourceName::is_reserved),
             Action::Resolve(_)
             | Action::Call(..)
             | Action::Subscribe(_)
@@ -53,6 +56,8 @@ impl fmt::Display for Action<'_> {
             Action::Publish(topic) => write!(f, "publish {topic}"),
             Action::Subscribe(filter) => write!(f, "subscribe {filter}"),
             Action::Watch => f.write_str("watch names"),
+            Action::Coordinate(Some(name)) => write!(f, "coordinate {name}"),
+            Action::Coordinate(None) => f.write_str("take a lease"),
             Action::Monitor(what) => write!(f, "monitor {what}"),
             Action::Administer(method) => write!(f, "administer {method}"),
         }
@@ -72,6 +77,7 @@ enum Asked {
     Subscribe(Filter),
     Monitor(String),
     Administer(String),
+    Coordinate(ResourceName),
 }
 
 impl Question {
@@ -83,7 +89,7 @@ impl Question {
         let wrong = |message: &str| Error::new(ErrorCode::InvalidArgument, message);
         let verb = Verb::parse(action).ok_or_else(|| {
             wrong("there is no such action")
-                .with_hint("ask for own, resolve, call, publish, subscribe, monitor or administer")
+                .with_hint("ask for own, resolve, call, publish, subscribe, monitor, administer or coordinate")
         })?;
         let word = || TopicName::parse(what).map(|name| name.as_str().to_owned());
         Ok(Self(match verb {
@@ -99,6 +105,7 @@ impl Question {
             Verb::Subscribe => Asked::Subscribe(Filter::parse(what)?),
             Verb::Monitor => Asked::Monitor(word()?),
             Verb::Administer => Asked::Administer(word()?),
+            Verb::Coordinate => Asked::Coordinate(ResourceName::parse(what)?),
         }))
     }
 
@@ -111,6 +118,7 @@ impl Question {
             Asked::Subscribe(filter) => Action::Subscribe(filter),
             Asked::Monitor(what) => Action::Monitor(what),
             Asked::Administer(method) => Action::Administer(method),
+            Asked::Coordinate(name) => Action::Coordinate(Some(name)),
         }
     }
 }

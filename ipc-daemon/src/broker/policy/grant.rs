@@ -22,6 +22,7 @@ const FORM: &str = "write an action and what it is for, as in \"call demo.title/
 /// | `subscribe` | filter over topics; a subscription is granted when it lets nothing pass but what this filter does |
 /// | `monitor` | `peers`, `usage`: those of others; `sockets`: those of the daemon |
 /// | `administer` | methods of `ipc.daemon` that change what the daemon does, or tell what concerns others |
+/// | `coordinate` | filter over names of locks, keys and the like, with their `/` read as `.`; leases and prefixes take `>` |
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant {
     verbs: Verbs,
@@ -74,6 +75,7 @@ impl Grant {
                 (self.verbs.has(Verb::Resolve) || self.verbs.has(Verb::Call))
                     && self.names.matches(name.as_str())
             }
+            Action::Coordinate(None) => self.verbs.has(Verb::Coordinate) && self.names.as_str() == ">",
             other => self.names_it(other),
         }
     }
@@ -82,6 +84,7 @@ impl Grant {
     pub(super) fn touches(&self, action: &Action<'_>) -> bool {
         match action {
             Action::Subscribe(filter) => self.verbs.has(Verb::Subscribe) && self.names.overlaps(filter),
+            Action::Coordinate(None) => self.verbs.has(Verb::Coordinate),
             other => self.names_it(other),
         }
     }
@@ -99,7 +102,11 @@ impl Grant {
             Action::Publish(topic) => (Verb::Publish, topic.as_str()),
             Action::Monitor(what) => (Verb::Monitor, *what),
             Action::Administer(method) => (Verb::Administer, *method),
-            Action::Subscribe(_) | Action::Watch => return false,
+            Action::Coordinate(Some(name)) => {
+                return self.verbs.has(Verb::Coordinate)
+                    && self.names.matches(&name.as_str().replace('/', "."));
+            }
+            Action::Subscribe(_) | Action::Watch | Action::Coordinate(None) => return false,
         };
         self.verbs.has(verb) && self.names.matches(name)
     }
@@ -128,7 +135,7 @@ fn wrong(text: &str, why: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ipc_core::name::{ServiceName, TopicName};
+    use ipc_core::name::{ResourceName, ServiceName, TopicName};
 
     #[test]
     fn what_is_written_reads_back_the_same() {
@@ -140,11 +147,25 @@ mod tests {
             "* >",
             "monitor peers",
             "administer >",
+            "coordinate deploy.>",
         ] {
             let grant = Grant::parse(text).unwrap();
             assert_eq!(grant.to_string(), text);
             assert_eq!(Grant::parse(&format!(" {} ", text.replace(' ', "\t "))), Ok(grant));
         }
+    }
+
+    #[test]
+    fn coordination_goes_by_parts_of_names() {
+        let name = |text| ResourceName::parse(text).unwrap();
+        let grant = Grant::parse("coordinate deploy.>").unwrap();
+        let (web, other) = (name("deploy/web"), name("deployed/web"));
+        assert!(grant.covers(&Action::Coordinate(Some(&web))));
+        assert!(!grant.covers(&Action::Coordinate(Some(&other))));
+        // A lease and a prefix are about everything.
+        assert!(!grant.covers(&Action::Coordinate(None)) && grant.touches(&Action::Coordinate(None)));
+        assert!(Grant::parse("coordinate >").unwrap().covers(&Action::Coordinate(None)));
+        assert!(Grant::parse_anonymous("coordinate deploy.>").is_err());
     }
 
     #[test]

@@ -16,7 +16,7 @@
 //! - Somebody may connect when a rule allows anything to its user, groups or principal. Rules about services do not count
 //!   for that.
 //! - An anonymous network peer is not `anyone`. It has what `[remote] allow` lists and never owns a name, watches names,
-//!   or sees other connections.
+//!   takes a lock, or sees other connections.
 //!
 //! A door hands over the identity it has verified and [`Access::Granted`], and is done.
 
@@ -204,7 +204,7 @@ impl fmt::Display for Reason<'_> {
 mod tests {
     use super::who::FewUsers;
     use super::*;
-    use ipc_core::name::{Filter, MethodName, ServiceName, TopicName};
+    use ipc_core::name::{Filter, MethodName, ResourceName, ServiceName, TopicName};
 
     fn policy(rules: &[&str]) -> Policy {
         let read = |(at, text): (usize, &&str)| Rule::parse(text, at as u32 + 1, &FewUsers).unwrap();
@@ -267,7 +267,8 @@ mod tests {
     fn the_daemons_names_are_its_own() {
         let (name, topic) = (service("ipc.daemon"), TopicName::parse("ipc.t").unwrap());
         let (open, root) = (Policy::open(Vec::new()), local(0));
-        for action in [Action::Own(&name), Action::Publish(&topic)] {
+        let lock = ResourceName::parse("ipc/a").unwrap();
+        for action in [Action::Own(&name), Action::Publish(&topic), Action::Coordinate(Some(&lock))] {
             let refused = check(&open, &root, &Access::Granted, &action).unwrap_err();
             assert_eq!(refused.code, ErrorCode::PermissionDenied);
             let asker =
@@ -345,6 +346,7 @@ mod tests {
     fn an_anonymous_peer_may_do_what_is_listed_and_nothing_else() {
         let (name, called) = (ServiceName::parse("a.b").unwrap(), MethodName::parse("m").unwrap());
         let (topic, filter) = (TopicName::parse("a.b").unwrap(), Filter::parse("a.*").unwrap());
+        let lock = ResourceName::parse("a.b").unwrap();
         let actions = [
             (Action::Call(&name, &called), Some("call a.b/m")),
             (Action::Resolve(&name), Some("resolve a.b")),
@@ -354,6 +356,8 @@ mod tests {
             (Action::Watch, None),
             (Action::Monitor("peers"), None),
             (Action::Administer("bridge-expose"), None),
+            (Action::Coordinate(Some(&lock)), None),
+            (Action::Coordinate(None), None),
         ];
         let listed = ["call a.b/m", "resolve a.b", "publish a.b", "subscribe a.>"];
         let anonymous = remote("anonymous");

@@ -12,10 +12,11 @@ pub(super) enum Verb {
     Subscribe,
     Monitor,
     Administer,
+    Coordinate,
 }
 
 impl Verb {
-    const ALL: [Verb; 7] = [
+    const ALL: [Verb; 8] = [
         Verb::Own,
         Verb::Resolve,
         Verb::Call,
@@ -23,6 +24,7 @@ impl Verb {
         Verb::Subscribe,
         Verb::Monitor,
         Verb::Administer,
+        Verb::Coordinate,
     ];
 
     pub(super) const fn word(self) -> &'static str {
@@ -34,6 +36,7 @@ impl Verb {
             Verb::Subscribe => "subscribe",
             Verb::Monitor => "monitor",
             Verb::Administer => "administer",
+            Verb::Coordinate => "coordinate",
         }
     }
 

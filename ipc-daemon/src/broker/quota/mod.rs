@@ -30,6 +30,12 @@ const WATCH_BYTES: u64 = 512;
 const CALL_BYTES: u64 = 256;
 /// What a place in a table of handles takes, in bytes.
 const HANDLE_BYTES: u64 = 16;
+/// What something held takes, in bytes.
+const HOLD_BYTES: u64 = 512;
+/// What a request that waits takes, in bytes.
+const WAIT_BYTES: u64 = 512;
+/// What an observation or a watch over keys takes, in bytes.
+const OBSERVATION_BYTES: u64 = 512;
 
 /// Who pays.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -73,6 +79,12 @@ pub struct Charges {
     pub pending_calls: u32,
     /// Places in tables of handles.
     pub handles: u32,
+    /// Locks, permits, leaderships and leases of its connections.
+    pub holds: u32,
+    /// Requests that wait for such.
+    pub waits: u32,
+    /// Elections it observes, and watches over keys.
+    pub observations: u32,
 }
 
 impl Charges {
@@ -85,6 +97,9 @@ impl Charges {
             (self.watches, WATCH_BYTES),
             (self.pending_calls, CALL_BYTES),
             (self.handles, HANDLE_BYTES),
+            (self.holds, HOLD_BYTES),
+            (self.waits, WAIT_BYTES),
+            (self.observations, OBSERVATION_BYTES),
         ];
         self.queued_bytes as u64 + each.iter().map(|(count, bytes)| u64::from(*count) * bytes).sum::<u64>()
     }

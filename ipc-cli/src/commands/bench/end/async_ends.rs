@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use ipc_core::client::{Client, ConnectOptions, Delivery, SubscribeOptions};
+use ipc_core::client::{Client, ConnectOptions, Delivery, HoldOptions, SubscribeOptions};
 use ipc_core::service::{Request, Service};
 use ipc_core::{Address, Error, Payload};
 use tokio::task::JoinSet;
@@ -22,6 +22,8 @@ pub(super) async fn play(args: &EndArgs) -> Result<(), Error> {
         Part::Connecter => connect_and_call(args).await,
         Part::Subscriber => subscribe(args).await,
         Part::Publisher => publish(args).await,
+        Part::Locker => lock_and_unlock(args).await,
+        Part::Heirs => Err(failed("wait", &"heirs are blocking clients")),
     }
 }
 
@@ -51,6 +53,22 @@ async fn answer(args: &EndArgs) -> Result<(), Error> {
 
 fn payload(args: &EndArgs) -> Payload {
     Payload::bytes(vec![b'x'; args.size])
+}
+
+async fn lock_and_unlock(args: &EndArgs) -> Result<(), Error> {
+    let client = connect(args).await?;
+    ready_and_go()?;
+    let mut phases = Phases::begin(args);
+    loop {
+        let begun = now_ns();
+        client.lock(&args.name, HoldOptions::default()).await?.release().await?;
+        if !phases.count(begun) {
+            break;
+        }
+    }
+    report(&phases.report())?;
+    client.close().await;
+    Ok(())
 }
 
 async fn call_one_by_one(args: &EndArgs) -> Result<(), Error> {

@@ -1,8 +1,9 @@
 //! The ends that use the blocking client.
 
 use core::time::Duration;
+use std::sync::{Mutex, PoisonError};
 
-use ipc_core::blocking::{CallOptions, Client, ConnectOptions, DeliveryRef, Service};
+use ipc_core::blocking::{CallOptions, Client, ConnectOptions, DeliveryRef, HoldOptions, Service};
 use ipc_core::{Address, Error, Payload};
 
 use super::fanout::{Course, Marks, Progress};
@@ -24,6 +25,8 @@ pub(super) fn play(args: &EndArgs) -> Result<(), Error> {
         Part::Connecter => connect_and_call(args),
         Part::Subscriber => subscribe(args),
         Part::Publisher => publish(args),
+        Part::Locker => lock_and_unlock(args),
+        Part::Heirs => inherit(args),
     }
 }
 
@@ -116,6 +119,66 @@ fn connect_and_call(args: &EndArgs) -> Result<(), Error> {
         }
     }
     report(&phases.report())
+}
+
+fn lock_and_unlock(args: &EndArgs) -> Result<(), Error> {
+    let mut client = connect(args)?;
+    ready_and_go()?;
+    let mut phases = Phases::begin(args);
+    loop {
+        let begun = now_ns();
+        client.lock(&args.name, HoldOptions::default())?.release()?;
+        if !phases.count(begun) {
+            break;
+        }
+    }
+    report(&phases.report())?;
+    client.close()
+}
+
+/// What those who wait for one lock share.
+struct Estate {
+    phases: Phases,
+    /// When the last holder was lost.
+    left_ns: Option<u64>,
+    is_over: bool,
+}
+
+fn inherit(args: &EndArgs) -> Result<(), Error> {
+    ready_and_go()?;
+    let estate = Mutex::new(Estate { phases: Phases::begin(args), left_ns: None, is_over: false });
+    let outcomes: Vec<Result<(), Error>> = std::thread::scope(|scope| {
+        let heirs: Vec<_> = (0..args.depth).map(|_| scope.spawn(|| be_an_heir(args, &estate))).collect();
+        let joined = heirs.into_iter().map(std::thread::ScopedJoinHandle::join);
+        joined
+            .map(|joined| joined.unwrap_or_else(|_| Err(failed("wait", &"a thread has panicked"))))
+            .collect()
+    });
+    outcomes.into_iter().collect::<Result<(), Error>>()?;
+    let estate = estate.into_inner().unwrap_or_else(PoisonError::into_inner);
+    report(&estate.phases.report())
+}
+
+fn be_an_heir(args: &EndArgs, estate: &Mutex<Estate>) -> Result<(), Error> {
+    loop {
+        let mut client = connect(args)?;
+        let held = client.lock(&args.name, HoldOptions::default())?;
+        // It is not given back: the end of the connection is to pass it on.
+        std::mem::forget(held);
+        let mut estate = estate.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(left_ns) = estate.left_ns.take()
+            && !estate.is_over
+        {
+            estate.is_over = !estate.phases.count(left_ns);
+        }
+        estate.left_ns = Some(now_ns());
+        let is_over = estate.is_over;
+        drop(client);
+        drop(estate);
+        if is_over {
+            return Ok(());
+        }
+    }
 }
 
 fn subscribe(args: &EndArgs) -> Result<(), Error> {

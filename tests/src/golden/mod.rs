@@ -3,6 +3,9 @@
 //! A file is lines of hexadecimal bytes; what follows `#` is for people. Vectors that have landed never change: a
 //! change of the wire is a new kind, a feature bit or a new version, with vectors of its own.
 
+mod coordination;
+mod keys;
+
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
@@ -103,10 +106,23 @@ pub(crate) fn render_fields(title: &str, fields: &[(usize, &str)], bytes: &[u8])
 
 /// Every vector: the first exchange, calls, events, names, topics, announcements.
 pub fn vectors() -> Vec<Vector> {
-    [connection(), calls(), events(), names(), name_changes(), topics(), answers(), announcements()]
-        .into_iter()
-        .flatten()
-        .collect()
+    let groups = [
+        connection(),
+        calls(),
+        events(),
+        names(),
+        name_changes(),
+        topics(),
+        answers(),
+        announcements(),
+        coordination::asked_for(),
+        coordination::asked_of_others(),
+        coordination::answered(),
+        keys::asked_for(),
+        keys::answered(),
+        coordination::told(),
+    ];
+    groups.into_iter().flatten().collect()
 }
 
 fn vector<T>(

@@ -1,4 +1,6 @@
-//! What the broker says of itself: plain data for whoever renders it.
+//! PURE. What the broker says of itself: plain data for whoever renders it.
+
+mod coordination;
 
 use ipc_core::id::PeerId;
 use ipc_core::identity::{Identity, Peer as PeerIdentity};
@@ -6,6 +8,7 @@ use ipc_core::name::{Filter, ServiceName, TopicName};
 use ipc_core::wire::message::RegisterMode;
 use ipc_core::{Error, ErrorCode};
 
+pub use self::coordination::{BarrierRow, GateRow, HolderRow, LeaseRow};
 use super::Broker;
 use super::event::Transport;
 use super::keys::PeerKey;
@@ -116,6 +119,10 @@ pub struct PeerRow {
     pub watches: usize,
     /// Calls it waits for.
     pub pending_calls: usize,
+    /// Locks, permits, leaderships and leases it holds.
+    pub holds: usize,
+    /// Requests for such that wait.
+    pub waits: usize,
 }
 
 /// A topic.
@@ -342,6 +349,8 @@ impl Broker {
                 subscriptions: peer.subscriptions.len(),
                 watches: peer.watches.len(),
                 pending_calls: self.calls.outgoing(key),
+                holds: self.coordination.counts(key).0,
+                waits: self.coordination.counts(key).1,
             })
             .collect();
         rows.sort_by_key(|row| row.peer.id);

@@ -3,9 +3,13 @@
 //! A [`Step`] holds all that it needs: it means the same in every world, or nothing where it does not apply (a reply
 //! without a call). So a list of steps can be played again, and steps can be left out of it.
 
+mod coordination;
+mod limits;
+
 use ipc_core::limits::Limits;
 use ipc_core::wire::SHARE_MIN_BYTES;
 
+pub use self::limits::small_limits;
 use crate::rng::Rng;
 use crate::world::World;
 
@@ -21,6 +25,8 @@ pub const SERVICES: [&str; 4] = ["a", "a.b", "a.c", "b.c"];
 pub const METHODS: [&str; 3] = ["m0", "m1", "m2"];
 /// Topics that clients publish on.
 pub const TOPICS: [&str; 7] = ["a", "b", "a.b", "a.c", "b.c", "a.b.c", "a.b.d"];
+/// Names of locks and the like.
+pub const RESOURCES: [&str; 4] = ["a", "a/b", "c.d", "ipc/e"];
 /// Filters for subscriptions and watches.
 pub const FILTERS: [&str; 10] = ["a", "a.b", "b.c", "a.*", "*.c", "*", "a.>", ">", "*.*", "a.*.c"];
 /// Users that clients run as; the last two share one.
@@ -35,6 +41,19 @@ pub struct Step {
     pub action: Action,
     /// Decides how far bytes flow in this step.
     pub seed: u64,
+}
+
+/// What a client claims.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Claimed {
+    /// A lock, alone.
+    Lock,
+    /// A lock, with others.
+    SharedLock,
+    /// Permits of a semaphore.
+    Permits,
+    /// The leadership of an election.
+    Leadership,
 }
 
 /// A method or topic handle as a client names it.
@@ -115,6 +134,18 @@ actions! {
     Watch { filter: usize, again: bool } = "watch", 8;
     /// It ends its nth watch, or one that it does not have.
     Unwatch { nth: Option<usize> } = "unwatch", 4;
+    /// It claims a lock, permits or a leadership.
+    Claim {
+        what: Claimed, name: usize, permits: u32, wait: bool, deadline_us: u32, ttl_us: u64, delay_us: u64, owner: u64
+    } = "claim", 70;
+    /// It arrives at a barrier.
+    Arrive { name: usize, parties: u32, wait: bool, deadline_us: u32 } = "arrive", 12;
+    /// It takes a lease.
+    Lease { ttl_us: u64, outlives: bool } = "lease", 6;
+    /// It gives back or renews the nth of what it holds, or of what another client holds.
+    OfHold { nth: usize, renew: bool, victim: Option<usize> } = "of_hold", 40;
+    /// It does not want the nth of its requests any more that wait.
+    CancelWait { nth: usize } = "cancel_wait", 10;
     /// It asks for a sign of life.
     Ping { payload: usize } = "ping", 10;
     /// Time passes; a sleeping machine wakes everything at once.
@@ -167,39 +198,6 @@ actions! {
     BeginDrain = "begin_drain", 0;
     /// It has waited long enough.
     EndDrain = "end_drain", 0;
-}
-
-/// Small limits drawn for one world, so that all of them are reached.
-pub fn small_limits(rng: &mut Rng) -> Limits {
-    let mut draw = |low: u64, high: u64| rng.between(low, high) as u32;
-    Limits {
-        connections_max: draw(5, 7),
-        connections_per_uid_max: draw(1, 4),
-        unauthenticated_per_uid_max: draw(1, 3),
-        hello_timeout_ms: draw(10, 100),
-        frame_before_hello_max_bytes: draw(256, 4096),
-        payload_max_bytes: draw(1024, 3000),
-        queue_per_connection_max_bytes: draw(4096, 12_000),
-        queue_per_uid_max_bytes: draw(4096, 24_000),
-        pending_calls_per_connection_max: draw(2, 6),
-        subscriptions_per_connection_max: draw(2, 5),
-        names_per_connection_max: draw(1, 4),
-        watches_per_connection_max: draw(1, 3),
-        handles_per_connection_max: draw(3, 8),
-        announced_peers_per_connection_max: draw(1, 4),
-        waiters_per_name_max: draw(1, 3),
-        instances_per_service_max: draw(2, 4),
-        topics_max: draw(2, 7),
-        queue_events_per_subscription_max: draw(4, 80),
-        queue_events_per_subscription_default: draw(2, 40),
-        queue_bytes_per_subscription_max: draw(1024, 8192),
-        datagram_clients_max: draw(1, 3),
-        datagram_requests_per_client_max: draw(2, 6),
-        datagram_requests_max: draw(3, 10),
-        datagram_kept_per_client_max_bytes: draw(200, 2000),
-        datagram_kept_max_bytes: draw(300, 3000),
-        ..Limits::default()
-    }
 }
 
 /// Draws steps that suit a world.
@@ -297,6 +295,9 @@ impl Generator {
             | Verb::DatagramAbandon
             | Verb::Weather
             | Verb::DoorRestart => self.datagrams(world, verb),
+            Verb::Claim | Verb::Arrive | Verb::Lease | Verb::OfHold | Verb::CancelWait => {
+                self.coordination(verb)
+            }
             Verb::Flood => Action::Flood,
             Verb::Ping => Action::Ping { payload: self.rng.length(64) },
             Verb::Advance => {
@@ -422,9 +423,9 @@ impl Generator {
                 Action::Garbage { bytes: rng.bytes(len) }
             }
             Verb::UnknownKind => Action::UnknownKind { kind: *rng.pick(&[0x04, 0x7f, 0x90, 0xff]) },
-            Verb::WrongKind => {
-                Action::WrongKind { kind: *rng.pick(&[0x02, 0x09, 0x21, 0x22, 0x36, 0x50, 0x60]) }
-            }
+            Verb::WrongKind => Action::WrongKind {
+                kind: *rng.pick(&[0x02, 0x09, 0x21, 0x22, 0x36, 0x50, 0x60, 0x71, 0x72, 0x73]),
+            },
             Verb::Malformed => {
                 let len = rng.length(8);
                 Action::Malformed {
@@ -446,6 +447,7 @@ fn groundwork(verb: Verb) -> Verb {
         Verb::Publish => Verb::OpenTopic,
         Verb::Unregister => Verb::Register,
         Verb::Unsubscribe => Verb::Subscribe,
+        Verb::OfHold | Verb::CancelWait => Verb::Claim,
         Verb::Unwatch => Verb::Watch,
         _ => Verb::Drain,
     }
@@ -463,6 +465,8 @@ fn suits(world: &World, slot: usize, verb: Verb) -> bool {
         Verb::Cancel => !knows.outbound.is_empty(),
         Verb::Unregister => !knows.registrations.is_empty(),
         Verb::Unsubscribe => !knows.subscriptions.is_empty(),
+        Verb::OfHold => !knows.holds.is_empty(),
+        Verb::CancelWait => !knows.waits.is_empty(),
         Verb::Unwatch => !knows.watches.is_empty(),
         Verb::Flood => {
             let link = world.link(slot);

@@ -1,0 +1,216 @@
+//! What is held: a lock, permits, a leadership, or a lease by itself.
+
+use core::time::Duration;
+
+use ipc_core::limits::Limits;
+use ipc_core::time::Instant;
+use ipc_core::{Error, ErrorCode};
+
+use super::deadlock::Party;
+use super::gate::GateKey;
+use super::{Asker, Coordination, Effect, Terms, Timer, WaitId};
+use crate::broker::keys::PeerKey;
+
+/// Who holds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Keeper {
+    /// A session, which asked for it in that request; it ends with the session.
+    Session { id: WaitId, owner: u64 },
+    /// A user, whichever sessions there are.
+    User(u32),
+}
+
+impl Keeper {
+    pub(super) fn peer(self) -> Option<PeerKey> {
+        match self {
+            Keeper::Session { id, .. } => Some(id.peer),
+            Keeper::User(_) => None,
+        }
+    }
+
+    pub(super) fn party(self) -> Option<Party> {
+        match self {
+            Keeper::Session { id, owner } => Some(Party { peer: id.peer, owner }),
+            Keeper::User(_) => None,
+        }
+    }
+}
+
+/// Something held.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Hold {
+    pub(super) keeper: Keeper,
+    /// What is held; `None` for a lease by itself.
+    pub(super) gate: Option<GateKey>,
+    pub(super) terms: Terms,
+    pub(super) since: Instant,
+    /// When it ends unless it is renewed.
+    pub(super) expires: Option<Instant>,
+}
+
+/// On whose behalf something is asked about what is held.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::broker) struct Hand {
+    pub(in crate::broker) peer: PeerKey,
+    /// The user behind the session, if it is one of this machine.
+    pub(in crate::broker) uid: Option<u32>,
+}
+
+impl Coordination {
+    /// Grants a lease: of the session, or, with `user`, one that outlives it.
+    pub(in crate::broker) fn lease(
+        &mut self,
+        now: Instant,
+        asker: Asker,
+        terms: Terms,
+        user: Option<u32>,
+        limits: &Limits,
+    ) -> Result<(), Error> {
+        let keeper = match user {
+            Some(uid) => {
+                let open = self.detached.entry(uid).or_default();
+                if *open >= limits.detached_leases_per_uid_max {
+                    let max = limits.detached_leases_per_uid_max.into();
+                    return Err(Error::quota("detached_leases_per_uid_max", max));
+                }
+                *open += 1;
+                Keeper::User(uid)
+            }
+            None => {
+                let (holds, waits, _) = self.counts(asker.peer);
+                if holds + waits >= limits.holds_per_connection_max as usize {
+                    let max = limits.holds_per_connection_max.into();
+                    return Err(Error::quota("holds_per_connection_max", max));
+                }
+                Keeper::Session { id: asker.id(), owner: 0 }
+            }
+        };
+        let token = self.next_token(now);
+        self.begin_hold(now, token, Hold { keeper, gate: None, terms, since: now, expires: None });
+        let (to, operation) = (asker.id(), asker.operation);
+        self.effects.push_back(Effect::Granted { to, operation, token, ttl: terms.ttl });
+        Ok(())
+    }
+
+    pub(super) fn begin_hold(&mut self, now: Instant, token: u64, mut hold: Hold) {
+        hold.expires = hold.terms.ttl.map(|ttl| now + ttl);
+        if let Some(expires) = hold.expires {
+            self.timers.insert((expires, Timer::Hold(token)));
+        }
+        if let Some(peer) = hold.keeper.peer() {
+            self.peers.entry(peer).or_default().holds.insert(token);
+            self.charge(peer, 1, 0, 0);
+        }
+        self.holds.insert(token, hold);
+    }
+
+    /// What is held gets its full time again. Says how long that is.
+    ///
+    /// # Errors
+    /// `lock_lost` when it is not held any more, or not by whoever asks.
+    pub(in crate::broker) fn renew(
+        &mut self,
+        now: Instant,
+        hand: Hand,
+        token: u64,
+    ) -> Result<Option<Duration>, Error> {
+        self.check_hand(hand, token)?;
+        let Some(hold) = self.holds.get_mut(&token) else { return Err(not_held(token)) };
+        if let Some(ttl) = hold.terms.ttl {
+            if let Some(before) = hold.expires {
+                self.timers.remove(&(before, Timer::Hold(token)));
+            }
+            hold.expires = Some(now + ttl);
+            self.timers.insert((now + ttl, Timer::Hold(token)));
+        }
+        Ok(hold.terms.ttl)
+    }
+
+    /// What is held is given back.
+    ///
+    /// # Errors
+    /// `lock_lost` when it is not held any more, or not by whoever asks.
+    pub(in crate::broker) fn release(&mut self, now: Instant, hand: Hand, token: u64) -> Result<(), Error> {
+        self.check_hand(hand, token)?;
+        if let Some(gate) = self.end_hold(token).and_then(|hold| hold.gate) {
+            self.let_others_in(now, gate);
+        } else {
+            self.end_leased(now, token);
+        }
+        Ok(())
+    }
+
+    pub(super) fn check_hand(&self, hand: Hand, token: u64) -> Result<(), Error> {
+        let is_theirs = match self.holds.get(&token).map(|hold| hold.keeper) {
+            Some(Keeper::Session { id, .. }) => id.peer == hand.peer,
+            Some(Keeper::User(uid)) => hand.uid == Some(uid) || hand.uid == Some(0),
+            None => false,
+        };
+        if is_theirs { Ok(()) } else { Err(not_held(token)) }
+    }
+
+    /// The time to live has passed.
+    pub(super) fn expire(&mut self, now: Instant, token: u64) {
+        let Some(hold) = self.holds.get(&token) else { return };
+        if let Keeper::Session { id: to, .. } = hold.keeper {
+            let ttl = hold.terms.ttl.unwrap_or_default();
+            let message = format!("its time to live of {ttl:?} has passed without a renewal");
+            self.effects.push_back(Effect::Lost { to, token, message });
+        }
+        self.lose(now, token);
+    }
+
+    /// The holder is gone, or too late: others may have it, after the delay that was asked for.
+    pub(super) fn lose(&mut self, now: Instant, token: u64) {
+        let Some(hold) = self.end_hold(token) else { return };
+        let Some(gate) = hold.gate else {
+            self.end_leased(now, token);
+            return;
+        };
+        if !hold.terms.delay.is_zero() {
+            self.close_gate(gate, now + hold.terms.delay);
+        }
+        self.let_others_in(now, gate);
+    }
+
+    fn let_others_in(&mut self, now: Instant, gate: GateKey) {
+        self.pump(now, gate);
+        // Of a successor they have heard.
+        if self.gates.get(gate).is_some_and(|gate| gate.holders.is_empty()) {
+            self.tell_observers(gate);
+        }
+    }
+
+    /// Takes a hold out of the tables and out of its gate.
+    fn end_hold(&mut self, token: u64) -> Option<Hold> {
+        let hold = self.holds.remove(&token)?;
+        if let Some(expires) = hold.expires {
+            self.timers.remove(&(expires, Timer::Hold(token)));
+        }
+        if let Some(gate) = hold.gate.and_then(|gate| self.gates.get_mut(gate)) {
+            gate.give_back(token);
+        }
+        match hold.keeper {
+            Keeper::Session { id, .. } => {
+                if let Some(of) = self.peers.get_mut(&id.peer) {
+                    of.holds.remove(&token);
+                }
+                self.charge(id.peer, -1, 0, 0);
+            }
+            Keeper::User(uid) => {
+                if let Some(open) = self.detached.get_mut(&uid) {
+                    *open -= 1;
+                    if *open == 0 {
+                        self.detached.remove(&uid);
+                    }
+                }
+            }
+        }
+        Some(hold)
+    }
+}
+
+fn not_held(token: u64) -> Error {
+    Error::new(ErrorCode::LockLost, format!("{token} is not held by this session"))
+        .with_hint("it was given back, its time has passed, or another session holds it")
+}

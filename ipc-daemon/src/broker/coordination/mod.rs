@@ -1,0 +1,450 @@
+//! PURE. Coordination: who holds what, who waits for it, and when it ends.
+//!
+//! The methods of [`Coordination`] fall into three classes, to be called in this order:
+//!
+//! 1. **Requests** `claim`, `arrive`, `lease`, `renew`, `release`, `proclaim`, `observe`, `unobserve`, `cancel`, `depart`,
+//!    `refuse_all` and **time** `handle_timeout`, due at `poll_timeout`.
+//! 2. **Outputs** `poll_effect`, until it gives `None`: what is to be told to whom, in order.
+//!
+//! | file | noun |
+//! |---|---|
+//! | `wait_queue` | a fair queue |
+//! | `gate`, `claim` | what locks, semaphores and elections have in common, and how they are had |
+//! | `hold` | what is held: its token, its time to live, its end |
+//! | `election` | the leader's value, and who observes it |
+//! | `barrier` | parties that wait for one another |
+//! | `keys`, `kv` | keys with their history; and their conditions, leases and watches |
+//! | `fences` | the last tokens of locks that nobody has to do with any more |
+//! | `deadlock` | circles of sessions that wait for one another |
+//! | `rows` | what is shown of all this |
+//!
+//! Tokens are given from one counter that is never behind the boot-time clock in microseconds. So they grow over the life of
+//! each name, and over restarts of the daemon too, for as long as the machine runs.
+
+mod barrier;
+mod claim;
+mod deadlock;
+mod election;
+mod fences;
+mod gate;
+mod hold;
+mod keys;
+mod kv;
+mod rows;
+mod wait_queue;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use core::time::Duration;
+
+use ipc_core::Error;
+use ipc_core::name::ResourceName;
+use ipc_core::payload::Payload;
+use ipc_core::time::Instant;
+use ipc_core::wire::coordination::{Operation, Waiting};
+use slotmap::SlotMap;
+
+use super::keys::PeerKey;
+
+use self::barrier::{Arrival, Barriers};
+pub(super) use self::claim::Want;
+use self::fences::Fences;
+pub(super) use self::gate::Share;
+use self::gate::{Gate, GateKey};
+pub(super) use self::hold::Hand;
+use self::hold::Hold;
+use self::keys::Keys;
+pub(super) use self::keys::{Change, Condition, Entry, Selection};
+use self::kv::KeyWatch;
+pub(super) use self::kv::{Fence, KeyTerms, Value};
+use self::wait_queue::Place;
+
+/// A request that waits: whose it is and what its session knows it by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct WaitId {
+    pub(super) peer: PeerKey,
+    pub(super) correlation: u64,
+}
+
+/// What sort of thing is held by some while others wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Noun {
+    Lock,
+    Semaphore,
+    Election,
+}
+
+impl Noun {
+    /// The word for it.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Noun::Lock => "lock",
+            Noun::Semaphore => "semaphore",
+            Noun::Election => "election",
+        }
+    }
+}
+
+/// Who asks, for what, and until when it waits.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asker {
+    pub(super) peer: PeerKey,
+    pub(super) correlation: u64,
+    pub(super) operation: Operation,
+    pub(super) until: Option<Instant>,
+}
+
+impl Asker {
+    pub(super) fn id(&self) -> WaitId {
+        WaitId { peer: self.peer, correlation: self.correlation }
+    }
+}
+
+/// How long something is held, and what happens when its holder is lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub(super) struct Terms {
+    /// Time to live; `None` for as long as the connection.
+    pub(super) ttl: Option<Duration>,
+    /// How long it stays closed when the holder is lost.
+    pub(super) delay: Duration,
+}
+
+/// One session of a circle: it holds what the one before wants, and waits for this.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Link {
+    pub(super) peer: PeerKey,
+    pub(super) waits_for: String,
+}
+
+/// Why a request came to nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Reason {
+    Error(Error),
+    /// Others hold it; this is the eldest of them.
+    Busy {
+        what: String,
+        holder: Option<PeerKey>,
+    },
+    /// Each waits for the next, and the last for the first.
+    Deadlock(Vec<Link>),
+}
+
+impl From<Error> for Reason {
+    fn from(error: Error) -> Self {
+        Reason::Error(error)
+    }
+}
+
+/// What is to be told, or charged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Effect {
+    /// A request has got what it wants.
+    Granted { to: WaitId, operation: Operation, token: u64, ttl: Option<Duration> },
+    /// All parties have arrived.
+    Passed { to: WaitId, generation: u64, place: u32 },
+    /// A request came to nothing.
+    Refused { to: WaitId, operation: Operation, reason: Reason },
+    /// A request waits.
+    Waits { to: WaitId, operation: Operation, holder: Option<PeerKey>, waiting: Waiting },
+    /// A session has lost what it held.
+    Lost { to: WaitId, token: u64, message: String },
+    /// An observer is told who leads.
+    Leads { to: WaitId, leader: Option<PeerKey>, token: u64, value: Payload, is_answer: bool },
+    /// A watch is told of a change of a key.
+    Changed { to: WaitId, change: Change },
+    /// A watch has been told what it was to be told at first.
+    Watches { to: WaitId, revision: u64 },
+    /// A session holds so much more, waits for so much more, observes so much more.
+    Charged { peer: PeerKey, holds: i32, waits: i32, observations: i32 },
+}
+
+/// What one session has to do with coordination.
+#[derive(Debug, Default)]
+struct OfPeer {
+    holds: BTreeSet<u64>,
+    waits: BTreeMap<u64, Wait>,
+    observes: BTreeMap<u64, GateKey>,
+    watches: BTreeMap<u64, KeyWatch>,
+}
+
+impl OfPeer {
+    fn is_empty(&self) -> bool {
+        self.holds.is_empty() && self.waits.is_empty() && self.observes.is_empty() && self.watches.is_empty()
+    }
+}
+
+/// A request that waits.
+#[derive(Debug)]
+struct Wait {
+    operation: Operation,
+    owner: u64,
+    until: Option<Instant>,
+    at: WaitsAt,
+}
+
+/// Where a request waits.
+#[derive(Debug)]
+enum WaitsAt {
+    Gate { gate: GateKey, place: Place, share: Share, terms: Terms, value: Payload },
+    Barrier { name: ResourceName, place: Place },
+}
+
+/// Something that is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    /// What is held ends, by its token.
+    Hold(u64),
+    /// A key ends, by the revision of its put.
+    Key(u64),
+    /// A gate opens again.
+    Gate(GateKey),
+    /// A request waits no longer.
+    Wait(WaitId),
+}
+
+/// Everything that is coordinated.
+#[derive(Debug, Default)]
+pub(super) struct Coordination {
+    gates: SlotMap<GateKey, Gate>,
+    by_name: BTreeMap<(Noun, ResourceName), GateKey>,
+    barriers: Barriers,
+    holds: BTreeMap<u64, Hold>,
+    peers: BTreeMap<PeerKey, OfPeer>,
+    /// Leases that outlive their connection, by user.
+    detached: BTreeMap<u32, u32>,
+    keys: Keys,
+    /// Keys by the lease they end with.
+    leased: BTreeMap<u64, BTreeSet<ResourceName>>,
+    /// Keys that end by themselves, by the revision of their put.
+    expiring: BTreeMap<u64, ResourceName>,
+    key_watchers: BTreeSet<WaitId>,
+    fences: Fences,
+    /// How many of them are remembered.
+    fences_max: usize,
+    timers: BTreeSet<(Instant, Timer)>,
+    effects: VecDeque<Effect>,
+    last_token: u64,
+}
+
+impl Coordination {
+    /// The next thing to be told or charged.
+    pub(super) fn poll_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    /// When [`Coordination::handle_timeout`] is due.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    /// Ends what is due at `now`.
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        while let Some((at, timer)) = self.timers.first().copied().filter(|(at, _)| *at <= now) {
+            self.timers.remove(&(at, timer));
+            match timer {
+                Timer::Hold(token) => self.expire(now, token),
+                Timer::Key(revision) => self.expire_key(now, revision),
+                Timer::Gate(gate) => self.reopen(now, gate),
+                Timer::Wait(id) => self.give_up_waiting(now, id),
+            }
+        }
+    }
+
+    /// Whether the session holds, awaits or observes anything.
+    pub(super) fn concerns(&self, peer: PeerKey) -> bool {
+        self.peers.contains_key(&peer)
+    }
+
+    /// What the session holds, waits for, and observes or watches, in numbers.
+    pub(super) fn counts(&self, peer: PeerKey) -> (usize, usize, usize) {
+        let counts = |of: &OfPeer| (of.holds.len(), of.waits.len(), of.observes.len() + of.watches.len());
+        self.peers.get(&peer).map_or((0, 0, 0), counts)
+    }
+
+    /// A session ends: its requests, then its observations and watches, then what it holds, each in the order in which they came.
+    pub(super) fn depart(&mut self, now: Instant, peer: PeerKey) {
+        let Some(of) = self.peers.get(&peer) else { return };
+        let waits: Vec<u64> = of.waits.keys().copied().collect();
+        let observes: Vec<u64> = of.observes.keys().copied().collect();
+        let watches: Vec<u64> = of.watches.keys().copied().collect();
+        let holds: Vec<u64> = of.holds.iter().copied().collect();
+        // All of its requests are gone before others are let in: none of them is granted any more.
+        let left: Vec<Option<GateKey>> =
+            waits.into_iter().map(|correlation| self.leave_queue(WaitId { peer, correlation }).1).collect();
+        for gate in left.into_iter().flatten() {
+            self.pump(now, gate);
+        }
+        for observation in observes {
+            self.unobserve(peer, observation);
+        }
+        for watch in watches {
+            self.unwatch(peer, watch);
+        }
+        for token in holds {
+            self.lose(now, token);
+        }
+    }
+
+    /// The session does not want the request any more. Says whether there was one.
+    pub(super) fn cancel(&mut self, now: Instant, peer: PeerKey, correlation: u64) -> bool {
+        let to = WaitId { peer, correlation };
+        let Some(wait) = self.end_wait(now, to) else { return false };
+        let error = Error::new(ipc_core::ErrorCode::Cancelled, "the request was cancelled while it waited");
+        self.effects.push_back(Effect::Refused { to, operation: wait.operation, reason: error.into() });
+        true
+    }
+
+    /// Every request that waits ends with this error.
+    pub(super) fn refuse_all(&mut self, now: Instant, error: &Error) {
+        let waits = self.peers.iter().flat_map(|(peer, of)| {
+            of.waits.keys().map(|correlation| WaitId { peer: *peer, correlation: *correlation })
+        });
+        let waits: Vec<WaitId> = waits.collect();
+        for to in waits {
+            if let Some(wait) = self.end_wait(now, to) {
+                let reason = error.clone().into();
+                self.effects.push_back(Effect::Refused { to, operation: wait.operation, reason });
+            }
+        }
+    }
+
+    /// A party arrives at a barrier: it waits, or all go on.
+    pub(super) fn arrive(
+        &mut self,
+        now: Instant,
+        asker: Asker,
+        name: ResourceName,
+        parties: u32,
+        wait: bool,
+        limits: &ipc_core::limits::Limits,
+    ) -> Result<(), Reason> {
+        self.check_wait(&asker, limits)?;
+        let known = self.barriers.get(&name).map(|barrier| (barrier.parties, barrier.arrived.len()));
+        match known {
+            Some((others, _)) if others != parties => {
+                let message =
+                    format!("barrier {name} is waited at by parties that expect {others}, not {parties}");
+                return Err(Error::new(ipc_core::ErrorCode::Conflict, message).into());
+            }
+            Some((_, arrived)) if arrived >= limits.waiters_per_resource_max as usize => {
+                let max = limits.waiters_per_resource_max.into();
+                return Err(Error::quota("waiters_per_resource_max", max).into());
+            }
+            None if self.resources() >= limits.resources_max as usize && parties > 1 => {
+                return Err(Error::quota("resources_max", limits.resources_max.into()).into());
+            }
+            _ => {}
+        }
+        if !wait && !self.barriers.is_last(&name, parties) {
+            return Err(Reason::Busy { what: format!("barrier {name}"), holder: None });
+        }
+        match self.barriers.arrive(&name, parties, asker.id()) {
+            Arrival::Waits(place, missing) => {
+                self.begin_wait(&asker, 0, WaitsAt::Barrier { name, place });
+                let waiting = Waiting { ahead: 0, holders: 0, token: 0, missing };
+                let (to, operation) = (asker.id(), asker.operation);
+                self.effects.push_back(Effect::Waits { to, operation, holder: None, waiting });
+            }
+            Arrival::Passes(others) => self.pass(now, &others, asker.id()),
+        }
+        Ok(())
+    }
+
+    fn pass(&mut self, now: Instant, others: &[WaitId], last: WaitId) {
+        let generation = self.next_token(now);
+        for (place, to) in others.iter().enumerate() {
+            self.forget_wait(*to);
+            self.effects.push_back(Effect::Passed { to: *to, generation, place: place as u32 });
+        }
+        self.effects.push_back(Effect::Passed { to: last, generation, place: others.len() as u32 });
+    }
+
+    /// Gates and barriers that there are.
+    fn resources(&self) -> usize {
+        self.gates.len() + self.barriers.len()
+    }
+
+    fn next_token(&mut self, now: Instant) -> u64 {
+        self.last_token = (self.last_token + 1).max(now.as_nanos() / 1000);
+        self.last_token
+    }
+
+    fn check_wait(&self, asker: &Asker, limits: &ipc_core::limits::Limits) -> Result<(), Error> {
+        let Some(of) = self.peers.get(&asker.peer) else { return Ok(()) };
+        if of.waits.contains_key(&asker.correlation) {
+            let message = format!("request {} of this connection waits already", asker.correlation);
+            return Err(Error::new(ipc_core::ErrorCode::Conflict, message));
+        }
+        if of.waits.len() >= limits.waits_per_connection_max as usize {
+            return Err(Error::quota("waits_per_connection_max", limits.waits_per_connection_max.into()));
+        }
+        Ok(())
+    }
+
+    fn begin_wait(&mut self, asker: &Asker, owner: u64, at: WaitsAt) {
+        if let Some(until) = asker.until {
+            self.timers.insert((until, Timer::Wait(asker.id())));
+        }
+        let wait = Wait { operation: asker.operation, owner, until: asker.until, at };
+        self.peers.entry(asker.peer).or_default().waits.insert(asker.correlation, wait);
+        self.charge(asker.peer, 0, 1, 0);
+    }
+
+    /// Takes a request out of the tables, but not out of where it waits.
+    fn forget_wait(&mut self, id: WaitId) -> Option<Wait> {
+        let wait = self.peers.get_mut(&id.peer)?.waits.remove(&id.correlation)?;
+        if let Some(until) = wait.until {
+            self.timers.remove(&(until, Timer::Wait(id)));
+        }
+        self.charge(id.peer, 0, -1, 0);
+        Some(wait)
+    }
+
+    /// Ends a wait; those behind it may go on.
+    fn end_wait(&mut self, now: Instant, id: WaitId) -> Option<Wait> {
+        let (wait, gate) = self.leave_queue(id);
+        if let Some(gate) = gate {
+            self.pump(now, gate);
+        }
+        wait
+    }
+
+    /// Takes a request out of where it waits. Says at which gate that was, where others may go on.
+    fn leave_queue(&mut self, id: WaitId) -> (Option<Wait>, Option<GateKey>) {
+        let Some(wait) = self.forget_wait(id) else { return (None, None) };
+        let gate = match &wait.at {
+            WaitsAt::Gate { gate, place, .. } => {
+                if let Some(gate) = self.gates.get_mut(*gate) {
+                    gate.queue.remove(*place);
+                }
+                Some(*gate)
+            }
+            WaitsAt::Barrier { name, place } => {
+                self.barriers.leave(name, *place);
+                None
+            }
+        };
+        (Some(wait), gate)
+    }
+
+    /// A request has waited for as long as it was to.
+    fn give_up_waiting(&mut self, now: Instant, to: WaitId) {
+        let wait = self.peers.get(&to.peer).and_then(|of| of.waits.get(&to.correlation));
+        let Some(wait) = wait else { return };
+        let reason = match &wait.at {
+            WaitsAt::Gate { gate, .. } => self.busy(*gate),
+            WaitsAt::Barrier { name, .. } => Reason::Busy { what: format!("barrier {name}"), holder: None },
+        };
+        if let Some(wait) = self.end_wait(now, to) {
+            self.effects.push_back(Effect::Refused { to, operation: wait.operation, reason });
+        }
+    }
+
+    /// Says what a session has more or less of, and forgets it when it has nothing left.
+    fn charge(&mut self, peer: PeerKey, holds: i32, waits: i32, observations: i32) {
+        self.effects.push_back(Effect::Charged { peer, holds, waits, observations });
+        if self.peers.get(&peer).is_some_and(OfPeer::is_empty) {
+            self.peers.remove(&peer);
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! What is shown of coordination.
+
+use ipc_core::time::Instant;
+
+use super::gate::GateKey;
+use super::hold::Keeper;
+use super::{Coordination, Noun};
+use crate::broker::keys::PeerKey;
+
+/// A lock, a semaphore or an election.
+#[derive(Clone, Debug)]
+pub(in crate::broker) struct GateState {
+    pub(in crate::broker) noun: &'static str,
+    pub(in crate::broker) name: String,
+    pub(in crate::broker) is_shared: bool,
+    /// Permits in all and those held, of a semaphore.
+    pub(in crate::broker) permits: Option<(u32, u32)>,
+    /// Session and token of each holder, and since when it holds.
+    pub(in crate::broker) holders: Vec<(Option<PeerKey>, u64, Instant)>,
+    pub(in crate::broker) waiting: usize,
+    pub(in crate::broker) observers: usize,
+}
+
+/// A barrier.
+#[derive(Clone, Debug)]
+pub(in crate::broker) struct BarrierState {
+    pub(in crate::broker) name: String,
+    pub(in crate::broker) parties: u32,
+    pub(in crate::broker) arrived: usize,
+}
+
+/// A lease by itself.
+#[derive(Clone, Debug)]
+pub(in crate::broker) struct LeaseState {
+    pub(in crate::broker) token: u64,
+    pub(in crate::broker) session: Option<PeerKey>,
+    pub(in crate::broker) uid: Option<u32>,
+    pub(in crate::broker) ttl: Option<core::time::Duration>,
+    pub(in crate::broker) expires: Option<Instant>,
+}
+
+impl Coordination {
+    /// Every lock, semaphore and election, in order of sort and name.
+    pub(in crate::broker) fn gates(&self) -> Vec<GateState> {
+        self.by_name.values().filter_map(|key| self.gate_state(*key)).collect()
+    }
+
+    fn gate_state(&self, key: GateKey) -> Option<GateState> {
+        let gate = self.gates.get(key)?;
+        let holders = gate.holders.keys().filter_map(|token| {
+            let hold = self.holds.get(token)?;
+            Some((hold.keeper.peer(), *token, hold.since))
+        });
+        Some(GateState {
+            noun: gate.noun.name(),
+            name: gate.name.to_string(),
+            is_shared: gate.noun == Noun::Lock && !gate.holders.is_empty() && gate.is_shared(),
+            permits: (gate.noun == Noun::Semaphore).then(|| (gate.permits, gate.used())),
+            holders: holders.collect(),
+            waiting: gate.queue.len(),
+            observers: gate.observers.len(),
+        })
+    }
+
+    /// Every barrier somebody waits at, in order of its name.
+    pub(in crate::broker) fn barriers(&self) -> Vec<BarrierState> {
+        let rows = self.barriers.iter().map(|(name, barrier)| BarrierState {
+            name: name.to_string(),
+            parties: barrier.parties,
+            arrived: barrier.arrived.len(),
+        });
+        rows.collect()
+    }
+
+    /// Every lease by itself, in order of its grant.
+    pub(in crate::broker) fn leases(&self) -> Vec<LeaseState> {
+        let leases = self.holds.iter().filter(|(_, hold)| hold.gate.is_none());
+        let rows = leases.map(|(token, hold)| LeaseState {
+            token: *token,
+            session: hold.keeper.peer(),
+            uid: match hold.keeper {
+                Keeper::User(uid) => Some(uid),
+                Keeper::Session { .. } => None,
+            },
+            ttl: hold.terms.ttl,
+            expires: hold.expires,
+        });
+        rows.collect()
+    }
+}

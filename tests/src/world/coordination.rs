@@ -1,0 +1,70 @@
+//! What a simulated client asks of coordination.
+
+use ipc_core::wire::Kind;
+use ipc_core::wire::coordination::{
+    Acquire, Arrive, Bind, Campaign, Claim, LockMode, OfToken, Operation, TakeLease, TakeLock,
+};
+
+use super::apply::position;
+use super::{Client, Draft};
+use crate::generator::{Action, Claimed, RESOURCES};
+
+pub(super) fn speak(client: &mut Client, action: &Action) -> Option<Vec<u8>> {
+    let correlation = client.next_correlation();
+    let draft = |operation: Operation, deadline_us: u32| {
+        let draft = Draft::new(Kind::COORDINATE).correlation(correlation);
+        draft.handle(operation.0, 0).deadline_us(deadline_us)
+    };
+    match action {
+        Action::Claim { what, name, permits, wait, deadline_us, ttl_us, delay_us, owner } => {
+            let (ttl_us, delay_us, owner) = (*ttl_us, *delay_us, *owner);
+            let claim = Claim { wait: *wait, ttl_us, delay_us, owner, durability: None };
+            let name = RESOURCES[*name].into();
+            let draft = |operation| draft(operation, *deadline_us);
+            let draft = match what {
+                Claimed::Lock => {
+                    draft(Operation::LOCK).envelope(&TakeLock { name, mode: LockMode::Exclusive, claim })
+                }
+                Claimed::SharedLock => {
+                    draft(Operation::LOCK).envelope(&TakeLock { name, mode: LockMode::Shared, claim })
+                }
+                Claimed::Permits => draft(Operation::ACQUIRE).envelope(&Acquire {
+                    name,
+                    permits: *permits,
+                    count: 1 + (permits / 2),
+                    claim,
+                }),
+                Claimed::Leadership => {
+                    draft(Operation::CAMPAIGN).envelope(&Campaign { name, claim }).payload(b"me")
+                }
+            };
+            Some(draft.to_bytes())
+        }
+        Action::Arrive { name, parties, wait, deadline_us } => {
+            let arrive = Arrive { name: RESOURCES[*name].into(), parties: *parties, wait: *wait };
+            Some(draft(Operation::ARRIVE, *deadline_us).envelope(&arrive).to_bytes())
+        }
+        Action::Lease { ttl_us, outlives } => {
+            let bind = if *outlives { Bind::Time } else { Bind::Session };
+            let lease = TakeLease { bind, ttl_us: *ttl_us, durability: None };
+            Some(draft(Operation::LEASE, 0).envelope(&lease).to_bytes())
+        }
+        Action::OfHold { nth, renew, .. } => {
+            let at = position(&client.knows.holds, *nth)?;
+            let token = if *renew { client.knows.holds[at] } else { client.knows.holds.remove(at) };
+            of_token(client, *renew, token)
+        }
+        Action::CancelWait { nth } => {
+            let wait = client.knows.waits[position(&client.knows.waits, *nth)?];
+            Some(Draft::new(Kind::CANCEL).correlation(wait).to_bytes())
+        }
+        _ => None,
+    }
+}
+
+/// A request about something held, by whomever.
+pub(super) fn of_token(client: &mut Client, renew: bool, token: u64) -> Option<Vec<u8>> {
+    let operation = if renew { Operation::RENEW } else { Operation::RELEASE };
+    let draft = Draft::new(Kind::COORDINATE).correlation(client.next_correlation()).handle(operation.0, 0);
+    Some(draft.envelope(&OfToken { token }).to_bytes())
+}

@@ -1,0 +1,107 @@
+//! Locks and the like through the blocking client.
+
+use std::time::Duration;
+
+use ipc_core::ErrorCode;
+use ipc_core::blocking::HoldOptions;
+use ipc_tests::daemon::{Daemon, Signal};
+
+use super::client;
+
+fn once() -> HoldOptions {
+    HoldOptions { wait: Some(Duration::ZERO), ..HoldOptions::default() }
+}
+
+#[test]
+fn a_lock_is_given_back_when_it_is_dropped() {
+    let daemon = Daemon::start();
+    let (mut one, mut two) = (client(&daemon), client(&daemon));
+    let mut held = one.lock("a", HoldOptions::default()).unwrap();
+    held.check().unwrap();
+    let first = held.token();
+    assert_eq!(two.lock("a", once()).unwrap_err().code, ErrorCode::Busy);
+    // The client goes on while it holds.
+    held.client().ping().unwrap();
+    drop(held);
+    let held = two.lock("a", HoldOptions::default()).unwrap();
+    assert!(held.token() > first);
+    held.release().unwrap();
+    one.lock("a", once()).unwrap().release().unwrap();
+}
+
+#[test]
+fn what_is_not_renewed_is_lost() {
+    let daemon = Daemon::start();
+    let (mut one, mut two) = (client(&daemon), client(&daemon));
+    let ttl = Duration::from_millis(50);
+    let mut held = one.lock("a", HoldOptions { ttl: Some(ttl), ..HoldOptions::default() }).unwrap();
+    let deadline = held.deadline().unwrap();
+    held.renew().unwrap();
+    assert!(held.deadline().unwrap() > deadline);
+    // Nothing happens between calls: the other gets it once the time has passed.
+    let next = two.lock("a", HoldOptions::default()).unwrap();
+    assert!(next.token() > held.token());
+    assert_eq!(held.check().unwrap_err().code, ErrorCode::LockLost);
+    assert_eq!(held.renew().unwrap_err().code, ErrorCode::LockLost);
+    assert_eq!(held.release().unwrap_err().code, ErrorCode::LockLost);
+    next.release().unwrap();
+}
+
+#[test]
+fn a_crowd_takes_turns_and_no_turn_is_two() {
+    const THREADS: usize = 8;
+    const TURNS: usize = 25;
+    let daemon = Daemon::start();
+    let inside = std::sync::atomic::AtomicUsize::new(0);
+    let tokens = std::sync::Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                let mut client = client(&daemon);
+                for _ in 0..TURNS {
+                    let held = client.lock("a", HoldOptions::default()).unwrap();
+                    assert_eq!(inside.fetch_add(1, std::sync::atomic::Ordering::SeqCst), 0);
+                    tokens.lock().unwrap().push(held.token());
+                    assert_eq!(inside.fetch_sub(1, std::sync::atomic::Ordering::SeqCst), 1);
+                    drop(held);
+                }
+            });
+        }
+    });
+    let tokens = tokens.into_inner().unwrap();
+    assert_eq!(tokens.len(), THREADS * TURNS);
+    assert!(tokens.is_sorted_by(|one, two| one < two), "{tokens:?}");
+}
+
+#[test]
+fn a_barrier_a_semaphore_an_election_and_a_lease() {
+    let daemon = Daemon::start();
+    std::thread::scope(|scope| {
+        let places: Vec<_> =
+            (0..3).map(|_| scope.spawn(|| client(&daemon).arrive("a", 3, None).unwrap().place)).collect();
+        let mut places: Vec<u32> = places.into_iter().map(|thread| thread.join().unwrap()).collect();
+        places.sort_unstable();
+        assert_eq!(places, [0, 1, 2]);
+    });
+    let (mut one, mut two) = (client(&daemon), client(&daemon));
+    let permit = one.acquire("a", 1, once()).unwrap();
+    assert_eq!(two.acquire("a", 1, once()).unwrap_err().code, ErrorCode::Busy);
+    permit.release().unwrap();
+    let mut leads = one.campaign("a", "one", once()).unwrap();
+    leads.proclaim("one, ready").unwrap();
+    assert_eq!(two.campaign("a", "two", once()).unwrap_err().code, ErrorCode::Busy);
+    drop(leads);
+    two.lease(Duration::from_secs(60)).unwrap().release().unwrap();
+}
+
+#[test]
+fn a_killed_daemon_takes_what_was_held_along() {
+    let daemon = Daemon::start();
+    let mut client = client(&daemon);
+    let mut held = client.lock("a", HoldOptions::default()).unwrap();
+    daemon.signal(Signal::KILL);
+    while held.check().is_ok() {
+        std::thread::yield_now();
+    }
+    assert_eq!(held.release().unwrap_err().code, ErrorCode::LockLost);
+}
