@@ -104,7 +104,7 @@ impl Client {
     /// Why the connection is over, once everything from before was given.
     pub fn next_key_event(&mut self, watch: &KeyWatch, timeout: Duration) -> Result<Option<KeyEvent>, Error> {
         self.check_client(watch.client)?;
-        self.next_of(timeout, |client| Ok(client.session.next_key_event(clock::now(), watch.key)))
+        self.next_of(timeout, |client| Ok(client.session.next_key_event(watch.key)))
     }
 
     /// Ends a watch.

@@ -15,7 +15,6 @@ use crate::session::{
     Ticket,
 };
 use crate::time::Instant;
-use crate::transport::clock;
 
 impl Client {
     /// Puts a key and gives the revision of that, with what it survives. Revisions are one order over all keys.
@@ -188,7 +187,7 @@ impl KeyWatch {
             return Poll::Ready(None);
         }
         let taken = self.handle.shared().with(|state, wakes| {
-            let event = state.session.next_key_event(clock::now(), self.key);
+            let event = state.session.next_key_event(self.key);
             if event.is_some() && state.session.pending_bytes() > 0 {
                 state.notify_driver(wakes);
             }

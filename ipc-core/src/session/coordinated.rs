@@ -22,7 +22,7 @@ impl Session {
         if frame.header.flags.contains(Flags::ERROR) {
             let error = Error::from(frame.decode::<ErrorBody>()?);
             if let Purpose::WatchKeys { watch, is_own } = open.purpose {
-                self.on_watching_keys(now, (key, is_own), watch, Err(error));
+                self.on_watching_keys((key, is_own), watch, Err(error));
             } else {
                 self.fail_coordination(key, error);
             }
@@ -41,7 +41,7 @@ impl Session {
             }
             Purpose::WatchKeys { watch, is_own } => {
                 let watching = frame.decode()?;
-                self.on_watching_keys(now, (key, is_own), watch, Ok(watching));
+                self.on_watching_keys((key, is_own), watch, Ok(watching));
             }
             Purpose::Coordinate(operation) => {
                 let answer = match operation {
@@ -145,7 +145,7 @@ impl Session {
         frame.decode::<Waiting>().map(|_| ())
     }
 
-    pub(super) fn on_notice(&mut self, now: Instant, frame: Frame<'_>) -> Result<(), WireError> {
+    pub(super) fn on_notice(&mut self, frame: Frame<'_>) -> Result<(), WireError> {
         let correlation = frame.header.correlation;
         match Told(frame.header.handle.index) {
             Told::LOST => {
@@ -169,7 +169,7 @@ impl Session {
             }
             Told::CHANGED => self.on_key_changed(frame),
             Told::WATCH_LOST => {
-                self.on_key_watch_lost(now, correlation);
+                self.on_key_watch_lost(correlation);
                 Ok(())
             }
             // Of a later version.

@@ -165,7 +165,7 @@ impl Session {
     }
 
     /// The oldest of what a watch has received.
-    pub fn next_key_event(&mut self, now: Instant, key: KeyWatchKey) -> Option<KeyEvent> {
+    pub fn next_key_event(&mut self, key: KeyWatchKey) -> Option<KeyEvent> {
         let watch = self.key_watches.get_mut(key.0)?;
         let event = watch.queue.pop_front()?;
         if watch.is_paused && watch.queue.len() <= KEY_EVENTS_QUEUED_MAX / 2 {
@@ -212,7 +212,7 @@ impl Session {
     }
 
     /// After a restart every watch goes on where it was.
-    pub(super) fn watch_keys_again(&mut self, now: Instant) {
+    pub(super) fn watch_keys_again(&mut self) {
         let keys: Vec<KeyWatchKey> = self.key_watches.iter().map(|(key, _)| KeyWatchKey(key)).collect();
         for key in keys {
             self.resume_watch(key);
@@ -222,7 +222,6 @@ impl Session {
     /// A request for a watch has its outcome, behind everything that was to be told at first.
     pub(super) fn on_watching_keys(
         &mut self,
-        now: Instant,
         request: (Key, bool),
         watch: KeyWatchKey,
         outcome: Result<Watching, Error>,
@@ -298,7 +297,7 @@ impl Session {
     }
 
     /// The daemon had no room for it: it is asked for anew from there on.
-    pub(super) fn on_key_watch_lost(&mut self, now: Instant, correlation: u64) {
+    pub(super) fn on_key_watch_lost(&mut self, correlation: u64) {
         let found =
             self.key_watches.iter().find(|(_, watch)| watch.correlation == correlation && !watch.is_paused);
         let Some(watch) = found.map(|(key, _)| KeyWatchKey(key)) else { return };

@@ -277,7 +277,8 @@ impl Session {
     /// Over datagrams there are calls and events on their way out, and nothing that stays.
     pub(super) fn check_stream(&self) -> Result<(), Error> {
         if self.mail.is_some() {
-            let message = "subscribing, watching, serving and coordination take a connection, which datagrams are not";
+            let message =
+                "subscribing, watching, serving and coordination take a connection, which datagrams are not";
             return Err(Error::new(ErrorCode::Unsupported, message)
                 .with_hint("connect to the daemon's stream socket, unix:DIR/bus.sock"));
         }

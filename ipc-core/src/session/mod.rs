@@ -216,7 +216,7 @@ impl Session {
         }
         self.greet();
         self.ask_again();
-        self.watch_keys_again(now);
+        self.watch_keys_again();
     }
 
     fn greet(&mut self) {

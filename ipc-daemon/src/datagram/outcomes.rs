@@ -226,9 +226,15 @@ fn encode(to: DatagramHeader, outcome: Outcome) -> Vec<u8> {
             let envelope = Published { sequence: published.sequence, subscribers: published.subscribers };
             encode_datagram(header, &envelope, &[])
         }
-        Ok(Answer::Registered { .. } | Answer::Done) => {
-            Err(WireError::Envelope("it is no outcome of a request"))
-        }
+        Ok(
+            Answer::Registered { .. }
+            | Answer::Held
+            | Answer::Granted { .. }
+            | Answer::Passed(_)
+            | Answer::Changed(_)
+            | Answer::Keys(_)
+            | Answer::Done,
+        ) => Err(WireError::Envelope("it is no outcome of a request")),
         Err(error) => Ok(failed(&error)),
     };
     encoded.unwrap_or_else(|error| failed(&too_large(&error)))

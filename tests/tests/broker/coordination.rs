@@ -203,9 +203,7 @@ fn leases_values_and_watches_have_their_limits() {
     }
     let condition = Condition::Any;
     let put = PutKey { key: "a".into(), condition, ttl_us: 0, lease: 0, fence: None, durability: None };
-    for (value, expected) in
-        [("xx", None), ("xxx", None), ("xxxx", Some(ErrorCode::PayloadTooLarge))]
-    {
+    for (value, expected) in [("xx", None), ("xxx", None), ("xxxx", Some(ErrorCode::PayloadTooLarge))] {
         let outcome = scene.outcome_of(client, Operation::PUT, &put, value.as_bytes());
         assert_eq!(outcome.err(), expected, "{value}");
     }

@@ -78,7 +78,10 @@ const PROOFS: &[(&str, Proof)] = &[
     ("waits_per_connection_max", There(COORDINATION, "what_one_connection_waits_for_is_limited")),
     ("observations_per_connection_max", There(COORDINATION, "observations_of_one_connection_are_limited")),
     ("waiters_per_resource_max", There(COORDINATION, "those_who_wait_for_one_thing_are_limited")),
-    ("resources_max", There(COORDINATION, "the_things_there_are_at_a_time_are_limited_and_none_is_left_behind")),
+    (
+        "resources_max",
+        There(COORDINATION, "the_things_there_are_at_a_time_are_limited_and_none_is_left_behind"),
+    ),
     ("detached_leases_per_uid_max", There(COORDINATION, "leases_values_and_watches_have_their_limits")),
     ("keys_max", There(KEYS, "users_pay_for_their_keys")),
     ("key_value_max_bytes", There(COORDINATION, "leases_values_and_watches_have_their_limits")),

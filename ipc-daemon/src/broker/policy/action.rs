@@ -88,8 +88,9 @@ impl Question {
     pub fn parse(action: &str, what: &str) -> Result<Self, Error> {
         let wrong = |message: &str| Error::new(ErrorCode::InvalidArgument, message);
         let verb = Verb::parse(action).ok_or_else(|| {
-            wrong("there is no such action")
-                .with_hint("ask for own, resolve, call, publish, subscribe, monitor, administer or coordinate")
+            wrong("there is no such action").with_hint(
+                "ask for own, resolve, call, publish, subscribe, monitor, administer or coordinate",
+            )
         })?;
         let word = || TopicName::parse(what).map(|name| name.as_str().to_owned());
         Ok(Self(match verb {
