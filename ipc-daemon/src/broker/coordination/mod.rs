@@ -300,11 +300,18 @@ impl Coordination {
             of.waits.keys().map(|correlation| WaitId { peer: *peer, correlation: *correlation })
         });
         let waits: Vec<WaitId> = waits.collect();
+        let mut left = Vec::new();
         for to in waits {
-            if let Some(wait) = self.end_wait(now, to) {
+            let (wait, gate) = self.leave_queue(to);
+            left.extend(gate);
+            if let Some(wait) = wait {
                 let reason = error.clone().into();
                 self.effects.push_back(Effect::Refused { to, operation: wait.operation, reason });
             }
+        }
+        // Only now that nobody waits: the end of one wait is not to be the turn of the next.
+        for gate in left {
+            self.pump(now, gate);
         }
     }
 
