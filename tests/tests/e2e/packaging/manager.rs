@@ -39,7 +39,13 @@ fn systemd_socket_activate_hands_over_a_stream_socket() {
     assert!(eventually(|| socket.exists()));
     // Whoever comes first has the daemon started, and waits for nothing but that.
     let options = ConnectOptions::new().address(Address::Unix(socket.clone())).call_timeout(PATIENCE);
-    let mut client = Client::connect(options).unwrap();
+    let mut connected = None;
+    // Its name is there a moment before it listens.
+    assert!(eventually(|| {
+        connected = Client::connect(options.clone()).ok();
+        connected.is_some()
+    }));
+    let mut client = connected.unwrap();
     let reply = client.call("ipc.daemon", "status", "").unwrap();
     let status: serde_json::Value = serde_json::from_slice(&reply.payload.body).unwrap();
     let shown = serde_json::json!({ "kind": "unix_stream", "address": socket.to_str().unwrap() });
@@ -153,6 +159,7 @@ fn the_bus_gives_signs_of_life_at_half_of_the_time_that_is_asked_for() {
 #[test]
 fn a_bus_that_stands_still_gives_no_sign() {
     let (_directory, socket, daemon) = watched(&[("WATCHDOG_USEC", "100000")]);
+    while told(&socket) != "READY=1" {}
     while told(&socket) != "WATCHDOG=1" {}
     daemon.signal(ipc_tests::daemon::Signal::STOP);
     // What was given before it stood still.
