@@ -37,7 +37,7 @@ pub(super) struct KeyWatch {
 }
 
 impl Session {
-    /// Puts a key: [`Answer::Changed`](super::Answer::Changed).
+    /// Puts a key: [`Answer::Changed`].
     ///
     /// # Errors
     /// At once: `payload_too_large`, and the error that ended the session.
@@ -63,7 +63,7 @@ impl Session {
         Ok(self.open(now, Purpose::Coordinate(Operation::PUT)))
     }
 
-    /// Deletes a key: [`Answer::Changed`](super::Answer::Changed).
+    /// Deletes a key: [`Answer::Changed`].
     ///
     /// # Errors
     /// The error that ended the session.
@@ -84,7 +84,7 @@ impl Session {
         Ok(self.ask(now, Operation::DELETE, &delete))
     }
 
-    /// Gets a key: [`Answer::Keys`](super::Answer::Keys) with one in it.
+    /// Gets a key: [`Answer::Keys`] with one in it.
     ///
     /// # Errors
     /// The error that ended the session.
@@ -93,7 +93,7 @@ impl Session {
         Ok(self.ask(now, Operation::GET, &GetKey { key: key.as_str().into() }))
     }
 
-    /// Lists keys behind `after`, at most `count`: [`Answer::Keys`](super::Answer::Keys).
+    /// Lists keys behind `after`, at most `count`: [`Answer::Keys`].
     ///
     /// # Errors
     /// The error that ended the session.
@@ -109,7 +109,7 @@ impl Session {
         Ok(self.ask(now, Operation::LIST, &list))
     }
 
-    /// Lists changes from a revision on, at most `count`: [`Answer::Keys`](super::Answer::Keys).
+    /// Lists changes from a revision on, at most `count`: [`Answer::Keys`].
     ///
     /// # Errors
     /// The error that ended the session.
