@@ -7,7 +7,7 @@ use ipc_tests::daemon::Signal;
 
 use crate::command::{finish, is_running, tool, wait_until};
 
-const STEPS: [&str; 12] = [
+const STEPS: [&str; 14] = [
     "daemon",
     "service",
     "call",
@@ -15,6 +15,8 @@ const STEPS: [&str; 12] = [
     "events",
     "datagram",
     "tcp",
+    "expose",
+    "forward",
     "no_such_service",
     "deadline",
     "service_gone",
@@ -46,9 +48,15 @@ fn people_read_a_story() {
     let place = tempfile::tempdir_in("/tmp").expect("a directory");
     let child = tool(&["demo"]).env("TMPDIR", place.path()).spawn().expect("ipc-cli starts");
     let ran = finish(child);
-    for part in
-        ["Hello World", "no_such_service", "deadline_exceeded", "service_gone", "21.5", "That Asks Twice"]
-    {
+    for part in [
+        "Hello World",
+        "no_such_service",
+        "deadline_exceeded",
+        "service_gone",
+        "21.5",
+        "That Asks Twice",
+        "CAN YOU HEAR ME?",
+    ] {
         assert!(ran.text().contains(part), "{part}: {ran:?}");
     }
     assert_eq!((ran.status, ran.stderr.as_str()), (Some(0), ""));

@@ -1,6 +1,8 @@
 //! `demo`: the bus at work, in a few seconds, with real separate processes.
 
 mod narrator;
+mod network;
+mod plain;
 mod scenes;
 pub(crate) mod service;
 mod stage;

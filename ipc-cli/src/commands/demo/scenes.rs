@@ -7,7 +7,8 @@ use serde_json::Value;
 use tokio::task::JoinSet;
 
 use super::narrator::{Narrator, Ran};
-use super::stage::{Actor, Stage, plain_tcp_client};
+use super::network;
+use super::stage::{Actor, Stage};
 use crate::error::Failure;
 use crate::render::{duration_for_people, plural};
 
@@ -36,8 +37,10 @@ pub(crate) async fn play(stage: &Stage, narrator: &mut Narrator<'_>) -> Result<(
     a_call(stage, narrator).await?;
     who_called(stage, narrator).await?;
     events(stage, narrator).await?;
-    datagrams(stage, narrator).await?;
-    plain_tcp(stage, narrator).await?;
+    network::datagrams(stage, narrator).await?;
+    network::streams(stage, narrator).await?;
+    network::exposed(stage, narrator).await?;
+    network::forwarded(stage, narrator).await?;
     no_such_service(stage, narrator).await?;
     deadline(stage, narrator).await?;
     service_gone(stage, narrator, service).await?;
@@ -140,50 +143,6 @@ async fn events(stage: &Stage, narrator: &mut Narrator<'_>) -> Result<(), Failur
     expect(received.stdout.contains("#2"), "events of a topic are numbered")
 }
 
-async fn datagrams(stage: &Stage, narrator: &mut Narrator<'_>) -> Result<(), Failure> {
-    narrator.step(
-        "datagram",
-        "One datagram there, one back",
-        "The same call without a connection: over the local datagram socket, and over UDP, where one is nobody.",
-    )?;
-    let local = format!("dgram:{}", stage.daemon.runtime_dir().join("bus.dgram").display());
-    let status = stage.tool(&["status", "--json"]).await?;
-    let network = address_of(&status.stdout, "udp").ok_or_else(|| surprise("there is no UDP port"))?;
-    let network = format!("udp:{network}");
-    for address in [&local, &network] {
-        let call = ["--address", address, "call", "demo.title", "title", "lost or doubled, it runs once"];
-        let answered = run(stage, narrator, &call).await?;
-        expect(answered.stdout == "Lost Or Doubled, It Runs Once", "a datagram is answered")?;
-    }
-    let refused = run(stage, narrator, &["--address", &network, "publish", "sensor.x", "1"]).await?;
-    expect(refused.stderr.contains("permission_denied"), "the network may do what is listed and no more")?;
-    narrator.observe("each call is numbered, sent again until it is answered, and run at most once")
-}
-
-/// Where the daemon listens in that way, by its status.
-fn address_of(status: &str, kind: &str) -> Option<String> {
-    let status: Value = serde_json::from_str(status).ok()?;
-    let rows = status.get("addresses")?.as_array()?;
-    let row = rows.iter().find(|row| row.get("kind").is_some_and(|found| found == kind))?;
-    Some(row.get("address")?.as_str()?.to_owned())
-}
-
-async fn plain_tcp(stage: &Stage, narrator: &mut Narrator<'_>) -> Result<(), Failure> {
-    narrator.step(
-        "tcp",
-        "A plain TCP door",
-        "A port whose bytes go to one method, and to nothing else. Any network client will do, unmodified.",
-    )?;
-    let opened = run(stage, narrator, &["bridge", "expose", "tcp:127.0.0.1:0=demo.title/title"]).await?;
-    let port = opened.stdout.trim_end().rsplit(':').next().and_then(|port| port.parse().ok());
-    let port: u16 = port.ok_or_else(|| surprise("the port was not opened"))?;
-    let answers = plain_tcp_client(port, &["a client from the network", "that asks twice"]).await?;
-    let line = format!("nc 127.0.0.1 {port}");
-    narrator.ran(&Ran { line, stdout: answers.join("\n"), ..Ran::default() })?;
-    expect(answers == ["A Client From The Network", "That Asks Twice"], "the network client is answered")?;
-    narrator.observe("it has never heard of the bus, and can reach nothing of it but this one method")
-}
-
 async fn no_such_service(stage: &Stage, narrator: &mut Narrator<'_>) -> Result<(), Failure> {
     narrator.step(
         "no_such_service",
@@ -268,21 +227,25 @@ async fn a_group(stage: &Stage, narrator: &mut Narrator<'_>) -> Result<(), Failu
     narrator.observe(&format!("of 10 calls at once process {one} answered {first}, process {other} {second}"))
 }
 
-async fn run(stage: &Stage, narrator: &mut Narrator<'_>, arguments: &[&str]) -> Result<Ran, Failure> {
+pub(super) async fn run(
+    stage: &Stage,
+    narrator: &mut Narrator<'_>,
+    arguments: &[&str],
+) -> Result<Ran, Failure> {
     let ran = stage.tool(arguments).await?;
     narrator.ran(&ran)?;
     Ok(ran)
 }
 
-fn status(ran: &Ran) -> String {
+pub(super) fn status(ran: &Ran) -> String {
     ran.status.map_or_else(|| "none".to_owned(), |status| status.to_string())
 }
 
-fn expect(holds: bool, what: &str) -> Result<(), Failure> {
+pub(super) fn expect(holds: bool, what: &str) -> Result<(), Failure> {
     if holds { Ok(()) } else { Err(surprise(&format!("expected that {what}")).into()) }
 }
 
-fn surprise(what: &str) -> Error {
+pub(super) fn surprise(what: &str) -> Error {
     Error::new(ErrorCode::Io, format!("the demo did not go as it should: {what}"))
         .with_hint("this is a fault of the bus or of the machine: please report it with the output")
 }

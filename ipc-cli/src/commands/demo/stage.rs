@@ -1,14 +1,12 @@
 //! The processes of the demo: a daemon of its own, services, and this program itself as a person would call it.
 
 use core::time::Duration;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Command as StdCommand, Stdio};
 use std::time::Instant;
 
 use ipc_core::client::{Client, ConnectOptions};
 use ipc_core::{Error, ErrorCode};
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::process::{Child, ChildStderr, Command};
 use tokio::time::timeout;
 
@@ -42,7 +40,8 @@ impl Stage {
     /// Starts the daemon.
     pub(crate) async fn set() -> Result<Self, Error> {
         // Whoever comes over the network proves nothing: this is all that he may do.
-        let config = "udp = \"127.0.0.1:0\"\n[remote]\nallow = [\"call demo.title/title\"]\n";
+        let config = "tcp = \"127.0.0.1:0\"\nudp = \"127.0.0.1:0\"\n\
+                      [remote]\nallow = [\"call demo.title/title\", \"call demo.title/whoami\"]\n";
         Ok(Self { daemon: PrivateDaemon::configured(config).await? })
     }
 
@@ -154,26 +153,6 @@ impl Running {
     }
 }
 
-/// A network client that has never heard of the bus: connects, sends, reads the answer.
-pub(crate) async fn plain_tcp_client(port: u16, lines: &[&str]) -> Result<Vec<String>, Error> {
-    let talk = async {
-        let mut stream = TcpStream::connect(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).await?;
-        let mut answers = Vec::new();
-        for line in lines {
-            stream.write_all(line.as_bytes()).await?;
-            let mut answer = vec![0; 1024];
-            let length = stream.read(&mut answer).await?;
-            answer.truncate(length);
-            answers.push(String::from_utf8_lossy(&answer).into_owned());
-        }
-        std::io::Result::Ok(answers)
-    };
-    timeout(PATIENCE, talk)
-        .await
-        .map_err(|_| broken("the plain TCP client", &"no answer"))?
-        .map_err(|error| broken("the plain TCP client", &error))
-}
-
 fn as_typed(arguments: &[&str]) -> String {
     let mut line = String::from("ipc-cli");
     for argument in arguments {
@@ -185,6 +164,6 @@ fn as_typed(arguments: &[&str]) -> String {
     line
 }
 
-fn broken(what: &str, why: &dyn core::fmt::Display) -> Error {
+pub(crate) fn broken(what: &str, why: &dyn core::fmt::Display) -> Error {
     Error::new(ErrorCode::Io, format!("the demo cannot go on: {what}: {why}"))
 }
