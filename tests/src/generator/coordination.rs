@@ -1,6 +1,19 @@
 //! Claims, barriers, leases, and what is done with what is held.
 
-use super::{Action, CLIENTS, Claimed, Generator, Verb};
+use super::{Action, CLIENTS, Generator, Verb};
+
+/// What a client claims.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Claimed {
+    /// A lock, alone.
+    Lock,
+    /// A lock, with others.
+    SharedLock,
+    /// Permits of a semaphore.
+    Permits,
+    /// The leadership of an election.
+    Leadership,
+}
 
 impl Generator {
     pub(super) fn coordination(&mut self, verb: Verb) -> Action {

@@ -5,11 +5,14 @@
 
 mod coordination;
 mod limits;
+mod way;
 
 use ipc_core::limits::Limits;
 use ipc_core::wire::SHARE_MIN_BYTES;
 
+pub use self::coordination::Claimed;
 pub use self::limits::small_limits;
+pub use self::way::Way;
 use crate::rng::Rng;
 use crate::world::World;
 
@@ -41,19 +44,6 @@ pub struct Step {
     pub action: Action,
     /// Decides how far bytes flow in this step.
     pub seed: u64,
-}
-
-/// What a client claims.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Claimed {
-    /// A lock, alone.
-    Lock,
-    /// A lock, with others.
-    SharedLock,
-    /// Permits of a semaphore.
-    Permits,
-    /// The leadership of an election.
-    Leadership,
 }
 
 /// A method or topic handle as a client names it.
@@ -96,8 +86,8 @@ macro_rules! actions {
 }
 
 actions! {
-    /// The client connects, as a process of a user or over an exposed port that grants one method.
-    Connect { only: Option<usize>, capacity: usize } = "connect", 0;
+    /// The client connects.
+    Connect { way: Way, capacity: usize } = "connect", 0;
     /// It says hello, with these versions.
     Hello { version_min: u16, version_max: u16 } = "hello", 1;
     /// It offers a service with that many methods.
@@ -262,9 +252,13 @@ impl Generator {
     }
 
     fn connect(&mut self) -> Action {
-        let only = if self.rng.chance(1, 20) { Some(self.rng.index(SERVICES.len())) } else { None };
+        let way = match self.rng.index(20) {
+            0 => Way::Exposed(self.rng.index(SERVICES.len())),
+            1..=3 => Way::Tcp,
+            _ => Way::Local,
+        };
         let capacity = *self.rng.pick(&[16, 100, 1000, 5000, 100_000, 100_000]);
-        Action::Connect { only, capacity }
+        Action::Connect { way, capacity }
     }
 
     fn hello(&mut self) -> Action {

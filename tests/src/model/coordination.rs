@@ -11,6 +11,7 @@ use ipc_core::wire::coordination::{
 
 use super::Model;
 use super::expect::{Came, Expected, Refusal};
+use super::rights::Wish;
 use crate::world::Seen;
 
 /// A lock, a semaphore or an election: the number of its operation, and its name.
@@ -133,7 +134,7 @@ impl Model {
         if correlation == 0 {
             return Err(Refusal::of(ErrorCode::InvalidArgument));
         }
-        self.may_all(from)?;
+        self.may(from, Wish::Other)?;
         match name.and_then(|name| name.split(['.', '/']).next()) {
             Some("ipc") => Err(Refusal::of(ErrorCode::PermissionDenied)),
             _ => Ok(()),

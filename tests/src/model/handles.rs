@@ -4,6 +4,7 @@ use ipc_core::error::ErrorCode;
 use ipc_core::wire::message::{OpenTopic, Resolve};
 
 use super::expect::{Answer, Refusal};
+use super::rights::Wish;
 use super::{Model, filter};
 use crate::world::Seen;
 
@@ -68,12 +69,7 @@ impl Model {
         if !filter::is_name(service) || !filter::is_method(method) {
             return Err(Refusal::of(ErrorCode::InvalidArgument));
         }
-        if let Some((granted, way)) =
-            self.connections.get(&from).and_then(|connection| connection.only.as_ref())
-            && (granted.as_str(), way.as_str()) != (service, method)
-        {
-            return Err(Refusal::of(ErrorCode::PermissionDenied));
-        }
+        self.may(from, Wish::Call(service, method))?;
         let Some(known) = self.services.get(service) else {
             return Err(Refusal::of(ErrorCode::NoSuchService));
         };
@@ -101,17 +97,11 @@ impl Model {
         if !filter::is_name(name) {
             return Err(Refusal::of(ErrorCode::InvalidArgument));
         }
-        self.may_all(from)?;
+        self.may(from, Wish::Publish(name))?;
         if name == "ipc" || name.starts_with("ipc.") {
             return Err(Refusal::of(ErrorCode::PermissionDenied));
         }
         self.gain_publisher(name)
-    }
-
-    /// Whether the connection may do more than call one method.
-    pub(super) fn may_all(&self, from: usize) -> Result<(), Refusal> {
-        let is_bound = self.connections.get(&from).is_some_and(|connection| connection.only.is_some());
-        if is_bound { Err(Refusal::of(ErrorCode::PermissionDenied)) } else { Ok(()) }
     }
 
     pub(super) fn release(&mut self, from: usize, seen: &Seen) {

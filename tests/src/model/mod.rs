@@ -18,10 +18,12 @@ mod inbox;
 mod leave;
 mod names;
 mod receive;
+mod rights;
 mod topics;
 
 pub use audit::{Charged, GateSeen, QueueRow, Queues, ServiceSeen, Snapshot, TopicSeen};
 pub use datagrams::Ledger;
+pub use rights::ANONYMOUS;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -65,7 +67,9 @@ struct Connection {
     key: Option<PeerKey>,
     identity: Identity,
     only: Option<(String, String)>,
+    is_tcp: bool,
     phase: Phase,
+    accepted_at: Instant,
     hello_due: Instant,
     handles: BTreeMap<u32, (u16, Target)>,
     /// Model's number to the daemon's, once the owner was told.
@@ -202,7 +206,7 @@ impl Model {
         snapshot: &Snapshot,
     ) -> Result<(), String> {
         self.begin(now);
-        let due = self.refusal_of_connection(&arrival.identity);
+        let due = self.refusal_of_connection(&arrival.identity, arrival.is_tcp());
         let agrees = match (&due, refused) {
             (None, None) => true,
             (Some(due), Some(error)) => {
@@ -215,7 +219,10 @@ impl Model {
             return Err(format!("a connection was answered with {refused:?}, due was {due:?}"));
         }
         let row = snapshot.queues.rows.iter().find(|row| !self.people.contains_key(&row.peer));
-        let timeout = Duration::from_millis(self.limits.hello_timeout_ms.into());
+        let timeout_ms = match arrival.is_tcp() {
+            true => self.limits.tcp_first_byte_timeout_ms.min(self.limits.tcp_hello_timeout_ms),
+            false => self.limits.hello_timeout_ms,
+        };
         let (peer, key, phase) = match (refused, row) {
             (Some(_), _) => (0, None, Phase::Greeting),
             (None, Some(row)) => {
@@ -231,8 +238,10 @@ impl Model {
             key,
             identity: arrival.identity.clone(),
             only: arrival.only.clone(),
+            is_tcp: arrival.is_tcp(),
             phase,
-            hello_due: now + timeout,
+            accepted_at: now,
+            hello_due: now + Duration::from_millis(timeout_ms.into()),
             handles: BTreeMap::new(),
             registrations: BTreeMap::new(),
             inbox: Inbox::default(),
@@ -253,14 +262,16 @@ impl Model {
         Ok(())
     }
 
-    fn refusal_of_connection(&self, identity: &Identity) -> Option<Refusal> {
+    fn refusal_of_connection(&self, identity: &Identity, is_tcp: bool) -> Option<Refusal> {
         if self.is_draining {
             return Some(Refusal::of(ErrorCode::ShuttingDown));
         }
         let open = || self.connections.values().filter(|connection| connection.phase != Phase::Gone);
         let same = || open().filter(|connection| payer(&connection.identity) == payer(identity));
         let limits = &self.limits;
+        let over_tcp = if is_tcp { open().filter(|connection| connection.is_tcp).count() } else { 0 };
         let counts = [
+            ("tcp_connections_max", over_tcp, limits.tcp_connections_max),
             ("connections_max", open().count(), limits.connections_max),
             ("connections_per_uid_max", same().count(), limits.connections_per_uid_max),
             (
@@ -280,6 +291,16 @@ impl Model {
     fn set_phase(&mut self, number: usize, phase: Phase) {
         if let Some(connection) = self.connections.get_mut(&number) {
             connection.phase = phase;
+        }
+    }
+
+    /// Bytes of a connection have arrived, no frame yet.
+    pub fn first_bytes(&mut self, number: usize) {
+        let timeout = Duration::from_millis(self.limits.tcp_hello_timeout_ms.into());
+        if let Some(connection) = self.connections.get_mut(&number)
+            && connection.is_tcp
+        {
+            connection.hello_due = connection.accepted_at + timeout;
         }
     }
 

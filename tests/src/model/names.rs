@@ -6,6 +6,7 @@ use ipc_core::error::ErrorCode;
 use ipc_core::wire::message::{NameChange, Register, RegisterMode, UnwatchNames, WatchNames};
 
 use super::expect::{Answer, Expected, Refusal};
+use super::rights::Wish;
 use super::{Due, Model, Phase, Queues, filter};
 use crate::world::Seen;
 
@@ -72,7 +73,7 @@ impl Model {
         if name == "ipc" || name.starts_with("ipc.") {
             return Err(Refusal::of(ErrorCode::PermissionDenied));
         }
-        self.may_all(from)?;
+        self.may(from, Wish::Other)?;
         let max = self.limits.names_per_connection_max;
         if self.registrations_of(from).len() >= max as usize {
             return Err(Refusal::quota("names_per_connection_max", max));
@@ -239,7 +240,7 @@ impl Model {
     }
 
     fn check_watch(&self, from: usize, correlation: u64, text: &str) -> Result<(), Refusal> {
-        self.may_all(from)?;
+        self.may(from, Wish::Other)?;
         let own: Vec<&Watch> = self.watches.iter().filter(|watch| watch.connection == from).collect();
         let max = self.limits.watches_per_connection_max;
         if own.len() >= max as usize {

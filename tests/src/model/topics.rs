@@ -8,6 +8,7 @@ use ipc_core::wire::message::{Subscribe, Unsubscribe};
 use super::calls::GAP_RESERVE_MAX_BYTES;
 use super::expect::{Answer, Content, Expected, Refusal};
 use super::handles::Target;
+use super::rights::Wish;
 use super::{Model, Queues, filter, payer};
 use crate::world::Seen;
 
@@ -175,7 +176,7 @@ impl Model {
         if !filter::is_filter(&text) {
             return Err(Refusal::of(ErrorCode::InvalidArgument));
         }
-        self.may_all(from)?;
+        self.may(from, Wish::Subscribe(&text))?;
         let own = self.subscriptions_of(from);
         let max = self.limits.subscriptions_per_connection_max;
         if own.len() >= max as usize {

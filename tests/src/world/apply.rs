@@ -13,16 +13,16 @@ use ipc_core::wire::message::{
 use ipc_core::wire::{Flags, HEADER_BYTES, Kind, PREAMBLE};
 
 use super::{Arrival, Client, Draft, World, coordination};
-use crate::generator::{Action, FILTERS, Index, METHODS, SERVICES, TOPICS, UIDS};
+use crate::generator::{Action, FILTERS, Index, METHODS, SERVICES, TOPICS, UIDS, Way};
 use crate::rng::Rng;
 
 /// A number that no client has been given.
 const NOWHERE: u64 = 0xdead_beef_0000;
 
-/// The identity of the client in `slot`, and whether it came over an exposed port.
-fn identity_of(slot: usize, is_exposed: bool) -> Identity {
+/// The identity of the client in `slot`, which may have come over the network.
+fn identity_of(slot: usize, is_remote: bool) -> Identity {
     let number = slot as u32;
-    match is_exposed {
+    match is_remote {
         false => Identity::Local { uid: UIDS[slot % UIDS.len()], gid: 100 + number, pid: 5000 + number },
         true => {
             let address = format!("127.0.0.1:{}", 40_000 + number);
@@ -34,9 +34,12 @@ fn identity_of(slot: usize, is_exposed: bool) -> Identity {
 impl World {
     pub(super) fn apply(&mut self, slot: usize, action: &Action, rng: &mut Rng) -> Result<(), String> {
         let applies = match action {
-            Action::Connect { only, capacity } => {
-                let only = only.map(|at| (SERVICES[at].to_owned(), METHODS[0].to_owned()));
-                let identity = identity_of(slot, only.is_some());
+            Action::Connect { way, capacity } => {
+                let only = match way {
+                    Way::Exposed(at) => Some((SERVICES[*at].to_owned(), METHODS[0].to_owned())),
+                    Way::Local | Way::Tcp => None,
+                };
+                let identity = identity_of(slot, *way != Way::Local);
                 let applies = self.position(slot).is_none();
                 self.connect(&Arrival { slot, identity, only, capacity: *capacity, is_visitor: false })?;
                 applies

@@ -27,11 +27,11 @@ use ipc_core::limits::Limits;
 use ipc_core::time::Instant;
 use ipc_core::wire::message::{Close, ErrorBody, NameChanged};
 use ipc_core::wire::{Decoder, Flags, Kind};
-use ipc_daemon::broker::{Broker, Config, PeerKey, Policy};
+use ipc_daemon::broker::{Broker, Config, Grant, PeerKey, Policy};
 use ipc_daemon::datagram::ClientKey;
 
 use crate::generator::Step;
-use crate::model::Model;
+use crate::model::{ANONYMOUS, Model};
 use crate::rng::Rng;
 use mail::Mail;
 
@@ -85,6 +85,8 @@ struct Connection {
     is_abandoned: bool,
     /// The client has seen the end.
     is_over: bool,
+    /// It came over TCP.
+    is_tcp: bool,
     /// It is the connection of a sender of datagrams, whose end the daemon itself holds.
     visitor: Option<ClientKey>,
 }
@@ -121,12 +123,20 @@ pub struct Arrival {
     pub is_visitor: bool,
 }
 
+impl Arrival {
+    /// Whether it speaks the bus protocol over TCP.
+    pub fn is_tcp(&self) -> bool {
+        matches!(self.identity, Identity::Remote { .. }) && self.only.is_none() && !self.is_visitor
+    }
+}
+
 impl World {
     /// A world with a broker that has these limits, and nobody in it.
     pub fn new(limits: Limits) -> Self {
+        let anonymous = ANONYMOUS.iter().map(|grant| Grant::parse_anonymous(grant));
         let config = Config {
             limits: limits.clone(),
-            policy: Policy::open(Vec::new()),
+            policy: Policy::open(anonymous.filter_map(Result::ok).collect()),
             epoch: EPOCH,
             server: SERVER.to_owned(),
         };

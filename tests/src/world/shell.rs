@@ -29,16 +29,9 @@ impl World {
     pub(super) fn connect_as(&mut self, arrival: &Arrival) -> Result<Option<Error>, String> {
         let number = self.opened;
         self.opened += 1;
-        let (transport, access) = match &arrival.only {
-            None if arrival.is_visitor => (Transport::UnixDatagram, Access::Granted),
-            None => (Transport::UnixStream, Access::Granted),
-            Some((service, method)) => {
-                let service = ServiceName::parse(service).map_err(|error| error.to_string())?;
-                let method = MethodName::parse(method).map_err(|error| error.to_string())?;
-                (Transport::ExposeTcp, Access::Only { service, method })
-            }
-        };
+        let (transport, access) = door_of(arrival)?;
         let outcome = self.broker.connect(self.now, arrival.identity.clone(), transport, access);
+        self.coverage.count(&admission_name(transport, outcome.as_ref().err()));
         let has_preamble = arrival.only.is_none() && !arrival.is_visitor;
         let mut link = Link::new(arrival.capacity, has_preamble);
         let snapshot = Snapshot::of(&self.broker);
@@ -67,6 +60,7 @@ impl World {
             has_read_all: false,
             is_abandoned: false,
             is_over: false,
+            is_tcp: transport == Transport::Tcp,
             visitor: None,
         });
         self.outputs()?;
@@ -118,6 +112,8 @@ impl World {
     fn feed(&mut self, at: usize, key: PeerKey, mut bytes: &[u8]) -> Result<(), String> {
         let World { connections, broker, model, coverage, now, mail, .. } = self;
         let connection = &mut connections[at];
+        broker.handle_first_bytes(key);
+        model.first_bytes(connection.number);
         loop {
             match connection.decoder.next(&mut bytes) {
                 Ok(None) => return Ok(()),
@@ -271,9 +267,13 @@ impl World {
             return Ok(false);
         }
         let frames = connection.client.receive(&bytes)?;
-        let (number, visitor) = (connection.number, connection.visitor);
+        let (number, visitor, is_tcp) = (connection.number, connection.visitor, connection.is_tcp);
         for frame in &frames {
-            self.coverage.count(&super::coverage_name(frame));
+            let name = super::coverage_name(frame);
+            if is_tcp {
+                self.coverage.count(&format!("tcp.{name}"));
+            }
+            self.coverage.count(&name);
             self.model.received(self.now, number, frame)?;
             self.mail.ledger.received(number, frame)?;
         }
@@ -303,4 +303,25 @@ impl World {
         }
         Ok(())
     }
+}
+
+/// By which way somebody comes, and what that grants.
+fn door_of(arrival: &Arrival) -> Result<(Transport, Access), String> {
+    Ok(match &arrival.only {
+        None if arrival.is_visitor => (Transport::UnixDatagram, Access::Granted),
+        None if arrival.is_tcp() => (Transport::Tcp, Access::Granted),
+        None => (Transport::UnixStream, Access::Granted),
+        Some((service, method)) => {
+            let service = ServiceName::parse(service).map_err(|error| error.to_string())?;
+            let method = MethodName::parse(method).map_err(|error| error.to_string())?;
+            (Transport::ExposeTcp, Access::Only { service, method })
+        }
+    })
+}
+
+/// Under which name it is counted that somebody was let in, or was not.
+fn admission_name(transport: Transport, refused: Option<&Error>) -> String {
+    let Some(error) = refused else { return format!("transport.{}", transport.name()) };
+    let resource = error.detail.as_ref().and_then(|detail| detail.resource.as_deref());
+    format!("refused.{}", resource.unwrap_or("connection"))
 }

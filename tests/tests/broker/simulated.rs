@@ -45,11 +45,28 @@ const DATAGRAMS: &[&str] = &[
     "datagram.not_let_in",
 ];
 
+/// Every way to the bus, and what an anonymous peer over TCP is told.
+const WAYS: &[&str] = &[
+    "transport.unix_stream",
+    "transport.unix_datagram",
+    "transport.expose_tcp",
+    "transport.tcp",
+    "refused.tcp_connections_max",
+    "tcp.received.welcome",
+    "tcp.received.reply",
+    "tcp.received.event",
+    "tcp.done.permission_denied",
+    "tcp.reply.deadline_exceeded",
+    "tcp.close.unauthenticated",
+    "tcp.close.slow_consumer",
+];
+
 #[test]
 fn whatever_happens_the_broker_keeps_its_promises() {
     let coverage = run_all(1_000, 100_000, STEPS);
     eprintln!("{}", coverage.report());
-    let missing = [Action::NAMES, FAULTS, TOLD, DATAGRAMS].map(|names| coverage.missing(names)).concat();
+    let missing =
+        [Action::NAMES, FAULTS, TOLD, DATAGRAMS, WAYS].map(|names| coverage.missing(names)).concat();
     assert!(missing.is_empty(), "never occurred: {missing:?}");
     let missing = coverage.missing(&[
         "received.waiting",
