@@ -8,6 +8,7 @@
 //! - [`unix`]: whose daemon is trusted, and who is at the other end of a connection;
 //! - [`inet`]: TCP as the bus uses it;
 //! - [`listener`]: a daemon's sockets, published so that they are never reachable with wrong permissions, and its lock;
+//! - [`packet_info`]: UDP datagrams with the address of this machine that each was sent to;
 //! - [`verified`]: a daemon's datagrams, with the kernel's word of who sent each;
 //! - [`process`]: what a daemon inherits: descriptors (`$LISTEN_FDS`, `--ready-fd`) and limits;
 //! - [`clock`]: the clock of the bus.
@@ -21,6 +22,7 @@ pub mod environment;
 pub mod host_port;
 pub mod inet;
 pub mod listener;
+pub mod packet_info;
 pub mod process;
 pub mod runtime_dir;
 pub mod socket;

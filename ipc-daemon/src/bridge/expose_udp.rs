@@ -14,11 +14,12 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use ipc_core::transport::clock;
+use ipc_core::transport::{clock, packet_info};
 use ipc_core::{Error, ErrorCode};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use serde_json::{Value, json};
+use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::sync::Notify;
 use tokio::task::{JoinHandle, JoinSet};
@@ -27,7 +28,7 @@ use tokio::time::{Instant, Sleep};
 use super::caller::{Caller, Outcome};
 use super::counter::Counter;
 use super::failure::{cannot_listen, loggable};
-use super::source::{Source, Sources};
+use super::source::{Source, Sources, Way};
 use super::spec::expose::ExposeSpec;
 use crate::admin::{Held, HeldSocket};
 use crate::broker::Transport;
@@ -202,32 +203,39 @@ impl Port {
             }
             let received = {
                 let mut scratch = self.bus.scratch().borrow_mut();
-                let received = self.socket.try_recv_from(&mut scratch);
-                received.map(|(length, from)| (Bytes::copy_from_slice(&scratch[..length]), from))
+                let received = self.receive(&mut scratch);
+                received.map(|(length, way)| (Bytes::copy_from_slice(&scratch[..length]), way))
             };
             // An error concerns a datagram sent before, or says that there is nothing to read.
-            let Ok((datagram, from)) = received else { continue };
+            let Ok((datagram, way)) = received else { continue };
             self.counters.bytes_in.add(datagram.len());
-            if let Err(reason) = self.call(datagram, from, tasks) {
+            if let Err(reason) = self.call(datagram, way, tasks) {
                 self.counters.dropped.add(1);
                 self.log.line(|held_back| {
-                    tracing::warn!(held_back, client = %from, address = %self.address, "dropped a datagram: {reason}");
+                    tracing::warn!(held_back, client = %way.client, address = %self.address, "dropped a datagram: {reason}");
                 });
             }
         }
         context.waker().wake_by_ref();
     }
 
+    /// Receives one datagram, at once or not at all. A port of every address of this machine is told by which it came.
+    fn receive(&self, buffer: &mut [u8]) -> io::Result<(usize, Way)> {
+        if !self.address.ip().is_unspecified() {
+            let (length, client) = self.socket.try_recv_from(buffer)?;
+            return Ok((length, Way { client, local: None }));
+        }
+        self.socket.try_io(Interest::READABLE, || {
+            let arrival = packet_info::receive(&*self.socket, buffer)?;
+            Ok((arrival.bytes, Way { client: arrival.sender, local: arrival.local }))
+        })
+    }
+
     /// Makes a datagram a call.
     ///
     /// # Errors
     /// Why it is dropped.
-    fn call(
-        self: &Rc<Self>,
-        datagram: Bytes,
-        from: SocketAddr,
-        tasks: &mut JoinSet<()>,
-    ) -> Result<(), Error> {
+    fn call(self: &Rc<Self>, datagram: Bytes, way: Way, tasks: &mut JoinSet<()>) -> Result<(), Error> {
         let (length, counters) = (datagram.len(), &self.counters);
         let [calls_max, source_calls_max, bytes_max] = self.bus.look(|broker| {
             let limits = broker.limits();
@@ -243,7 +251,7 @@ impl Port {
         if counters.pending_bytes.get() + length as u64 > bytes_max.into() {
             return Err(Error::quota("expose_udp_pending_max_bytes", bytes_max.into()));
         }
-        let source = self.source(from, tasks)?;
+        let source = self.source(way, tasks)?;
         if source.open_calls() >= source_calls_max as usize {
             return Err(Error::quota("expose_udp_calls_per_source_max", source_calls_max.into()));
         }
@@ -255,21 +263,21 @@ impl Port {
         Ok(())
     }
 
-    /// The source at an address; a new one takes the place of the one that has been idle for the longest time.
+    /// The source whose datagrams come that way; a new one takes the place of the one that has been idle for the longest time.
     ///
     /// # Errors
     /// `quota_exceeded` when all are busy; the broker's refusal, as for any connection.
-    fn source(self: &Rc<Self>, from: SocketAddr, tasks: &mut JoinSet<()>) -> Result<Rc<Source>, Error> {
+    fn source(self: &Rc<Self>, way: Way, tasks: &mut JoinSet<()>) -> Result<Rc<Source>, Error> {
         let mut sources = self.sources.borrow_mut();
-        if let Some(source) = sources.get(from) {
+        if let Some(source) = sources.get(way) {
             return Ok(source);
         }
         let max = self.bus.look(|broker| broker.limits().expose_udp_sources_max);
         if sources.len() >= max as usize && !sources.forget_idlest() {
             return Err(Error::quota("expose_udp_sources_max", max.into()));
         }
-        let caller = Caller::connect(&self.bus, &self.spec.target, from, Transport::ExposeUdp)?;
-        let source = Rc::new(Source::new(from, caller));
+        let caller = Caller::connect(&self.bus, &self.spec.target, way.client, Transport::ExposeUdp)?;
+        let source = Rc::new(Source::new(way, caller));
         let task = tasks.spawn_local(answer(Rc::clone(self), Rc::clone(&source)));
         sources.insert(Rc::clone(&source), task);
         sources.idle(&source, Instant::now());
@@ -284,7 +292,7 @@ impl Port {
             self.sources.borrow_mut().idle(source, Instant::now());
         }
         let sent = match outcome {
-            Ok(reply) => self.send(source.address, &reply.body),
+            Ok(reply) => self.send(source.way, &reply.body),
             Err(error) if error.code == ErrorCode::ShuttingDown => Ok(()),
             Err(error) => {
                 self.counters.errors.add(1);
@@ -293,15 +301,21 @@ impl Port {
         };
         if let Err(error) = sent {
             self.log.line(|held_back| {
-                let (client, reason) = (source.address, loggable(&error));
+                let (client, reason) = (source.way.client, loggable(&error));
                 tracing::warn!(held_back, %client, address = %self.address, "left a datagram unanswered: {reason}");
             });
         }
     }
 
-    /// Sends a reply, at once or not at all.
-    fn send(&self, to: SocketAddr, reply: &[u8]) -> Result<(), Error> {
-        match self.socket.try_send_to(reply, to) {
+    /// Sends a reply, at once or not at all, from where it was asked for.
+    fn send(&self, way: Way, reply: &[u8]) -> Result<(), Error> {
+        let sent = match way.local {
+            None => self.socket.try_send_to(reply, way.client),
+            Some(local) => self.socket.try_io(Interest::WRITABLE, || {
+                packet_info::send(&*self.socket, reply, way.client, local).map_err(io::Error::from)
+            }),
+        };
+        match sent {
             Ok(sent) => {
                 self.counters.bytes_out.add(sent);
                 Ok(())
@@ -355,5 +369,8 @@ fn bind(address: SocketAddr) -> Result<StdUdpSocket, Errno> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::socket_with(family, SocketType::DGRAM, flags, None)?;
     rustix::net::bind(&socket, &address)?;
+    if address.ip().is_unspecified() {
+        packet_info::ask(&socket)?;
+    }
     Ok(socket.into())
 }

@@ -1,8 +1,8 @@
-//! The sources of datagrams that an exposed UDP port knows: an address each, with its peer on the bus.
+//! The sources of datagrams that an exposed UDP port knows: a way that they come by each, with its peer on the bus.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
@@ -14,10 +14,19 @@ use tokio::time::Instant;
 
 use super::caller::{Caller, Outcome};
 
+/// Which way datagrams come, and their replies go back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Way {
+    /// Who sends them.
+    pub(super) client: SocketAddr,
+    /// Which address of this machine they are sent to, where the port has more than one.
+    pub(super) local: Option<IpAddr>,
+}
+
 /// One source.
 pub(super) struct Source {
     /// Where its datagrams come from, and the replies go to.
-    pub(super) address: SocketAddr,
+    pub(super) way: Way,
     caller: RefCell<Caller>,
     /// The length of the datagram behind each open call.
     open: RefCell<BTreeMap<Ticket, usize>>,
@@ -30,8 +39,8 @@ type Rank = (Instant, u64);
 
 impl Source {
     /// A source whose calls go through `caller`.
-    pub(super) fn new(address: SocketAddr, caller: Caller) -> Self {
-        Self { address, caller: RefCell::new(caller), open: RefCell::default(), rank: Cell::new(None) }
+    pub(super) fn new(way: Way, caller: Caller) -> Self {
+        Self { way, caller: RefCell::new(caller), open: RefCell::default(), rank: Cell::new(None) }
     }
 
     /// How many calls are open.
@@ -75,8 +84,8 @@ impl Drop for Entry {
 /// the longest time first.
 #[derive(Default)]
 pub(super) struct Sources {
-    entries: BTreeMap<SocketAddr, Entry>,
-    idle: BTreeMap<Rank, SocketAddr>,
+    entries: BTreeMap<Way, Entry>,
+    idle: BTreeMap<Rank, Way>,
     next: u64,
 }
 
@@ -86,14 +95,14 @@ impl Sources {
         self.entries.len()
     }
 
-    /// The source at `address`.
-    pub(super) fn get(&self, address: SocketAddr) -> Option<Rc<Source>> {
-        self.entries.get(&address).map(|entry| Rc::clone(&entry.source))
+    /// The source whose datagrams come that way.
+    pub(super) fn get(&self, way: Way) -> Option<Rc<Source>> {
+        self.entries.get(&way).map(|entry| Rc::clone(&entry.source))
     }
 
     /// Takes a source in, busy.
     pub(super) fn insert(&mut self, source: Rc<Source>, task: AbortHandle) {
-        self.entries.insert(source.address, Entry { source, task });
+        self.entries.insert(source.way, Entry { source, task });
     }
 
     /// The source has a call.
@@ -109,7 +118,7 @@ impl Sources {
         let rank = (now, self.next);
         self.next += 1;
         source.rank.set(Some(rank));
-        self.idle.insert(rank, source.address);
+        self.idle.insert(rank, source.way);
     }
 
     /// When the source that has been idle for the longest time became idle.
@@ -119,13 +128,13 @@ impl Sources {
 
     /// Forgets the source that has been idle for the longest time. Says whether there was one.
     pub(super) fn forget_idlest(&mut self) -> bool {
-        let Some((_, address)) = self.idle.pop_first() else { return false };
-        self.entries.remove(&address).is_some()
+        let Some((_, way)) = self.idle.pop_first() else { return false };
+        self.entries.remove(&way).is_some()
     }
 
     /// Forgets a source.
     pub(super) fn forget(&mut self, source: &Source) {
         self.busy(source);
-        self.entries.remove(&source.address);
+        self.entries.remove(&source.way);
     }
 }

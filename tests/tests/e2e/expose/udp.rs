@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use ipc_core::blocking::Service;
 use ipc_core::identity::Identity;
-use ipc_tests::daemon::{Daemon, Options, Signal, eventually};
+use ipc_tests::daemon::{Daemon, Options, PATIENCE, Signal, eventually};
 use ipc_tests::exposed::{Exposed, UdpClient};
 use ipc_tests::services::{RawService, Witness, ask, serve, serve_echo};
 
@@ -30,6 +30,45 @@ fn a_datagram_is_a_call_and_its_reply_a_datagram_on_both_families() {
         assert_eq!(exposed.number("pending_bytes"), 0);
         let rows = ask(&exposed.daemon, "bridge-list", "").unwrap();
         assert_eq!((&rows[0]["kind"], &rows[0]["framing"]), (&"expose_udp".into(), &"datagram".into()));
+    }
+}
+
+/// A client that has connected its socket hears from nobody but the address that it has asked.
+#[test]
+fn a_port_of_every_address_answers_from_the_one_that_was_asked() {
+    for (door, asked) in [
+        ("udp:0.0.0.0:0", &["127.0.0.1", "127.0.0.2", "127.1.2.3"][..]),
+        ("udp:[::]:0", &["[::1]", "127.0.0.1", "127.0.0.2"]),
+    ] {
+        let exposed = Exposed::start_at(door, "test.echo/echo", "");
+        serve_echo(&exposed.daemon);
+        for (at, host) in asked.iter().enumerate() {
+            let address = format!("{host}:{}", exposed.address.port()).parse().unwrap();
+            let client = UdpClient::new(address);
+            client.exchange("hello", "hello");
+            client.exchange("", "");
+            assert_eq!(exposed.number("calls"), 2 * (at as u64 + 1));
+        }
+    }
+}
+
+/// The same socket may ask at several: each answer is matched by where it comes from.
+#[test]
+fn one_client_that_asks_at_two_addresses_hears_from_each() {
+    let exposed = Exposed::start_at("udp:0.0.0.0:0", "test.raw/m", "");
+    let mut service = RawService::register(&exposed.daemon, "test.raw", "m");
+    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    let places = ["127.0.0.2", "127.0.0.3"].map(|host| (host, exposed.address.port()));
+    let calls = places.map(|place| {
+        client.send_to(place.0.as_bytes(), place).unwrap();
+        service.call()
+    });
+    for (call, (host, port)) in calls.iter().zip(places).rev() {
+        service.reply(call, host.as_bytes());
+        let mut buffer = [0; 16];
+        let (length, from) = client.recv_from(&mut buffer).unwrap();
+        assert_eq!((&buffer[..length], from.to_string()), (host.as_bytes(), format!("{host}:{port}")));
     }
 }
 
