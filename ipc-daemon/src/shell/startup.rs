@@ -26,6 +26,8 @@ pub(crate) struct Holdings {
     pub(crate) sockets: Inherited,
     /// The names of those that were bound here.
     socket_files: Vec<SocketFile>,
+    /// The stream sockets are among those.
+    streams_are_ours: bool,
     /// This life of the daemon.
     pub(crate) epoch: Epoch,
     /// The key of the proofs that answers reach a sender of datagrams.
@@ -35,7 +37,8 @@ pub(crate) struct Holdings {
 }
 
 impl Holdings {
-    /// Takes the directories by their locks, then the sockets: handed over by a service manager, or else bound.
+    /// Takes the directories by their locks, then the sockets: handed over by a service manager, or else bound, each kind
+    /// for itself.
     ///
     /// # Errors
     /// 75 when another daemon holds a directory: nothing was touched then. 74, 77 or 78 by what is wrong.
@@ -51,40 +54,40 @@ impl Holdings {
         let state_lock = lock_file(&state, STATE_LOCK_NAME)?;
         let (epoch, cookie_key) = (Epoch(draw()?), [draw()?, draw()?]);
         let mut socket_files = Vec::new();
-        let is_handed_over = !sockets.streams.is_empty() || !sockets.datagrams.is_empty();
-        let access = config.socket.access();
-        let bound =
-            if is_handed_over { Ok(()) } else { bind(&runtime, access, &mut sockets, &mut socket_files) };
-        if let Err(failure) = bound {
+        let streams_are_ours = sockets.streams.is_empty();
+        if let Err(failure) = bind(&runtime, config.socket.access(), &mut sockets, &mut socket_files) {
             remove(socket_files);
             return Err(failure);
         }
-        Ok(Self { sockets, socket_files, epoch, cookie_key, _locks: [runtime_lock, state_lock] })
+        let locks = [runtime_lock, state_lock];
+        Ok(Self { sockets, socket_files, streams_are_ours, epoch, cookie_key, _locks: locks })
     }
 
-    /// Removes the names of the sockets, so that nobody finds them any more. Says whether the sockets are the daemon's own;
-    /// those that were handed over keep their names.
+    /// Removes the names of the sockets, so that nobody finds them any more. Says whether the stream sockets are the
+    /// daemon's own; those that were handed over keep their names.
     pub(crate) fn unpublish(&mut self) -> bool {
-        let files = std::mem::take(&mut self.socket_files);
-        let is_ours = !files.is_empty();
-        remove(files);
-        is_ours
+        remove(std::mem::take(&mut self.socket_files));
+        self.streams_are_ours
     }
 }
 
-/// Binds the local sockets. The stream socket comes last: who finds it finds everything.
+/// Binds the local sockets that were not handed over. The stream socket comes last: who finds it finds everything.
 fn bind(
     runtime: &RuntimeDir,
     access: SocketAccess,
     sockets: &mut Inherited,
     files: &mut Vec<SocketFile>,
 ) -> Result<(), Failure> {
-    let (datagram, file) = bind_datagram(runtime, DATAGRAM_SOCKET_NAME, access)?;
-    files.push(file);
-    sockets.datagrams.push(datagram);
-    let (listener, file) = bind_listener(runtime, STREAM_SOCKET_NAME, access)?;
-    files.push(file);
-    sockets.streams.push(listener);
+    if sockets.datagrams.is_empty() {
+        let (datagram, file) = bind_datagram(runtime, DATAGRAM_SOCKET_NAME, access)?;
+        files.push(file);
+        sockets.datagrams.push(datagram);
+    }
+    if sockets.streams.is_empty() {
+        let (listener, file) = bind_listener(runtime, STREAM_SOCKET_NAME, access)?;
+        files.push(file);
+        sockets.streams.push(listener);
+    }
     Ok(())
 }
 

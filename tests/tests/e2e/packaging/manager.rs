@@ -51,10 +51,15 @@ fn systemd_socket_activate_hands_over_a_stream_socket() {
     let shown = serde_json::json!({ "kind": "unix_stream", "address": socket.to_str().unwrap() });
     assert!(status["addresses"].as_array().unwrap().contains(&shown), "{}", status["addresses"]);
     assert_eq!(status["pid"], activated.0.id());
+    // What was not handed over the daemon has bound itself, before anybody found the first.
+    let datagram = directory.path().join("bus.dgram");
+    let output = over_datagrams(&datagram, &["ping"]);
+    assert!(output.status.success(), "{output:?}");
     let pid = rustix::process::Pid::from_child(&activated.0);
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     assert_eq!(activated.0.wait().unwrap().code(), Some(0));
     assert!(socket.exists(), "what was handed over is not removed");
+    assert!(!datagram.exists(), "what was not is");
 }
 
 /// The tool over datagrams, with all the patience of a test.
@@ -83,6 +88,9 @@ fn systemd_socket_activate_hands_over_a_datagram_socket() {
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(text.contains("unix_datagram"), "{text}");
     assert!(text.contains(&activated.0.id().to_string()), "{text}");
+    let stream = Address::Unix(directory.path().join("bus.sock"));
+    let mut client = Client::connect(ConnectOptions::new().address(stream)).unwrap();
+    client.ping().unwrap();
 }
 
 #[test]
