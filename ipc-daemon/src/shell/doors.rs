@@ -58,10 +58,21 @@ struct TcpDoor {
 }
 
 impl TcpDoor {
-    /// Whoever connects from here on is refused; who has been let in is closed.
-    fn close(self, bus: &Bus) {
+    /// Whether this is what `wanted` asks for: as it was written, or where it has come to be.
+    fn is_at(&self, wanted: SocketAddr) -> bool {
+        self.configured == wanted
+            || self.door.shown_address().is_some_and(|address| address == wanted.to_string())
+    }
+
+    /// Whoever connects from here on is refused; who has been let in stays.
+    fn close(self) {
         self.door.task.abort();
         self.stop_listening();
+    }
+
+    /// Whoever connects from here on is refused; who has been let in is closed.
+    fn close_for_good(self, bus: &Bus) {
+        self.close();
         let reason = Error::new(ErrorCode::ShuttingDown, "the bus is not offered over TCP any more")
             .with_hint("its configuration has changed; connect over its socket");
         bus.turn(|broker, _| broker.close_transport(Transport::Tcp, &reason));
@@ -80,6 +91,14 @@ struct UdpDoor {
     /// What the configuration says; the port may be 0.
     configured: SocketAddr,
     keeper: Keeper,
+}
+
+impl UdpDoor {
+    /// As for [`TcpDoor`].
+    fn is_at(&self, wanted: SocketAddr) -> bool {
+        self.configured == wanted
+            || self.keeper.shown_address().is_some_and(|address| address == wanted.to_string())
+    }
 }
 
 impl Drop for UdpDoor {
@@ -185,10 +204,10 @@ impl Doors {
     }
 
     fn prepare_tcp(&self, configured: Option<SocketAddr>) -> Result<Wanted<TcpDoor>, Error> {
-        if self.0.tcp.borrow().as_ref().map(|open| open.configured) == configured {
+        let Some(configured) = configured else { return Ok(Wanted::Other(None)) };
+        if self.0.tcp.borrow().as_ref().is_some_and(|open| open.is_at(configured)) {
             return Ok(Wanted::Same);
         }
-        let Some(configured) = configured else { return Ok(Wanted::Other(None)) };
         let listener = inet::listen(configured)
             .and_then(|socket| Listener::network(self.0.bus.clone(), socket))
             .map_err(|error| net::cannot_listen(configured, "for the bus", &error))?;
@@ -196,22 +215,25 @@ impl Doors {
     }
 
     fn prepare_udp(&self, configured: Option<SocketAddr>) -> Result<Wanted<UdpDoor>, Error> {
-        if self.0.udp.borrow().as_ref().map(|open| open.configured) == configured {
+        let Some(configured) = configured else { return Ok(Wanted::Other(None)) };
+        if self.0.udp.borrow().as_ref().is_some_and(|open| open.is_at(configured)) {
             return Ok(Wanted::Same);
         }
-        let Some(configured) = configured else { return Ok(Wanted::Other(None)) };
         let keeper = DatagramSocket::network(configured)
             .and_then(|socket| Keeper::start(&self.0.bus, socket, self.0.datagrams.clone()))
             .map_err(|error| net::cannot_listen(configured, "for the bus", &error))?;
         Ok(Wanted::Other(Some(UdpDoor { configured, keeper })))
     }
 
-    /// Makes it so.
+    /// Makes it so. Connections over TCP outlive the port that they came by, but not the end of TCP.
     pub(super) fn apply(&self, change: Change) {
-        if let Wanted::Other(door) = change.tcp
-            && let Some(before) = self.0.tcp.replace(door)
-        {
-            before.close(&self.0.bus);
+        if let Wanted::Other(door) = change.tcp {
+            let has_moved = door.is_some();
+            match self.0.tcp.replace(door) {
+                Some(before) if has_moved => before.close(),
+                Some(before) => before.close_for_good(&self.0.bus),
+                None => {}
+            }
         }
         if let Wanted::Other(door) = change.udp {
             // The one before is closed.

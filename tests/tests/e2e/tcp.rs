@@ -59,6 +59,7 @@ fn a_remote_client_calls_what_is_listed_and_nothing_else() {
         let error = client.call(service, method, "").unwrap_err();
         assert_eq!(error.code, ErrorCode::PermissionDenied, "{service}/{method}");
         assert!(error.message.contains("[remote] allow"), "{error}");
+        assert!(error.hint().is_some_and(|hint| hint.contains("[remote] allow")), "{error:?}");
     }
     let own = Service::new("test.mine").unwrap().method("m", |_| Ok("mine"));
     assert_eq!(client.serve(own).unwrap_err().code, ErrorCode::PermissionDenied);
@@ -132,10 +133,34 @@ fn a_reload_opens_moves_and_closes_the_port() {
     daemon.reload("tcp = \"0.0.0.0:0\"\n");
     assert!(eventually(|| daemon.log().contains("the old configuration stays")));
     client.ping().unwrap();
+    // Written as the port that it has come to be, it is the same port.
+    daemon.reload(&ALLOW_ECHO.replace("127.0.0.1:0", &first.to_string()));
+    daemon.reload(&format!("{ALLOW_ECHO}\n[limits]\ntcp_connections_max = 8\n"));
+    assert!(eventually(|| ask(&daemon, "status", "").unwrap()["limits"]["tcp_connections_max"] == 8));
+    assert_eq!(tcp_address(&daemon), Some(first));
+    client.ping().unwrap();
     daemon.reload("");
     assert!(eventually(|| tcp_address(&daemon).is_none()));
     assert!(TcpStream::connect(first).is_err(), "nobody listens there any more");
     assert!(client.ping().is_err(), "who had been let in is closed");
+}
+
+#[test]
+fn who_is_connected_stays_when_the_port_moves_and_has_the_rights_of_the_new_configuration() {
+    let daemon = Daemon::start_with(&Options::with_config(ALLOW_ECHO));
+    serve_echo(&daemon);
+    let first = tcp_address(&daemon).unwrap();
+    let mut client = remote(&daemon);
+    assert!(client.call("test.echo", "echo", "before").is_ok());
+    daemon.reload(&ALLOW_ECHO.replace("127.0.0.1:0", "127.0.0.2:0"));
+    assert!(eventually(|| tcp_address(&daemon).is_some_and(|address| address != first)));
+    assert!(TcpStream::connect(first).is_err(), "nobody listens there any more");
+    assert!(client.call("test.echo", "echo", "after").is_ok());
+    assert!(remote(&daemon).call("test.echo", "echo", "there").is_ok());
+    daemon.reload("tcp = \"127.0.0.2:0\"\n");
+    let error = || client.call("test.echo", "echo", "not any more").err();
+    let mut error = error;
+    assert!(eventually(|| error().is_some_and(|error| error.code == ErrorCode::PermissionDenied)));
 }
 
 #[test]
