@@ -29,7 +29,7 @@ pub(crate) async fn run(args: &BridgeArgs, globals: &Globals, output: &Output) -
             if output.is_json() {
                 return output.object(&bridge);
             }
-            output.say(&format!("bridge {} exposes {} at", text(&bridge, "id"), method(&bridge)));
+            output.say(&format!("bridge {} exposes {} there", text(&bridge, "id"), method(&bridge)));
             output.line(&text(&bridge, "address"))
         }
         BridgeDo::Forward { spec } => {
@@ -38,7 +38,7 @@ pub(crate) async fn run(args: &BridgeArgs, globals: &Globals, output: &Output) -
                 return output.object(&bridge);
             }
             let (id, address) = (text(&bridge, "id"), text(&bridge, "address"));
-            output.say(&format!("bridge {id} forwards to {address} what is called at"));
+            output.say(&format!("bridge {id} forwards its calls to {address}"));
             output.line(&method(&bridge))
         }
         BridgeDo::Remove { id } => {

@@ -141,7 +141,7 @@ impl Policy {
         if asker.transport == Transport::Internal {
             return Ok(());
         }
-        let denied = |message| Err(Error::new(ErrorCode::PermissionDenied, message));
+        let denied = |message, hint| Err(Error::new(ErrorCode::PermissionDenied, message).with_hint(hint));
         match (asker.access, action) {
             (Access::Granted, _) => {}
             (Access::Only { service, method }, Action::Call(wanted, called))
@@ -150,18 +150,22 @@ impl Policy {
                 return Ok(());
             }
             (Access::Only { service, method }, _) => {
-                return denied(format!("this connection may call {service}/{method} and nothing else"));
+                let message = format!("this connection may call {service}/{method} and nothing else");
+                return denied(message, "expose the other method on a port of its own");
             }
             (Access::Offer { service }, Action::Own(name)) if *name == service && !action.is_reserved() => {
                 return Ok(());
             }
             (Access::Offer { service }, _) => {
-                return denied(format!("this connection may own {service} and do nothing else"));
+                let message = format!("this connection may own {service} and do nothing else");
+                return denied(message, "a forward offers its service, and that is all");
             }
         }
         match self.decide(&asker.subject, action) {
             (true, _) => Ok(()),
-            (false, reason) => denied(format!("{} may not {action}: {reason}", asker.subject.identity)),
+            (false, reason) => {
+                denied(format!("{} may not {action}: {reason}", asker.subject.identity), reason.remedy())
+            }
         }
     }
 
@@ -184,6 +188,22 @@ impl Policy {
 /// A network peer that has proved nothing, or whose door has no way to prove anything.
 fn is_anonymous(identity: &Identity) -> bool {
     matches!(identity, Identity::Remote { principal, .. } if principal == "anonymous")
+}
+
+impl Reason<'_> {
+    /// What to do about it when it stands in the way.
+    const fn remedy(&self) -> &'static str {
+        match self {
+            Reason::Rule(_) | Reason::NoRule => {
+                "`ipc-cli policy explain WHO ACTION WHAT` shows what decides; the rules are in the daemon's configuration"
+            }
+            Reason::Listed(_) | Reason::NotListed => {
+                "over the network only what [remote] allow in the daemon's configuration lists may be done"
+            }
+            Reason::Reserved => "choose a name that does not begin with \"ipc.\"",
+            Reason::LetIn => "",
+        }
+    }
 }
 
 impl fmt::Display for Reason<'_> {
