@@ -47,6 +47,7 @@ pub(crate) struct Link {
     guard: Option<Guard>,
     writing: Cell<Writing>,
     is_closing: Cell<bool>,
+    is_awaited: Cell<bool>,
     task: RefCell<Option<Waker>>,
 }
 
@@ -58,6 +59,7 @@ impl Link {
             guard: reaper.map(Guard::new),
             writing: Cell::new(Writing::Open),
             is_closing: Cell::new(false),
+            is_awaited: Cell::new(false),
             task: RefCell::new(None),
         }
     }
@@ -117,6 +119,17 @@ impl Link {
     pub(crate) fn close(&self) {
         self.is_closing.set(true);
         self.wake();
+    }
+
+    /// Has the connection's task read without waiting until the runtime says that there is something.
+    pub(crate) fn look(&self) {
+        self.is_awaited.set(true);
+        self.wake();
+    }
+
+    /// Whether the task was asked to [`look`](Link::look) since the last time.
+    pub(crate) fn take_look(&self) -> bool {
+        self.is_awaited.take()
     }
 
     /// Remembers whom to wake.

@@ -69,6 +69,8 @@ struct Inner {
 struct State {
     broker: Broker,
     endpoints: SecondaryMap<PeerKey, Endpoint>,
+    /// The one that was written to last, if the round of writes had no other: what comes next is probably its answer.
+    awaited: Option<Rc<Link>>,
     audit: Audit,
 }
 
@@ -126,7 +128,12 @@ impl Bus {
     /// A bus without connections.
     pub(crate) fn new(broker: Broker, timer: Rc<Timer>) -> Self {
         Self(Rc::new(Inner {
-            state: RefCell::new(State { broker, endpoints: SecondaryMap::new(), audit: Audit::default() }),
+            state: RefCell::new(State {
+                broker,
+                endpoints: SecondaryMap::new(),
+                awaited: None,
+                audit: Audit::default(),
+            }),
             scratch: RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice()),
             timer,
             watchdog: OnceCell::new(),
@@ -179,6 +186,12 @@ impl Bus {
         if self.0.due.done() {
             self.0.state.borrow_mut().deliver(clock::now());
         }
+    }
+
+    /// Has the connection read from which an answer is expected, once for each round of writes. Says whether there is one.
+    pub(crate) fn look_at_awaited(&self) -> bool {
+        let awaited = self.0.state.borrow_mut().awaited.take();
+        awaited.as_ref().inspect(|link| link.look()).is_some()
     }
 
     /// Makes them whenever all who have input had their turn, for as long as the daemon runs.
@@ -333,6 +346,7 @@ impl Bus {
 impl State {
     /// Writes to every connection that the batch has touched.
     fn deliver(&mut self, now: Instant) {
+        let mut written = 0;
         while let Some(output) = self.broker.poll_output() {
             let (key, is_last) = match output {
                 Output::Flush(key) => (key, false),
@@ -341,6 +355,8 @@ impl State {
             match self.endpoints.get(key) {
                 Some(Endpoint::Socket(link)) => {
                     flush(&mut self.broker, key, link, now);
+                    written += 1;
+                    self.awaited = (written == 1).then(|| Rc::clone(link));
                     if is_last {
                         link.close();
                     }

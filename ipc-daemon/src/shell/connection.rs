@@ -186,7 +186,8 @@ impl Connection {
     }
 
     fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<Read> {
-        if core::mem::take(&mut self.is_fresh) {
+        let looks = self.link.take_look() && self.has_input;
+        if core::mem::take(&mut self.is_fresh) || looks {
             let (read, _) = self.read();
             if !matches!(read, Read::Nothing) {
                 return Poll::Ready(read);

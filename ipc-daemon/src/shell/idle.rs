@@ -5,7 +5,9 @@
 //! sleeps. When that finds nothing it is tried less and less often, so that slow traffic costs next to nothing; the
 //! first time it finds something it is tried every time again.
 
+use core::task::Poll;
 use core::time::Duration;
+use std::future::poll_fn;
 
 use ipc_core::transport::clock;
 
@@ -47,7 +49,11 @@ async fn look(bus: &Bus) -> bool {
         // Before the processor is given to whoever waits for it.
         bus.write_due();
         std::thread::yield_now();
-        tokio::task::yield_now().await;
+        if bus.look_at_awaited() {
+            after_others().await;
+        } else {
+            tokio::task::yield_now().await;
+        }
         let now = clock::now();
         if bus.activity().turns() != turns {
             turns = bus.activity().turns();
@@ -58,6 +64,19 @@ async fn look(bus: &Bus) -> bool {
             return found;
         }
     }
+}
+
+/// Lets the tasks run that can. Unlike the runtime's own, this does not ask the kernel about all sockets before.
+async fn after_others() {
+    let mut is_over = false;
+    poll_fn(|context| {
+        if core::mem::replace(&mut is_over, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 #[cfg(test)]
