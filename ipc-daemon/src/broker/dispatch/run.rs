@@ -92,12 +92,17 @@ impl Broker {
     }
 
     /// Queues the events of the open run for everybody who gets them.
+    #[inline]
     pub(in crate::broker) fn end_run(&mut self) {
-        if let Some(run) = self.run.take() {
+        // Asked before each frame; taking nothing out would move a whole run.
+        if self.run.is_some()
+            && let Some(run) = self.run.take()
+        {
             self.deliver_run(run);
         }
     }
 
+    #[inline(never)]
     fn deliver_run(&mut self, run: Run) {
         let Run { publisher, topic, mut matches, frames, last_bytes, events, .. } = run;
         self.counters.events_published += events;
