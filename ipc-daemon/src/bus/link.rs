@@ -12,6 +12,7 @@ use ipc_core::transport::{Socket, SocketAddress, Stream};
 use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendFlags};
 
+use super::Look;
 use super::reaper::{Guard, Reaper, Received};
 
 /// Most pieces in one system call.
@@ -121,13 +122,7 @@ impl Link {
         self.wake();
     }
 
-    /// Has the connection's task read without waiting until the runtime says that there is something.
-    pub(crate) fn look(&self) {
-        self.is_awaited.set(true);
-        self.wake();
-    }
-
-    /// Whether the task was asked to [`look`](Link::look) since the last time.
+    /// Whether the task was asked to [`look`](Look::look) since the last time.
     pub(crate) fn take_look(&self) -> bool {
         self.is_awaited.take()
     }
@@ -197,6 +192,13 @@ impl Link {
 
     fn stop(&self, writing: Writing) {
         self.writing.set(writing);
+        self.wake();
+    }
+}
+
+impl Look for Link {
+    fn look(&self) {
+        self.is_awaited.set(true);
         self.wake();
     }
 }

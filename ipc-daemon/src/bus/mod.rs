@@ -70,7 +70,7 @@ struct State {
     broker: Broker,
     endpoints: SecondaryMap<PeerKey, Endpoint>,
     /// The one that was written to last, if the round of writes had no other: what comes next is probably its answer.
-    awaited: Option<Rc<Link>>,
+    awaited: Option<Rc<dyn Look>>,
     audit: Audit,
 }
 
@@ -78,6 +78,12 @@ struct State {
 enum Endpoint {
     Socket(Rc<Link>),
     Internal(Rc<Mailbox>),
+}
+
+/// A socket that can be read before the runtime has said that there is something.
+pub(crate) trait Look {
+    /// Reads once, at once or as soon as its task runs.
+    fn look(&self);
 }
 
 /// Something that counts.
@@ -188,10 +194,15 @@ impl Bus {
         }
     }
 
-    /// Has the connection read from which an answer is expected, once for each round of writes. Says whether there is one.
+    /// Has the socket read from which an answer is expected, once for each round of writes. Says whether there is one.
     pub(crate) fn look_at_awaited(&self) -> bool {
         let awaited = self.0.state.borrow_mut().awaited.take();
-        awaited.as_ref().inspect(|link| link.look()).is_some()
+        awaited.as_ref().inspect(|socket| socket.look()).is_some()
+    }
+
+    /// Something was written to that socket, not by the bus, and what comes next is probably the answer.
+    pub(crate) fn await_answer(&self, socket: Rc<dyn Look>) {
+        self.0.state.borrow_mut().awaited = Some(socket);
     }
 
     /// Makes them whenever all who have input had their turn, for as long as the daemon runs.
@@ -356,7 +367,7 @@ impl State {
                 Some(Endpoint::Socket(link)) => {
                     flush(&mut self.broker, key, link, now);
                     written += 1;
-                    self.awaited = (written == 1).then(|| Rc::clone(link));
+                    self.awaited = (written == 1).then(|| Rc::clone(link) as Rc<dyn Look>);
                     if is_last {
                         link.close();
                     }

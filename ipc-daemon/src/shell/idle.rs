@@ -2,7 +2,7 @@
 //!
 //! To be woken costs far more than to look: after traffic the next frame is often microseconds away. So the loop gives the
 //! processor to whoever wants it (`sched_yield`), looks at the sockets without waiting, and does so for a moment before it
-//! sleeps. When that finds nothing it is tried less and less often, so that slow traffic costs next to nothing; the
+//! sleeps: first at the one that was written to last, whose answer it most probably is. When that finds nothing it is tried less and less often, so that slow traffic costs next to nothing; the
 //! first time it finds something it is tried every time again.
 
 use core::task::Poll;
@@ -44,7 +44,8 @@ pub(crate) async fn poll_before_park(bus: Bus) {
 async fn look(bus: &Bus) -> bool {
     let mut found = false;
     let mut turns = bus.activity().turns();
-    let mut since = clock::now();
+    // When the first of the looks was that have found nothing since there was something.
+    let mut since = None;
     loop {
         // Before the processor is given to whoever waits for it.
         bus.write_due();
@@ -54,12 +55,14 @@ async fn look(bus: &Bus) -> bool {
         } else {
             tokio::task::yield_now().await;
         }
-        let now = clock::now();
         if bus.activity().turns() != turns {
             turns = bus.activity().turns();
-            since = now;
+            since = None;
             found = true;
-        } else if now - since > WINDOW {
+            continue;
+        }
+        let now = clock::now();
+        if now - *since.get_or_insert(now) > WINDOW {
             bus.write_due();
             return found;
         }

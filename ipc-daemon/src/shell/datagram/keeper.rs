@@ -17,7 +17,7 @@ use super::socket::{DatagramSocket, Received};
 use super::visitor::{Visitor, Visitors};
 use crate::broker::Transport;
 use crate::bus::timer::Timer;
-use crate::bus::{Bus, Count};
+use crate::bus::{Bus, Count, Look};
 use crate::datagram::{ClientKey, Config, Door, Outgoing, Output};
 use crate::net::readable::watch;
 
@@ -141,22 +141,25 @@ impl Keeper {
 
     /// Receives until there is nothing or the budget is spent. Says whether there was nothing any more.
     fn receive_some(&self) -> bool {
-        for _ in 0..RECEIVE_BUDGET {
-            let received = {
-                let mut scratch = self.0.bus.scratch().borrow_mut();
-                // One byte more than a datagram may have, so that a longer one shows.
-                let room = scratch.len().min(DATAGRAM_MAX_BYTES + 1);
-                let buffer = &mut scratch[..room];
-                let Some(socket) = self.socket() else { return true };
-                let received = socket.receive(buffer);
-                received.map(|received| self.take_in(received, buffer))
-            };
-            match received {
-                Ok(()) => self.obey(),
-                Err(Errno::AGAIN) => return true,
-                // An answer to something that was sent came back, or memory is short for a moment: the next is another one.
-                Err(_) => {}
-            }
+        (0..RECEIVE_BUDGET).any(|_| self.receive_one())
+    }
+
+    /// Receives a datagram. Says whether there was none.
+    fn receive_one(&self) -> bool {
+        let received = {
+            let mut scratch = self.0.bus.scratch().borrow_mut();
+            // One byte more than a datagram may have, so that a longer one shows.
+            let room = scratch.len().min(DATAGRAM_MAX_BYTES + 1);
+            let buffer = &mut scratch[..room];
+            let Some(socket) = self.socket() else { return true };
+            let received = socket.receive(buffer);
+            received.map(|received| self.take_in(received, buffer))
+        };
+        match received {
+            Ok(()) => self.obey(),
+            Err(Errno::AGAIN) => return true,
+            // An answer to something that was sent came back, or memory is short for a moment: the next is another one.
+            Err(_) => {}
         }
         false
     }
@@ -241,7 +244,7 @@ impl Keeper {
     fn send(&self, outgoing: &Outgoing) {
         let Some(socket) = self.socket() else { return };
         match socket.send(&outgoing.to, &outgoing.datagram) {
-            Ok(()) => {}
+            Ok(()) => self.0.bus.await_answer(Rc::new(self.clone())),
             Err(Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM) => {
                 if let Some(receipt) = outgoing.receipt {
                     self.0.door.borrow_mut().unsent(clock::now(), receipt);
@@ -257,6 +260,12 @@ impl Keeper {
         if let Some(waker) = self.0.waiting.borrow_mut().take() {
             waker.wake();
         }
+    }
+}
+
+impl Look for Keeper {
+    fn look(&self) {
+        self.receive_one();
     }
 }
 
