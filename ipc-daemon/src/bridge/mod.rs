@@ -194,13 +194,13 @@ impl Bridge for Bridges {
 
     fn expose(&self, specification: &str) -> Result<Value, Error> {
         let row = self.open(Spec::Expose(ExposeSpec::parse(specification.trim())?))?;
-        tracing::info!(address = %row["address"], "exposed {}", row["spec"]);
+        tracing::info!(address = text(&row, "address"), "exposed {}", text(&row, "spec"));
         Ok(row)
     }
 
     fn forward(&self, specification: &str) -> Result<Value, Error> {
         let row = self.open(Spec::Forward(ForwardSpec::parse(specification.trim())?))?;
-        tracing::info!("forwards {}", row["spec"]);
+        tracing::info!("forwards {}", text(&row, "spec"));
         Ok(row)
     }
 
@@ -216,9 +216,14 @@ impl Bridge for Bridges {
         };
         let row = bridge.row(id);
         bridge.close();
-        tracing::info!("removed {}", row["spec"]);
+        tracing::info!("removed {}", text(&row, "spec"));
         Ok(row)
     }
+}
+
+/// A field of a row as the log has it: without the quotes of JSON.
+fn text<'a>(row: &'a Value, field: &str) -> &'a str {
+    row.get(field).and_then(Value::as_str).unwrap_or_default()
 }
 
 /// Whether that many bridges may be open.

@@ -1,9 +1,9 @@
 //! Poll before park: looking for work for a moment before the event loop sleeps.
 //!
 //! To be woken costs far more than to look: after traffic the next frame is often microseconds away. So the loop gives the
-//! processor to whoever wants it (`sched_yield`), looks at the sockets without waiting, and does so for a moment before it
-//! sleeps: first at the one that was written to last, whose answer it most probably is. When that finds nothing it is tried less and less often, so that slow traffic costs next to nothing; the
-//! first time it finds something it is tried every time again.
+//! processor to whoever wants it (`sched_yield`), looks without waiting, first at the socket that was written to last, whose
+//! answer comes next most probably, and does so for a moment before it sleeps. When that finds nothing it is tried less and
+//! less often, so that slow traffic costs next to nothing; the first time it finds something it is tried every time again.
 
 use core::task::Poll;
 use core::time::Duration;
