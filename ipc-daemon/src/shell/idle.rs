@@ -18,6 +18,10 @@ const WINDOW: Duration = Duration::from_micros(50);
 /// Most turns of the bus without a look, after looks that found nothing.
 const IGNORED_MAX: u32 = 63;
 
+/// Most looks in a row at one socket alone. Then the kernel is asked about all of them, so that two who talk to each other all
+/// the time keep nobody else waiting for longer than that.
+const ALONE_MAX: u32 = 8;
+
 /// How many turns to go by without a look, learned from what the looks found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Patience(u32);
@@ -46,13 +50,16 @@ async fn look(bus: &Bus) -> bool {
     let mut turns = bus.activity().turns();
     // When the first of the looks was that have found nothing since there was something.
     let mut since = None;
+    let mut alone = 0;
     loop {
         // Before the processor is given to whoever waits for it.
         bus.write_due();
         std::thread::yield_now();
-        if bus.look_at_awaited() {
+        if alone < ALONE_MAX && bus.look_at_awaited() {
+            alone += 1;
             after_others().await;
         } else {
+            alone = 0;
             tokio::task::yield_now().await;
         }
         if bus.activity().turns() != turns {
