@@ -349,7 +349,7 @@ impl Broker {
 
     /// What to write to a connection, in order. Nothing for one that is gone.
     pub fn transmit(&self, peer: PeerKey) -> impl Iterator<Item = &[u8]> {
-        self.peers.get(peer).map(|peer| peer.outbound.slices()).into_iter().flatten()
+        self.peers.get(peer).map_or_else(Default::default, |peer| peer.outbound.slices())
     }
 
     /// The kernel took that many bytes; 0 when it would have blocked. Afterwards there may be more to transmit.

@@ -5,6 +5,8 @@
 //! the *backlog*, from which events can still be dropped. Order is kept across both. A peer that nothing is on its way
 //! to owns no buffer.
 
+use std::collections::{VecDeque, vec_deque};
+
 use bytes::Bytes;
 use ipc_core::id::Handle;
 use ipc_core::time::Instant;
@@ -31,7 +33,7 @@ pub(in crate::broker) struct Outbound {
     wire: Vec<u8>,
     /// Bytes of `wire` that the kernel has taken.
     written: usize,
-    splices: std::collections::VecDeque<Splice>,
+    splices: VecDeque<Splice>,
     /// Bytes of the first splice that the kernel has taken.
     body_written: usize,
     /// Bytes of wire and splices that the kernel has not taken.
@@ -177,18 +179,14 @@ impl Outbound {
     }
 
     /// What to write, in order.
-    pub(in crate::broker) fn slices(&self) -> impl Iterator<Item = &[u8]> {
-        let mut from = self.written;
-        let mut skip = self.body_written;
-        let last_at = self.splices.back().map_or(self.written, |splice| splice.at);
-        let spliced = self.splices.iter().flat_map(move |splice| {
-            let before = &self.wire[from..splice.at];
-            let body = &splice.body[skip..];
-            from = splice.at;
-            skip = 0;
-            [before, body]
-        });
-        spliced.chain([&self.wire[last_at.max(self.written)..]]).filter(|slice| !slice.is_empty())
+    pub(in crate::broker) fn slices(&self) -> Slices<'_> {
+        Slices {
+            wire: &self.wire,
+            from: self.written,
+            splices: self.splices.iter(),
+            skip: self.body_written,
+            body: &[],
+        }
     }
 
     /// The kernel took `count` bytes. What it did not take blocks the wire; when it took all, the backlog follows.
@@ -277,6 +275,47 @@ impl Outbound {
 /// At least one microsecond, because 0 stands for no deadline.
 fn remaining_us(deadline: Instant, now: Instant) -> u32 {
     u32::try_from(deadline.since(now).as_micros()).unwrap_or(u32::MAX).max(1)
+}
+
+/// The pieces of an [`Outbound`], in order; none is empty. Mostly there is one, and it is asked for with every write, so this
+/// is simple and small.
+#[derive(Debug, Default)]
+pub(in crate::broker) struct Slices<'a> {
+    wire: &'a [u8],
+    /// How far the wire was given.
+    from: usize,
+    splices: vec_deque::Iter<'a, Splice>,
+    /// Bytes of the next splice that are not to be given.
+    skip: usize,
+    /// What comes before the wire goes on.
+    body: &'a [u8],
+}
+
+impl<'a> Iterator for Slices<'a> {
+    type Item = &'a [u8];
+
+    #[inline]
+    fn next(&mut self) -> Option<&'a [u8]> {
+        loop {
+            let body = core::mem::take(&mut self.body);
+            if !body.is_empty() {
+                return Some(body);
+            }
+            let end = match self.splices.next() {
+                Some(splice) => {
+                    self.body = &splice.body[core::mem::take(&mut self.skip)..];
+                    splice.at
+                }
+                None if self.from < self.wire.len() => self.wire.len(),
+                None => return None,
+            };
+            let piece = &self.wire[self.from..end];
+            self.from = end;
+            if !piece.is_empty() {
+                return Some(piece);
+            }
+        }
+    }
 }
 
 #[cfg(test)]
