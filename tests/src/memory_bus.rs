@@ -42,6 +42,8 @@ pub struct Client {
     pub inbox: Vec<Received>,
     /// True once the daemon has closed the connection.
     pub is_closed: bool,
+    /// True once the daemon has asked to be told of the end of its process.
+    pub is_process_watched: bool,
     /// While false, nothing is read of what the daemon sends.
     pub reads: bool,
 }
@@ -104,6 +106,7 @@ impl MemoryBus {
             received: Decoder::new(any),
             inbox: Vec::new(),
             is_closed: false,
+            is_process_watched: false,
             reads: true,
         });
         self.clients.len() - 1
@@ -161,6 +164,12 @@ impl MemoryBus {
         self.flush();
     }
 
+    /// Ends the process of a client, while somebody else keeps its connection.
+    pub fn end_process(&mut self, at: usize) {
+        self.broker.handle_process_end(self.clients[at].key);
+        self.flush();
+    }
+
     /// Ends what a client sends, while it still receives.
     pub fn end_input(&mut self, at: usize) {
         self.broker.handle_eof(self.clients[at].key);
@@ -178,8 +187,9 @@ impl MemoryBus {
 
     fn flush(&mut self) {
         while let Some(output) = self.broker.poll_output() {
-            let (Output::Flush(key) | Output::Close(key)) = output;
+            let (Output::Flush(key) | Output::Close(key) | Output::WatchProcess(key)) = output;
             let Some(at) = self.clients.iter().position(|client| client.key == key) else { continue };
+            self.clients[at].is_process_watched |= matches!(output, Output::WatchProcess(_));
             self.transmit(at);
             if matches!(output, Output::Close(_)) && !self.clients[at].is_closed {
                 self.leave(at);

@@ -1,6 +1,6 @@
 //! Connecting to a daemon over its stream socket, and who is at the other end of a socket.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
@@ -99,6 +99,17 @@ pub fn peer_groups(socket: impl AsFd) -> Result<Vec<u32>, Error> {
     sys::peer_groups(socket).map_err(|errno| match errno {
         Errno::NODATA => Error::new(ErrorCode::Unauthenticated, "the kernel does not know who the peer is"),
         errno => os_error("ask for the groups of the peer", errno),
+    })
+}
+
+/// A descriptor of the process that opened the other end of a connected socket, which becomes readable when that process ends
+/// (`SO_PEERPIDFD`, Linux 6.5; pidfd_open(2)). It stands for that process and never for a later one with its number.
+///
+/// # Errors
+/// `io` when the kernel does not know the option or, some kernels, the process any more; or no descriptor is to be had.
+pub fn peer_process(socket: impl AsFd) -> Result<OwnedFd, Error> {
+    getsockopt(&socket, sockopt::PeerPidfd).map_err(|errno| {
+        Error::new(ErrorCode::Io, format!("cannot get hold of the peer's process: {}", errno.desc()))
     })
 }
 

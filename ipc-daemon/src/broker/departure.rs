@@ -5,6 +5,7 @@ use ipc_core::wire::{Header, Kind};
 use ipc_core::{Error, ErrorCode};
 
 use super::Broker;
+use super::event::{Output, Transport};
 use super::keys::PeerKey;
 use super::names::Change;
 use super::peer::{GAP_BYTES, Phase, Target};
@@ -36,6 +37,31 @@ impl Broker {
         if let Some(state) = self.peers.get_mut(peer) {
             state.phase = Phase::Closing;
         }
+    }
+
+    /// Has the shell say when the process ends that opened this connection. Where one process cannot be told from another the
+    /// end of the connection decides alone.
+    pub(super) fn watch_process(&mut self, peer: PeerKey) {
+        if let Some(state) = self.peers.get_mut(peer)
+            && state.transport == Transport::UnixStream
+            && !core::mem::replace(&mut state.is_process_watched, true)
+        {
+            self.outputs.push_back(Output::WatchProcess(peer));
+        }
+    }
+
+    /// The process that opened this connection has ended, though others may have the connection. What it holds and waits for
+    /// ends with it, and so does the connection then; one that holds nothing stays.
+    pub fn handle_process_end(&mut self, peer: PeerKey) {
+        self.end_run();
+        let Some(state) = self.peers.get_mut(peer) else { return };
+        state.is_process_watched = false;
+        let (holds, waits, _) = self.coordination.counts(peer);
+        if holds + waits > 0 {
+            let message = "the process that opened this connection, and what it held, has ended";
+            self.close(peer, &Error::new(ErrorCode::LockLost, message));
+        }
+        self.end_turn();
     }
 
     /// The hello is not waited for any more, because it came or because the connection ends.

@@ -92,4 +92,7 @@ pub enum Output {
     Flush(PeerKey),
     /// The same, then close the connection and call [`super::Broker::disconnect`].
     Close(PeerKey),
+    /// Call [`super::Broker::handle_process_end`] when the process ends that opened this connection, if that can be known:
+    /// it holds something that is to end with it, even if others have the connection then.
+    WatchProcess(PeerKey),
 }

@@ -48,7 +48,10 @@ pub(crate) struct Link {
     guard: Option<Guard>,
     writing: Cell<Writing>,
     is_closing: Cell<bool>,
+    /// Its task is to read before the runtime says that there is something.
     is_awaited: Cell<bool>,
+    /// Its task is to watch the process at the other end.
+    is_process_wanted: Cell<bool>,
     task: RefCell<Option<Waker>>,
 }
 
@@ -61,6 +64,7 @@ impl Link {
             writing: Cell::new(Writing::Open),
             is_closing: Cell::new(false),
             is_awaited: Cell::new(false),
+            is_process_wanted: Cell::new(false),
             task: RefCell::new(None),
         }
     }
@@ -125,6 +129,17 @@ impl Link {
     /// Whether the task was asked to [`look`](Look::look) since the last time.
     pub(crate) fn take_look(&self) -> bool {
         self.is_awaited.take()
+    }
+
+    /// Has its task watch the process at the other end from here on.
+    pub(crate) fn watch_process(&self) {
+        self.is_process_wanted.set(true);
+        self.wake();
+    }
+
+    /// Whether the task was asked to watch the process since the last time.
+    pub(crate) fn take_process_watch(&self) -> bool {
+        self.is_process_wanted.take()
     }
 
     /// Remembers whom to wake.

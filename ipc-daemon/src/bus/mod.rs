@@ -362,6 +362,12 @@ impl State {
             let (key, is_last) = match output {
                 Output::Flush(key) => (key, false),
                 Output::Close(key) => (key, true),
+                Output::WatchProcess(key) => {
+                    if let Some(Endpoint::Socket(link)) = self.endpoints.get(key) {
+                        link.watch_process();
+                    }
+                    continue;
+                }
             };
             match self.endpoints.get(key) {
                 Some(Endpoint::Socket(link)) => {

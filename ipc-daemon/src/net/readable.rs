@@ -1,7 +1,7 @@
 //! Registration of a descriptor with the runtime.
 
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::Rc;
 
 use tokio::io::Interest;
@@ -10,6 +10,7 @@ use tokio::io::unix::AsyncFd;
 /// A type that owns the one descriptor it shows, for as long as it lives.
 pub(crate) trait OwnsDescriptor: AsRawFd {}
 
+impl OwnsDescriptor for OwnedFd {}
 impl OwnsDescriptor for ipc_core::transport::Listener {}
 impl OwnsDescriptor for crate::bus::link::Link {}
 impl OwnsDescriptor for crate::bus::timer::Timer {}

@@ -9,6 +9,7 @@ use core::task::{Context, Poll, ready};
 use core::time::Duration;
 use std::future::poll_fn;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 use ipc_core::transport::unix;
@@ -64,6 +65,8 @@ pub(crate) struct Connection {
     /// The link, watched for what this connection waits for.
     watched: Option<AsyncFd<Rc<Link>>>,
     watched_for: Interest,
+    /// The process that opened the other end, watched once it holds something that ends with it.
+    process: Option<Box<AsyncFd<OwnedFd>>>,
     /// Whether the peer may still send.
     has_input: bool,
     /// Whether a read makes sense before the runtime has said so.
@@ -87,6 +90,7 @@ impl Connection {
             link,
             watched: None,
             watched_for: Interest::READABLE,
+            process: None,
             has_input: true,
             // The hello is often there before the connection is accepted.
             is_fresh: true,
@@ -117,6 +121,7 @@ impl Connection {
             if self.link.is_broken() {
                 return Poll::Ready(End::Gone);
             }
+            self.mind_process(context);
             if self.link.is_blocked() || self.watched_for.is_writable() {
                 match self.poll_unblock(context) {
                     // The peer may send while it does not read.
@@ -140,6 +145,22 @@ impl Connection {
                     }
                 }
             }
+        }
+    }
+
+    /// Watches the process that opened the other end, if that is asked for, and tells the broker when it has ended.
+    fn mind_process(&mut self, context: &mut Context<'_>) {
+        if self.link.take_process_watch() {
+            // Without it, on an older kernel or with a full file table, the end of the connection decides alone.
+            let process = unix::peer_process(self.link.socket()).ok();
+            self.process =
+                process.and_then(|process| watch(process, Interest::READABLE).ok()).map(Box::new);
+        }
+        if let Some(process) = &self.process
+            && process.poll_read_ready(context).is_ready()
+        {
+            self.process = None;
+            self.bus.turn(|broker, _| broker.handle_process_end(self.key));
         }
     }
 

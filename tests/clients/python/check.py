@@ -5,6 +5,7 @@ Usage: check.py ROLE PATH [ARGUMENT]...; PATH is the daemon's socket, or the fol
 import json
 import os
 import pathlib
+import signal
 import sys
 
 import ipc_client as ipc
@@ -109,6 +110,34 @@ def listen_slowly(path, filter):
         seen, gaps = seen_now, gaps + isinstance(item, ipc.Gap)
     assert gaps, "nothing was dropped"
     say("complete")
+
+
+def lock(path, name):
+    """Takes a lock and gives it back, again; another connection waits in vain and gets it after."""
+    one, two = ipc.Client(path, "python one"), ipc.Client(path, "python two")
+    token = one.lock(name)
+    try:
+        two.lock(name, wait=0.05)
+        raise AssertionError("two hold one lock")
+    except ipc.BusError as error:
+        assert error.code == int(sys.stdin.readline()), error
+    one.release(token)
+    again = two.lock(name)
+    assert again > token, (token, again)
+    two.release(again)
+    say("done")
+
+
+def leave_to_a_child(path, name):
+    """Takes a lock, and has a child keep the connection for as long as there is a standard input."""
+    bus = ipc.Client(path, "python holder")
+    bus.lock(name)
+    child = os.fork()
+    if child == 0:
+        sys.stdin.read()
+        os._exit(0)
+    say(str(child))
+    signal.pause()
 
 
 class Offline(ipc.Client):
@@ -222,4 +251,4 @@ def say(line):
 
 if __name__ == "__main__":
     {"serve": serve, "call": call, "publish": publish, "subscribe": subscribe,
-     "listen_slowly": listen_slowly, "golden": golden, "datagrams": datagrams}[sys.argv[1]](*sys.argv[2:])
+     "lock": lock, "leave_to_a_child": leave_to_a_child, "listen_slowly": listen_slowly, "golden": golden, "datagrams": datagrams}[sys.argv[1]](*sys.argv[2:])

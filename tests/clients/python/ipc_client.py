@@ -18,6 +18,7 @@ BYTES, TEXT, JSON, BINCODE = range(4)
 HELLO, WELCOME, CLOSE, PING, PONG, CALL, REPLY, CANCEL = 0x01, 0x02, 0x03, 0x08, 0x09, 0x10, 0x11, 0x12
 PUBLISH, EVENT, GAP, RESOLVE, REGISTER, UNREGISTER, OPEN_TOPIC = 0x20, 0x21, 0x22, 0x30, 0x32, 0x33, 0x40
 SUBSCRIBE, UNSUBSCRIBE, DONE, PEER_ANNOUNCED, TOPIC_ANNOUNCED, FORGET = 0x41, 0x42, 0x50, 0x60, 0x61, 0x62
+COORDINATE, OUTCOME, RELEASE_HOLD, LOCK = 0x70, 0x71, 3, 16
 # Envelopes that are read: H I Q numbers of 16, 32, 64 bits, ? a bool, t a text, o an option of the next, c an identity.
 ERROR_BODY = "HtototoQot"
 FORMS = {WELCOME: "HQQQIIIt", CLOSE: "Ht", GAP: "QQQ", PEER_ANNOUNCED: "Qc", TOPIC_ANNOUNCED: "t", FORGET: "I"}
@@ -162,6 +163,9 @@ class Client:
             done = GIVEN.get(self.open[correlation], "")
             self.answers[correlation] = (self.failure(envelope, message.sender) if flags & ERROR else
                                          take(done, envelope) if kind == DONE else message)
+        elif kind == OUTCOME and correlation in self.open:
+            granted = "QQI" if index == LOCK else ""
+            self.answers[correlation] = self.failure(envelope, None) if flags & ERROR else take(granted, envelope)
         elif kind in (EVENT, GAP) and correlation in self.inbox:
             topic = self.topics.get((index, generation))  # None in a merged gap.
             self.inbox[correlation].append(Event(topic, sequence, message.sender, payload, payload_kind) if kind == EVENT
@@ -236,6 +240,16 @@ class Client:
         registration, _ = self.ask(REGISTER, text(service) + number(group) + number(queue) + number(len(methods)) + described)
         self.services[registration] = list(methods.values())
         return registration
+
+    def lock(self, name, wait=5.0):
+        """Takes an exclusive lock for as long as this process lives, once it is free; gives its fencing token."""
+        claim = bytes([wait > 0]) + number(0) + number(0) + number(0) + b"\0"
+        return self.ask(COORDINATE, text(name) + number(0) + claim, handle=(LOCK, 0), seconds=wait + self.timeout,
+                        deadline=int(wait * 1e6))[0]
+
+    def release(self, token):
+        """Gives a lock back."""
+        self.ask(COORDINATE, number(token), handle=(RELEASE_HOLD, 0))
 
     def serve_call(self, message, methods, flags, correlation, deadline):
         before, self.until = self.until, time.monotonic() + deadline / 1e6 if deadline else None

@@ -147,6 +147,8 @@ impl World {
                         self.write(at, key, usize::MAX)?;
                     }
                 }
+                // Simulated processes live as long as their connections.
+                Output::WatchProcess(_) => {}
                 Output::Close(key) => {
                     let Some(at) = self.position_of_key(key) else { continue };
                     self.model.closing(self.connections[at].number)?;

@@ -379,3 +379,36 @@ fn a_time_to_live_ends_at_its_time_and_not_before() {
     scene.bus.wait(tick);
     assert_eq!(scene.bus.client(waiter).take(Kind::OUTCOME).len(), 1);
 }
+
+/// A child may have the connection; the lock belongs to the process.
+#[test]
+fn what_is_held_ends_with_the_process_that_holds_it() {
+    let mut scene = Scene::new(Limits::default());
+    let (holder, heir) = (scene.client(), scene.client());
+    assert!(!scene.bus.client(holder).is_process_watched, "it holds nothing");
+    scene.outcome(holder, Operation::LOCK, &lock("a", false)).expect("at once").expect("it is free");
+    assert!(scene.bus.client(holder).is_process_watched);
+    assert!(!scene.bus.client(heir).is_process_watched);
+    let waits = scene.ask(heir, Operation::LOCK, &lock("a", true), b"");
+    scene.bus.end_process(holder);
+    let close = scene.bus.client(holder).take(Kind::CLOSE).pop().expect("it is told why");
+    let code = close.decode::<ipc_core::wire::message::Close>().code;
+    assert_eq!(ErrorCode::from_number(code), Some(ErrorCode::LockLost));
+    assert!(scene.bus.client(holder).is_closed);
+    assert!(scene.take_outcome(heir, Operation::LOCK, waits).expect("its turn").is_ok());
+}
+
+#[test]
+fn a_connection_that_holds_nothing_outlives_the_process_that_opened_it() {
+    let mut scene = Scene::new(Limits::default());
+    let client = scene.client();
+    let held = scene.outcome(client, Operation::LOCK, &lock("a", false)).expect("at once").expect("it is free");
+    let token = held.decode::<Granted>().token;
+    scene.outcome(client, Operation::RELEASE, &OfToken { token }).expect("at once").expect("it is held");
+    scene.bus.end_process(client);
+    assert!(!scene.bus.client(client).is_closed);
+    // What it takes from here on is asked about anew.
+    scene.bus.client(client).is_process_watched = false;
+    scene.outcome(client, Operation::LOCK, &lock("a", false)).expect("at once").expect("it is free");
+    assert!(scene.bus.client(client).is_process_watched);
+}

@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use ipc_core::blocking::{Client, Delivery, Reply, Request, Service, SubscribeOptions};
+use ipc_core::blocking::{Client, Delivery, HoldOptions, Reply, Request, Service, SubscribeOptions};
 use ipc_core::error::ServiceError;
 use ipc_core::{Address, CallOptions, ConnectOptions, Error, ErrorCode, Payload};
 use ipc_tests::daemon::{Daemon, Options, PATIENCE};
@@ -79,6 +79,8 @@ impl Python {
 
 impl Drop for Python {
     fn drop(&mut self) {
+        // A child of its own may read this.
+        self.stdin = None;
         // It may have ended already, which is what is wanted here.
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -284,4 +286,34 @@ fn what_python_does_not_read_in_time_is_counted_in_gaps() {
     python.say(&last.to_string());
     assert_eq!(python.line(), "complete");
     python.finish();
+}
+
+#[test]
+fn python_takes_a_lock_and_gives_it_back() {
+    let daemon = Daemon::start();
+    let mut python = Python::start("lock", &daemon.socket(), &["python/lock"]);
+    python.say(&ErrorCode::Busy.number().to_string());
+    assert_eq!(python.line(), "done");
+    python.finish();
+}
+
+/// The child has the connection, the process that took the lock is gone: others are not kept waiting by it.
+#[test]
+fn a_lock_ends_with_its_process_although_a_child_keeps_the_connection() {
+    let (end, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+    if let Err(error) = ipc_core::transport::unix::peer_process(&end) {
+        eprintln!("not tested, needs Linux 6.5: {error}");
+        return;
+    }
+    let daemon = Daemon::start();
+    let mut python = Python::start("leave_to_a_child", &daemon.socket(), &["left/behind"]);
+    let child = python.line();
+    let mut client = connect(&daemon);
+    let once = HoldOptions { wait: Some(Duration::ZERO), ..HoldOptions::default() };
+    assert_eq!(client.lock("left/behind", once).unwrap_err().code, ErrorCode::Busy);
+    python.child.kill().unwrap();
+    let patient = HoldOptions { wait: Some(PATIENCE), ..HoldOptions::default() };
+    client.lock("left/behind", patient).unwrap().release().unwrap();
+    let status = std::fs::read_to_string(format!("/proc/{child}/status")).expect("the child is there");
+    assert!(!status.contains("State:\tZ"), "the child lives: {status}");
 }

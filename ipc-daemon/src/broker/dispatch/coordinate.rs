@@ -244,6 +244,9 @@ impl Broker {
                 Effect::Changed { to, change } => self.tell_key_change(to, &change),
                 Effect::Watches { to, revision } => self.tell_watching(to, revision),
                 Effect::Charged { peer, holds, waits, observations } => {
+                    if holds > 0 {
+                        self.watch_process(peer);
+                    }
                     if let Some(state) = self.peers.get(peer) {
                         self.quota.change(state.account, |charges| {
                             charges.holds = charges.holds.saturating_add_signed(holds);

@@ -75,6 +75,8 @@ pub(super) struct Peer {
     pub(super) shares: Option<Box<Shares>>,
     /// Whether an output for it is waiting to be polled.
     pub(super) is_touched: bool,
+    /// Whether the shell watches the process that opened it.
+    pub(super) is_process_watched: bool,
     handles: Vec<HandleSlot>,
     pub(super) known: Known,
     /// Registrations by number.
@@ -109,6 +111,7 @@ impl Peer {
             outbound: Outbound::default(),
             shares: None,
             is_touched: false,
+            is_process_watched: false,
             handles: Vec::new(),
             known: Known::default(),
             registrations: BTreeMap::new(),
