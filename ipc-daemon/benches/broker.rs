@@ -1,5 +1,7 @@
-//! What the broker itself costs, without sockets: a routed call with its reply, and an event to ten subscribers.
+//! What the broker itself costs, without sockets: a routed call with its reply, an event to ten subscribers, and a lock that
+//! passes on from a holder that is lost.
 
+use std::collections::VecDeque;
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
@@ -8,6 +10,7 @@ use ipc_core::identity::Identity;
 use ipc_core::limits::Limits;
 use ipc_core::time::Instant;
 use ipc_core::wire::codec::{List, Wire};
+use ipc_core::wire::coordination::{Claim, LockMode, Operation, TakeLock};
 use ipc_core::wire::message::{
     Hello, MethodInfo, OnSlow, OpenTopic, Register, RegisterMode, Resolve, Subscribe,
 };
@@ -39,6 +42,17 @@ impl World {
         let peer = self.broker.connect(NOW, identity, Transport::UnixStream, Access::Granted).unwrap();
         let hello = Hello { version_min: 1, version_max: 1, features: 0, name: "bench".into() };
         self.send(peer, Header::new(Kind::HELLO), &hello, &[]);
+        peer
+    }
+
+    /// Somebody new asks for the one lock and waits for it.
+    fn queue_up(&mut self) -> PeerKey {
+        let peer = self.connect();
+        let claim = Claim { wait: true, ttl_us: 0, delay_us: 0, owner: 1, durability: None };
+        let lock = TakeLock { name: "a".into(), mode: LockMode::Exclusive, claim };
+        let mut header = Header::new(Kind::COORDINATE).with_correlation(1);
+        header.handle.index = Operation::LOCK.0;
+        self.send(peer, header, &lock, &[]);
         peer
     }
 
@@ -137,5 +151,26 @@ fn fanout(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, routed_call, fanout);
+/// The holder is lost, the first of those who wait has the lock, and somebody else comes and waits.
+fn hand_over(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("hand_over");
+    for waiters in [1, 1000] {
+        let mut world = World::new();
+        let mut line = VecDeque::new();
+        for _ in 0..=waiters {
+            line.push_back(world.queue_up());
+        }
+        group.bench_function(format!("{waiters}_waiters"), |bencher| {
+            bencher.iter(|| {
+                let holder = line.pop_front().expect("somebody holds it");
+                world.broker.disconnect(black_box(holder));
+                world.flush();
+                line.push_back(world.queue_up());
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, routed_call, fanout, hand_over);
 criterion_main!(benches);
