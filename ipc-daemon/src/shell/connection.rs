@@ -153,8 +153,7 @@ impl Connection {
         if self.link.take_process_watch() {
             // Without it, on an older kernel or with a full file table, the end of the connection decides alone.
             let process = unix::peer_process(self.link.socket()).ok();
-            self.process =
-                process.and_then(|process| watch(process, Interest::READABLE).ok()).map(Box::new);
+            self.process = process.and_then(|process| watch(process, Interest::READABLE).ok()).map(Box::new);
         }
         if let Some(process) = &self.process
             && process.poll_read_ready(context).is_ready()

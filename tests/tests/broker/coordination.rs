@@ -402,7 +402,8 @@ fn what_is_held_ends_with_the_process_that_holds_it() {
 fn a_connection_that_holds_nothing_outlives_the_process_that_opened_it() {
     let mut scene = Scene::new(Limits::default());
     let client = scene.client();
-    let held = scene.outcome(client, Operation::LOCK, &lock("a", false)).expect("at once").expect("it is free");
+    let held =
+        scene.outcome(client, Operation::LOCK, &lock("a", false)).expect("at once").expect("it is free");
     let token = held.decode::<Granted>().token;
     scene.outcome(client, Operation::RELEASE, &OfToken { token }).expect("at once").expect("it is held");
     scene.bus.end_process(client);
