@@ -92,6 +92,7 @@ FORMS = {
     0x60: ("number", {0: ("number", "number", "number"), 1: ("text", "text")}),
     0x61: ("text",),
     0x62: (UNIT,),
+    0x63: (UNIT, "number", "text"),
     0x72: ("number", "number", "number", "number"),
 }
 DURABILITY = maybe(UNIT)

@@ -177,7 +177,7 @@ impl Session {
         }
     }
 
-    fn observation(&self, correlation: u64) -> Option<ObservationKey> {
+    pub(super) fn observation(&self, correlation: u64) -> Option<ObservationKey> {
         let mut known = self.observations.iter();
         known.find(|(_, one)| one.correlation == correlation).map(|(key, _)| ObservationKey(key))
     }
@@ -195,7 +195,7 @@ impl Session {
         Ok(())
     }
 
-    fn observed(&mut self, key: ObservationKey, observed: Observed) {
+    pub(super) fn observed(&mut self, key: ObservationKey, observed: Observed) {
         if self.observations.get_mut(key.0).is_some_and(|one| one.push(observed)) {
             self.events.push_back(Event::Observed(key));
         }

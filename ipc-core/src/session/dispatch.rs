@@ -68,6 +68,7 @@ impl Session {
             Kind::OUTCOME => self.on_outcome(now, frame),
             Kind::WAITING => self.on_waiting(&frame),
             Kind::NOTICE => self.on_notice(frame),
+            Kind::REVOKED => self.on_revoked(&frame),
             Kind::CLOSE => self.on_close(&frame),
             _ => Err(WireError::UnexpectedKind(kind.0)),
         }

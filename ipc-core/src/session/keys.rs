@@ -308,6 +308,14 @@ impl Session {
         self.resume_watch(watch);
     }
 
+    /// The daemon has ended it for good.
+    pub(super) fn end_key_watch(&mut self, correlation: u64, error: Error) {
+        let found = self.key_watches.iter().find(|(_, watch)| watch.correlation == correlation);
+        if let Some(key) = found.map(|(key, _)| KeyWatchKey(key)) {
+            self.key_event(key, KeyEvent::Ended(error));
+        }
+    }
+
     fn key_event(&mut self, key: KeyWatchKey, event: KeyEvent) {
         let Some(watch) = self.key_watches.get_mut(key.0) else { return };
         let was_empty = watch.queue.is_empty();

@@ -16,6 +16,7 @@
 //! | `holds`, `coordination`, `coordinated` | locks and the like, with their time to live; what is asked for and told of them |
 //! | `key`, `keys` | what is said of keys; keys and watches over them |
 //! | `subscriptions`, `watches` | events and changes of names, with what was not taken yet |
+//! | `revoked` | what is taken away when the daemon's rules change |
 //! | `output` | bytes on their way to the daemon |
 //! | `slab`, `tag` | slots with generations, under most of these; whose key a correlation is |
 
@@ -38,6 +39,7 @@ mod mail;
 mod output;
 mod registrations;
 mod requests;
+mod revoked;
 mod slab;
 mod state;
 mod subscriptions;

@@ -86,6 +86,8 @@ kinds! {
     TOPIC_ANNOUNCED = 0x61, "topic_announced";
     /// An announced handle will not be used again before it is announced anew.
     FORGET = 0x62, "forget";
+    /// Something is taken away that the client may not have any more.
+    REVOKED = 0x63, "revoked";
     /// Asks for something of coordination; the handle says for what.
     COORDINATE = 0x70, "coordinate";
     /// What a coordination request came to, in whichever order.

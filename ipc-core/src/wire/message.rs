@@ -147,6 +147,30 @@ pub struct NameChanged {
     pub change: NameChange,
 }
 
+/// What is taken away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum RevokedWhat {
+    /// The name, or the place in the queue for it, of the registration in the header's handle.
+    Name,
+    /// The subscription of that correlation.
+    Subscription,
+    /// The observation of that correlation.
+    Observation,
+    /// The watch over keys of that correlation.
+    KeyWatch,
+}
+
+/// `revoked`.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Revoked {
+    /// What is not had any more.
+    pub what: RevokedWhat,
+    /// An [`ErrorCode`](crate::ErrorCode) by number.
+    pub code: u16,
+    /// Why.
+    pub message: Text,
+}
+
 /// `open_topic`: binds the handle in the header.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct OpenTopic {

@@ -33,5 +33,7 @@ pub const VERSION_MAX: u16 = 1;
 pub const VERSION_MIN: u16 = 1;
 /// Feature bit reserved for file descriptors; no side offers it yet.
 pub const FEATURE_DESCRIPTORS: u64 = 1;
+/// Feature bit: the client is told when one thing is taken away from it, by `revoked`, instead of losing its connection.
+pub const FEATURE_REVOCATION: u64 = 1 << 1;
 /// The features this library offers.
-pub const FEATURES: u64 = 0;
+pub const FEATURES: u64 = FEATURE_REVOCATION;

@@ -5,6 +5,7 @@
 
 mod coordination;
 mod keys;
+mod revoked;
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -121,6 +122,7 @@ pub fn vectors() -> Vec<Vector> {
         keys::asked_for(),
         keys::answered(),
         coordination::told(),
+        revoked::told(),
     ];
     groups.into_iter().flatten().collect()
 }

@@ -15,5 +15,6 @@ mod names;
 mod policy;
 mod policy_matrix;
 mod quota;
+mod revoked;
 mod runs;
 mod simulated;

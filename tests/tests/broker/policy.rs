@@ -209,26 +209,6 @@ fn a_topic_that_may_not_be_published_on_any_more_is_let_go() {
 }
 
 #[test]
-fn a_name_or_a_subscription_that_may_not_be_held_any_more_ends_its_connection() {
-    for (rule, what) in
-        [("deny uid:1 own a.>", "own a.b"), ("deny uid:1 subscribe a.secret", "subscribe a.>")]
-    {
-        let mut bus = with_rules(&[ALL], &[1, 2]);
-        ask(&mut bus, 0, Kind::REGISTER, &register("a.b")).unwrap();
-        ask(&mut bus, 0, Kind::SUBSCRIBE, &subscribe("a.>")).unwrap();
-        ask(&mut bus, 1, Kind::RESOLVE, &resolve("a.b", "m")).unwrap();
-        call(&mut bus, 1, 31);
-        bus.set_policy(policy(&[rule, ALL]));
-        let (code, message) = closed(&mut bus, 0);
-        assert_eq!(code, ErrorCode::PermissionDenied);
-        assert!(message.contains(what), "{message}");
-        let replies = bus.client(1).take(Kind::REPLY);
-        assert_eq!(replies[0].decode::<ErrorBody>().code, ErrorCode::ServiceGone.number());
-        assert!(bus.broker.services().is_empty());
-    }
-}
-
-#[test]
 fn what_may_not_be_resolved_is_not_told_to_a_watcher() {
     let mut bus = with_rules(&["deny uid:1 resolve,call secret.>", ALL], &[1, 2]);
     ask(&mut bus, 1, Kind::REGISTER, &register("secret.a")).unwrap();

@@ -2,8 +2,10 @@
 
 use std::os::unix::fs::PermissionsExt;
 
-use ipc_core::blocking::{Client, Service, SubscribeOptions};
-use ipc_core::{Address, ConnectOptions, Error, ErrorCode};
+use ipc_core::blocking::{Client, KeyEvent, Selection, Service, ServingState, SubscribeOptions};
+use ipc_core::name::ResourceName;
+use ipc_core::service::Request;
+use ipc_core::{Address, ConnectOptions, Error, ErrorCode, HoldOptions};
 use ipc_tests::daemon::{Daemon, Options, PATIENCE, eventually};
 use ipc_tests::services::{ask, client};
 use ipc_tests::users::{STRANGERS, as_user, can_switch};
@@ -109,8 +111,83 @@ fn a_reload_takes_rights_away_from_open_connections() {
     assert!(alice.next_delivery(&subscription, PATIENCE).unwrap().is_some());
     daemon.reload(&config(&[root, &format!("allow uid:{ALICE} publish demo.b")]));
     assert_eq!(refusal(alice.next_delivery(&subscription, PATIENCE)), DENIED);
+    alice.publish("demo.b", "the connection goes on").unwrap();
     assert_eq!(refusal(publisher.publish("demo.a", "x")), DENIED);
     publisher.publish("demo.b", "x").unwrap();
+}
+
+/// Rules under which Alice may do all of that, and rules that take the half of it away.
+fn halves() -> [String; 2] {
+    let root = "allow uid:0 * >";
+    let all = format!("allow uid:{ALICE} own,subscribe,coordinate,call >");
+    let half = format!("deny uid:{ALICE} own,subscribe,coordinate half.>");
+    [config(&[root, &all]), config(&[root, &half, &all])]
+}
+
+#[test]
+fn a_reload_takes_away_what_it_is_about_and_the_blocking_client_says_so() {
+    if !can_switch() {
+        return;
+    }
+    let [before, after] = halves();
+    let (daemon, _directory) = shared(&before);
+    let mut alice = connect(&daemon, ALICE, &[]).unwrap();
+    let [lost, kept] = ["half.echo", "whole.echo"].map(|name| alice.serve(echo(name)).unwrap());
+    let [deaf, hears] =
+        ["half.news", "whole.news"].map(|topic| alice.subscribe(topic, SubscribeOptions::default()).unwrap());
+    let key = |name: &str| Selection::Key(ResourceName::parse(name).unwrap());
+    let watch = alice.watch_keys(key("half/color"), None).unwrap();
+    while !matches!(alice.next_key_event(&watch, PATIENCE).unwrap(), Some(KeyEvent::UpToDate { .. })) {}
+    let mut holder = connect(&daemon, ALICE, &[]).unwrap();
+    let mut hold = holder.lock("half.lock", HoldOptions::default()).unwrap();
+    daemon.reload(&after);
+    assert_eq!(refusal(alice.next_delivery(&deaf, PATIENCE)), DENIED);
+    assert!(matches!(alice.next_key_event(&watch, PATIENCE).unwrap(), Some(KeyEvent::Ended(error))
+        if Some(error.code) == DENIED));
+    let ServingState::Gone(Some(error)) = alice.serving_state(&lost) else { panic!("it is still served") };
+    assert_eq!(Some(error.code), DENIED);
+    assert_eq!(alice.serving_state(&kept), ServingState::Active);
+    assert!(eventually(|| hold.check().is_err_and(|error| Some(error.code) == DENIED)));
+    let mut root = client(&daemon);
+    assert!(root.lock("half.lock", HoldOptions::default()).is_ok(), "others can have it");
+    root.publish("whole.news", "x").unwrap();
+    assert!(alice.next_delivery(&hears, PATIENCE).unwrap().is_some());
+    let error = refusal(alice.serve(echo("half.echo")));
+    assert_eq!(error, DENIED, "it may be asked for again, and is refused");
+}
+
+#[test]
+fn a_reload_takes_away_what_it_is_about_and_the_async_client_says_so() {
+    let own = rustix::process::getuid().as_raw();
+    let all = format!("allow uid:{own} * >");
+    let (daemon, _directory) = shared(&config(&[&all]));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let address = Address::Unix(daemon.socket());
+        let options = ConnectOptions::new().address(address).call_timeout(PATIENCE);
+        let client = ipc_core::Client::connect(options).await.unwrap();
+        let serve = |name: &str| {
+            let service = ipc_core::service::Service::new(name).unwrap();
+            client.serve(service.method("echo", async |request: Request| Ok(request.payload)))
+        };
+        let (lost, _kept) = (serve("half.echo").await.unwrap(), serve("whole.echo").await.unwrap());
+        let mut deaf = client.subscribe("half.news", SubscribeOptions::default()).await.unwrap();
+        let mut observation = client.observe("half.leader").await.unwrap();
+        assert!(observation.next().await.unwrap().unwrap().is_none());
+        let hold = client.lock("half.lock", HoldOptions::default()).await.unwrap();
+        daemon.reload(&config(&[&format!("deny uid:{own} own,subscribe,coordinate half.>"), &all]));
+        let ended = tokio::time::timeout(PATIENCE, async {
+            let codes = [
+                lost.closed().await.code,
+                deaf.next().await.unwrap().unwrap_err().code,
+                observation.next().await.unwrap().unwrap_err().code,
+                hold.lost().await.code,
+            ];
+            assert_eq!(codes, [ErrorCode::PermissionDenied; 4]);
+        });
+        ended.await.unwrap();
+        assert!(client.call("whole.echo", "echo", "goes on").await.is_ok());
+    });
 }
 
 #[test]

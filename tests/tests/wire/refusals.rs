@@ -11,7 +11,7 @@ use ipc_core::wire::message::{
     Close, ErrorBody, Hello, MethodInfo, OnSlow, OpenTopic, Register, RegisterMode, Resolve, Subscribe,
     Unsubscribe, UnwatchNames, WatchNames, Welcome,
 };
-use ipc_core::wire::{Flags, Header, Kind, PREAMBLE};
+use ipc_core::wire::{FEATURES, Flags, Header, Kind, PREAMBLE};
 use ipc_daemon::broker::{Access, Side, Transport, refusal_frame};
 use ipc_tests::memory_bus::{MemoryBus, Received};
 use ipc_tests::raw::{frame, greeting};
@@ -334,7 +334,7 @@ fn the_first_frame_is_a_hello() {
         bus.send(0, &first(plain.with_correlation(5), &offered, b""));
         let welcome = &read(&mut bus)[0];
         let Welcome { version, features, .. } = welcome.decode();
-        assert_eq!((welcome.header.correlation, version, features), (5, 1, 0));
+        assert_eq!((welcome.header.correlation, version, features), (5, 1, FEATURES));
     }
 }
 

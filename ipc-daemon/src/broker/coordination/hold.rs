@@ -152,12 +152,17 @@ impl Coordination {
     /// The time to live has passed.
     pub(super) fn expire(&mut self, now: Instant, token: u64) {
         let Some(hold) = self.holds.get(&token) else { return };
-        if let Keeper::Session { id: to, .. } = hold.keeper {
-            let ttl = hold.terms.ttl.unwrap_or_default();
-            let message = format!("its time to live of {ttl:?} has passed without a renewal");
-            self.effects.push_back(Effect::Lost { to, token, message });
-        }
+        let ttl = hold.terms.ttl.unwrap_or_default();
+        let message = format!("its time to live of {ttl:?} has passed without a renewal");
+        self.tell_lost(token, Error::new(ErrorCode::LockLost, message));
         self.lose(now, token);
+    }
+
+    /// Tells the session that holds it that it is about to lose it.
+    pub(super) fn tell_lost(&mut self, token: u64, error: Error) {
+        if let Some(Keeper::Session { id: to, .. }) = self.holds.get(&token).map(|hold| hold.keeper) {
+            self.effects.push_back(Effect::Lost { to, token, error });
+        }
     }
 
     /// The holder is gone, or too late: others may have it, after the delay that was asked for.

@@ -16,6 +16,7 @@
 //! | `keys`, `kv` | keys with their history; and their conditions, leases and watches |
 //! | `fences` | the last tokens of locks that nobody has to do with any more |
 //! | `deadlock` | circles of sessions that wait for one another |
+//! | `revoke` | all of that as one session has it, and taking it away |
 //! | `rows` | what is shown of all this |
 //!
 //! Tokens are given from one counter that is never behind the boot-time clock in microseconds. So they grow over the life of
@@ -30,6 +31,7 @@ mod gate;
 mod hold;
 mod keys;
 mod kv;
+mod revoke;
 mod rows;
 mod wait_queue;
 
@@ -42,6 +44,7 @@ use ipc_core::name::ResourceName;
 use ipc_core::payload::Payload;
 use ipc_core::time::Instant;
 use ipc_core::wire::coordination::{Operation, Waiting};
+use ipc_core::wire::message::RevokedWhat;
 use slotmap::SlotMap;
 
 use super::keys::PeerKey;
@@ -57,6 +60,7 @@ use self::keys::Keys;
 pub(super) use self::keys::{Change, Condition, Entry, Selection};
 use self::kv::KeyWatch;
 pub(super) use self::kv::{Fence, KeyTerms, Value};
+pub(super) use self::revoke::Stake;
 use self::wait_queue::Place;
 
 /// A request that waits: whose it is and what its session knows it by.
@@ -147,7 +151,9 @@ pub(super) enum Effect {
     /// A request waits.
     Waits { to: WaitId, operation: Operation, holder: Option<PeerKey>, waiting: Waiting },
     /// A session has lost what it held.
-    Lost { to: WaitId, token: u64, message: String },
+    Lost { to: WaitId, token: u64, error: Error },
+    /// A session may not observe or watch any more.
+    Revoked { to: WaitId, what: RevokedWhat, error: Error },
     /// An observer is told who leads.
     Leads { to: WaitId, leader: Option<PeerKey>, token: u64, value: Payload, is_answer: bool },
     /// A watch is told of a change of a key.

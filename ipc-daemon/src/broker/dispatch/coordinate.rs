@@ -13,6 +13,7 @@ use ipc_core::wire::coordination::{
     Acquire, Arrive, Bind, Campaign, Claim, Durability, Granted, Leader, LockMode, Lost, Observe, OfToken,
     Operation, Passed, TakeLease, TakeLock, Told, Unobserve,
 };
+use ipc_core::wire::message::RevokedWhat;
 use ipc_core::wire::{Frame, Header, Kind, WireError};
 use ipc_core::{Error, ErrorCode};
 
@@ -232,12 +233,12 @@ impl Broker {
                     let header = Header { kind: Kind::WAITING, sender, ..outcome(to, operation) };
                     self.answer(to.peer, header, &waiting, &[]);
                 }
-                Effect::Lost { to, token, message } => {
-                    self.counters.holds_expired += 1;
-                    let code = ErrorCode::LockLost.number();
-                    let lost = Lost { token, code, message: Text(message) };
+                Effect::Lost { to, token, error } => {
+                    self.counters.holds_expired += u64::from(error.code == ErrorCode::LockLost);
+                    let lost = Lost { token, code: error.code.number(), message: Text(error.message) };
                     self.answer(to.peer, notice(to, Told::LOST), &lost, &[]);
                 }
+                Effect::Revoked { to, what, error } => self.tell_unwatched(to, what, &error),
                 Effect::Leads { to, leader, token, value, is_answer } => {
                     self.tell_leader(to, leader, token, &value, is_answer);
                 }
@@ -257,6 +258,17 @@ impl Broker {
                 }
             }
         }
+    }
+
+    /// Tells a client that it observes or watches no more. One that does not know that frame hears of it as if it had not
+    /// read in time, asks again, and is refused.
+    fn tell_unwatched(&mut self, to: WaitId, what: RevokedWhat, error: &Error) {
+        if self.can_be_told(to.peer) {
+            let header = Header::new(Kind::REVOKED).with_correlation(to.correlation);
+            return self.tell_revoked(to.peer, header, what, error);
+        }
+        let told = if what == RevokedWhat::KeyWatch { Told::WATCH_LOST } else { Told::OBSERVATION_LOST };
+        self.answer(to.peer, notice(to, told), &(), &[]);
     }
 
     /// Tells one observer who leads. One that has no room loses its observation, and is told that.

@@ -214,24 +214,27 @@ impl Broker {
     pub(super) fn unsubscribe(&mut self, peer: PeerKey, frame: &Frame<'_>) -> Outcome {
         let request: Unsubscribe = frame.decode()?;
         let id = request.subscription;
-        let Some(state) = self.peers.get_mut(peer) else { return Ok(()) };
-        let result = match state.subscriptions.remove(&id) {
-            Some(key) => {
-                let before = state.outbound.queued_bytes();
-                state.outbound.drop_subscription(id);
-                state.outbound.release(GAP_BYTES);
-                state.shrunk_from(before);
-                self.quota.requeue(state.account, before, state.outbound.queued_bytes());
-                self.quota.change(state.account, |charges| charges.subscriptions -= 1);
-                self.topics.unsubscribe([key]);
-                Ok(())
-            }
-            None => {
-                let message = format!("this connection has no subscription {id}");
-                Err(Error::new(ErrorCode::InvalidArgument, message))
-            }
+        let result = if self.end_subscription(peer, id) {
+            Ok(())
+        } else {
+            let message = format!("this connection has no subscription {id}");
+            Err(Error::new(ErrorCode::InvalidArgument, message))
         };
         self.conclude(peer, frame.header.correlation, result)
+    }
+
+    /// Ends a subscription, and drops what waits for it. Says whether there was one.
+    pub(super) fn end_subscription(&mut self, peer: PeerKey, id: u64) -> bool {
+        let Some(state) = self.peers.get_mut(peer) else { return false };
+        let Some(key) = state.subscriptions.remove(&id) else { return false };
+        let before = state.outbound.queued_bytes();
+        state.outbound.drop_subscription(id);
+        state.outbound.release(GAP_BYTES);
+        state.shrunk_from(before);
+        self.quota.requeue(state.account, before, state.outbound.queued_bytes());
+        self.quota.change(state.account, |charges| charges.subscriptions -= 1);
+        self.topics.unsubscribe([key]);
+        true
     }
 }
 

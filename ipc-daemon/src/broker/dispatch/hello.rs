@@ -38,9 +38,10 @@ impl Broker {
         let Some(state) = self.peers.get_mut(peer) else { return Ok(()) };
         state.phase = Phase::Active;
         state.program = hello.name.0;
+        state.features = hello.features & FEATURES;
         let welcome = Welcome {
             version: hello.version_max.min(VERSION_MAX),
-            features: hello.features & FEATURES,
+            features: state.features,
             epoch: self.config.epoch.0,
             peer: state.who.id.0,
             payload_max_bytes: self.config.limits.payload_max_bytes,

@@ -9,6 +9,7 @@ mod hello;
 mod keys;
 mod name;
 pub(super) mod permission;
+mod revoke;
 mod run;
 mod send;
 

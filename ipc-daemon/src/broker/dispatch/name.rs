@@ -59,12 +59,25 @@ impl Broker {
     pub(super) fn unregister(&mut self, peer: PeerKey, frame: &Frame<'_>) -> Outcome {
         frame.decode::<()>()?;
         let registration = frame.header.handle.index;
-        let Some(state) = self.peers.get_mut(peer) else { return Ok(()) };
-        let Some(name) = state.registrations.remove(&registration) else {
+        let Some(changes) = self.end_registration(peer, registration) else {
             let message = format!("this connection has no registration {registration}");
             let error = Error::new(ErrorCode::InvalidArgument, message);
             return self.conclude::<()>(peer, frame.header.correlation, Err(error));
         };
+        self.done(peer, frame.header.correlation, &());
+        for change in changes {
+            self.tell_change(&change);
+        }
+        if self.config.policy.asks_for_services() {
+            self.enforce(peer);
+        }
+        Ok(())
+    }
+
+    /// Takes a name from whoever has it or waits for it; calls that are with it end. Says what that changes.
+    pub(super) fn end_registration(&mut self, peer: PeerKey, registration: u32) -> Option<Vec<Change>> {
+        let state = self.peers.get_mut(peer)?;
+        let name = state.registrations.remove(&registration)?;
         self.quota.change(state.account, |charges| charges.names -= 1);
         let gone = self.gone(peer);
         for key in self.calls.incoming_of(peer, registration) {
@@ -74,15 +87,7 @@ impl Broker {
                 self.fail_call(key, &gone);
             }
         }
-        let changes = self.names.unregister(&name, peer, registration);
-        self.done(peer, frame.header.correlation, &());
-        for change in changes {
-            self.tell_change(&change);
-        }
-        if self.config.policy.asks_for_services() {
-            self.enforce(peer);
-        }
-        Ok(())
+        Some(self.names.unregister(&name, peer, registration))
     }
 
     pub(super) fn watch_names(&mut self, peer: PeerKey, frame: &Frame<'_>) -> Outcome {

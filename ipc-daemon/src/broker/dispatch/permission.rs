@@ -1,4 +1,4 @@
-//! Asking the policy, and judging anew what is held when it changes.
+//! Asking the policy.
 
 use ipc_core::id::PeerId;
 use ipc_core::identity::Identity;
@@ -7,9 +7,8 @@ use ipc_core::name::ServiceName;
 use ipc_core::{Error, ErrorCode};
 
 use crate::broker::Broker;
-use crate::broker::event::{Access, Transport};
 use crate::broker::keys::PeerKey;
-use crate::broker::peer::{Peer, Target};
+use crate::broker::peer::Peer;
 use crate::broker::policy::{Action, Asker, Policy, Subject};
 use crate::broker::quota::Payer;
 
@@ -17,9 +16,11 @@ impl Broker {
     /// Another policy from here on, for open connections too.
     ///
     /// A handle that may not be used any more answers `permission_denied` from its next use on; calls that are under way
-    /// end as they would have. A connection that may not be here any more, or that holds a name or a subscription it may
-    /// not have, is told so and closed: what it may still do it can do again over a new one.
+    /// end as they would have. A name, a subscription, or what is held, waited for or watched of coordination is taken away
+    /// and its client told, with the end of the connection if it knows no other way. A connection that may not be here any
+    /// more is told so and closed.
     pub fn set_policy(&mut self, policy: Policy) {
+        self.end_run();
         self.config.policy = policy;
         self.apply_limits();
         let peers: Vec<PeerKey> = self.peers.keys().collect();
@@ -40,61 +41,9 @@ impl Broker {
         limits_for(&self.config.policy, payer, &self.config.limits)
     }
 
-    /// Takes away what a connection may not have any more.
-    pub(super) fn enforce(&mut self, peer: PeerKey) {
-        let Some(state) = self.peers.get(peer) else { return };
-        if state.is_departed() || state.transport == Transport::Internal {
-            return;
-        }
-        let lost = self.find_lost(peer, state);
-        match lost {
-            Some(error) => {
-                self.counters.rights_revoked += 1;
-                self.note_refusal(peer, &error);
-                self.close(peer, &error);
-            }
-            None => self.drop_lost_handles(peer),
-        }
-    }
-
-    /// Why a connection cannot stay as it is.
-    fn find_lost(&self, key: PeerKey, state: &Peer) -> Option<Error> {
-        if state.access == Access::Granted
-            && !self.config.policy.admits(&Subject { services: &[], ..self.subject(state, &[]) })
-        {
-            return Some(access_denied(&state.who.identity));
-        }
-        let names = state.registrations.values();
-        let names = names.filter_map(|name| self.check_policy(key, &Action::Own(name)).err());
-        let filters = state.subscriptions.values().filter_map(|key| self.topics.filter(*key));
-        let filters = filters.filter_map(|filter| self.check_policy(key, &Action::Subscribe(filter)).err());
-        names.chain(filters).next()
-    }
-
-    fn drop_lost_handles(&mut self, peer: PeerKey) {
-        let Some(state) = self.peers.get(peer) else { return };
-        let is_lost = |target: &Target| match *target {
-            Target::Method { service, method } => {
-                let called = self.names.method(service, method);
-                called.is_some_and(|(service, method)| {
-                    self.check_policy(peer, &Action::Call(service, method)).is_err()
-                })
-            }
-            Target::Topic(topic) => self
-                .topics
-                .get(topic)
-                .is_some_and(|topic| self.check_policy(peer, &Action::Publish(&topic.name)).is_err()),
-            Target::Nothing | Target::Failed(_) => false,
-        };
-        let lost: Vec<usize> =
-            state.targets().filter(|(_, target)| is_lost(target)).map(|(at, _)| at).collect();
-        let Some(state) = self.peers.get_mut(peer) else { return };
-        self.counters.rights_revoked += lost.len() as u64;
-        for at in lost {
-            if let Some(Target::Topic(topic)) = state.fail_target(at, ErrorCode::PermissionDenied) {
-                self.topics.release(topic);
-            }
-        }
+    /// Whether somebody may still be connected.
+    pub(super) fn is_admitted(&self, state: &Peer) -> bool {
+        self.config.policy.admits(&Subject { services: &[], ..self.subject(state, &[]) })
     }
 
     /// Whether the policy, or what the connection was accepted for, lets it do that.

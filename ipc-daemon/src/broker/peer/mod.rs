@@ -68,6 +68,8 @@ pub(super) struct Peer {
     pub(super) phase: Phase,
     /// What the client calls itself.
     pub(super) program: String,
+    /// What it knows beyond the version.
+    pub(super) features: u64,
     pub(super) accepted_at: Instant,
     pub(super) hello_deadline: Option<DeadlineKey>,
     pub(super) outbound: Outbound,
@@ -106,6 +108,7 @@ impl Peer {
             account,
             phase: Phase::Greeting,
             program: String::new(),
+            features: 0,
             accepted_at,
             hello_deadline: Some(hello_deadline),
             outbound: Outbound::default(),
