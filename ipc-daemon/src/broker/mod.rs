@@ -357,7 +357,6 @@ impl Broker {
         if let Some(state) = self.peers.get_mut(peer) {
             let before = state.outbound.queued_bytes();
             state.outbound.advance(&mut self.pool, now, bytes);
-            state.shrunk_from(before);
             self.quota.requeue(state.account, before, state.outbound.queued_bytes());
         }
     }

@@ -166,19 +166,24 @@ impl Model {
         }
     }
 
-    /// The same for a caller that is charged to somebody else than the service: it has a share of the queue, of which is
-    /// not known here how much is left.
+    /// The same for a sender that is charged to somebody else than the receiver: it has a share of the queue, of which is not
+    /// known here how much is left.
     fn room_of_share(&self, from: usize, to: usize, bytes: u64, before: &Queues, room: Room) -> Room {
-        let (Some(caller), Some(service)) = (self.connections.get(&from), self.connections.get(&to)) else {
-            return room;
+        let may_be_full = self.may_exceed_share(from, to, bytes, before);
+        if may_be_full && room == Room::Yes { Room::Maybe } else { room }
+    }
+
+    /// Whether that many bytes more may be past a sender's share of what waits for the receiver.
+    pub(super) fn may_exceed_share(&self, from: usize, to: usize, bytes: u64, before: &Queues) -> bool {
+        let (Some(sender), Some(receiver)) = (self.connections.get(&from), self.connections.get(&to)) else {
+            return false;
         };
-        let (own, theirs) = (super::payer(&caller.identity), super::payer(&service.identity));
-        let queued = before.queued(service.peer);
+        let (own, theirs) = (super::payer(&sender.identity), super::payer(&receiver.identity));
+        let queued = before.queued(receiver.peer);
         let payers: std::collections::BTreeSet<_> =
             self.connections.values().map(|connection| super::payer(&connection.identity)).collect();
         let least = u64::from(self.limits.queue_per_connection_max_bytes) / (payers.len() as u64 + 1);
-        let may_be_full = own != theirs && queued > 0 && queued + bytes > least;
-        if may_be_full && room == Room::Yes { Room::Maybe } else { room }
+        own != theirs && queued > 0 && queued + bytes > least
     }
 
     fn room_of_connection(&self, to: usize, bytes: u64, before: &Queues) -> Room {
@@ -208,6 +213,7 @@ impl Model {
         let Some(call) = number.and_then(|number| self.calls.remove(&number)) else { return };
         let content = Content::of(seen);
         let room = self.room(call.caller, content.frame_bytes(), before);
+        let room = self.room_of_share(from, call.caller, content.frame_bytes(), before, room);
         let outcome = match room {
             Room::No => Outcome::Failed(vec![Refusal::of(ErrorCode::SlowConsumer)]),
             Room::Yes | Room::Maybe => {

@@ -122,7 +122,7 @@ impl Model {
         let matching = self.subscriptions.iter().filter(|one| filter::passes(&one.filter, &name));
         let matching: Vec<Subscription> = matching.cloned().collect();
         for one in &matching {
-            self.excuse(one, &content, before, matching.len());
+            self.excuse(one, from, &content, before, matching.len());
             let event = Expected::Event {
                 subscription: one.number,
                 correlation: one.correlation,
@@ -138,7 +138,7 @@ impl Model {
     }
 
     /// Notes that events of a subscription may be dropped from here on, when one of its bounds may be reached.
-    fn excuse(&mut self, one: &Subscription, content: &Content, before: &Queues, copies: usize) {
+    fn excuse(&mut self, one: &Subscription, from: usize, content: &Content, before: &Queues, copies: usize) {
         let bytes = content.frame_bytes();
         let own = self.subscriptions_of(one.connection).len() as u64;
         let calls = self.calls.values().filter(|call| call.caller == one.connection).count() as u64;
@@ -149,7 +149,8 @@ impl Model {
         let queued = before.queued(connection.peer) + ahead;
         let of_payer = before.queued_of_payer(&payer(&connection.identity)) + ahead;
         let is_full = queued + free + bytes > self.limits.queue_per_connection_max_bytes.into()
-            || of_payer + free + bytes > self.limits.queue_per_uid_max_bytes.into();
+            || of_payer + free + bytes > self.limits.queue_per_uid_max_bytes.into()
+            || self.may_exceed_share(from, one.connection, ahead + bytes, before);
         let events = connection.inbox.due().filter_map(|due| match &due.what {
             Expected::Event { subscription, content, .. } if *subscription == one.number => {
                 Some(content.frame_bytes())

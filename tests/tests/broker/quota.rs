@@ -6,7 +6,7 @@ use ipc_core::identity::Identity;
 use ipc_core::limits::Limits;
 use ipc_core::wire::codec::{List, Wire};
 use ipc_core::wire::message::{
-    ErrorBody, MethodInfo, OnSlow, Register, RegisterMode, Resolve, Subscribe, WatchNames,
+    ErrorBody, Gap, MethodInfo, OnSlow, OpenTopic, Register, RegisterMode, Resolve, Subscribe, WatchNames,
 };
 use ipc_core::wire::{Flags, Header, Kind};
 use ipc_daemon::broker::{Access, Allowance, Policy, Transport};
@@ -196,4 +196,85 @@ fn nobody_fills_the_queue_of_a_receiver_against_others() {
     assert_eq!(bus.client(0).take(Kind::CALL).len() as u64, first + second + own);
     bus.client(0).reads = false;
     assert_eq!(flood(&mut bus, 2).1.limit, Some(500_000), "what was read makes room again");
+}
+
+/// Publishes `count` events of 10 kB on `topic`, without waiting for an answer.
+fn publish(bus: &mut MemoryBus, from: usize, topic: &str, count: u64) {
+    let handle = Handle { index: 5, generation: 1 };
+    let open = OpenTopic { topic: topic.into() };
+    ask(bus, from, header(Kind::OPEN_TOPIC, 3).with_handle(handle), &open).unwrap();
+    for _ in 0..count {
+        let publish = Header { flags: Flags::ONEWAY, ..Header::new(Kind::PUBLISH) };
+        bus.say(from, publish.with_handle(handle), &(), &[7; 10_000]);
+    }
+}
+
+#[test]
+fn nobody_fills_the_queue_of_a_subscriber_against_others() {
+    let limits = Limits {
+        queue_per_connection_max_bytes: 1_000_000,
+        queue_bytes_per_subscription_max: 1_000_000,
+        ..Limits::default()
+    };
+    let mut bus = with_users(limits, &[], &[0, 1, 2]);
+    register(&mut bus, 0, "a.b").unwrap();
+    for (number, filter) in [(10, "loud"), (11, "quiet")] {
+        let (filter, on_slow) = (filter.into(), OnSlow::DropOldest);
+        let request = Subscribe { filter, on_slow, queue_events_max: 0, queue_bytes_max: 0 };
+        ask(&mut bus, 0, header(Kind::SUBSCRIBE, number), &request).unwrap();
+    }
+    resolve(&mut bus, 2, 0).unwrap();
+    bus.client(0).reads = false;
+    publish(&mut bus, 1, "loud", 300);
+    // The other user's calls and events have room, whatever the first one publishes.
+    publish(&mut bus, 2, "quiet", 10);
+    publish(&mut bus, 1, "loud", 300);
+    let (calls, why) = flood(&mut bus, 2);
+    assert!((20..=24).contains(&calls), "a third of the queue, less ten events: {calls}");
+    assert!(why.message.0.contains("share of this user"), "{}", why.message.0);
+    bus.resume(0);
+    let events = bus.client(0).take(Kind::EVENT);
+    let of = |subscription: u64| {
+        let own = events.iter().filter(|event| event.header.correlation == subscription);
+        own.map(|event| event.header.sequence).collect::<Vec<_>>()
+    };
+    assert_eq!(of(11), (1..=10).collect::<Vec<_>>(), "every event of the other one arrives");
+    let loud = of(10);
+    assert!((32..=52).contains(&loud.len()), "{}", loud.len());
+    assert_eq!(loud.last(), Some(&600), "the newest are kept");
+    let missed: u64 = bus.client(0).take(Kind::GAP).iter().map(|gap| gap.decode::<Gap>().count).sum();
+    assert_eq!(missed + loud.len() as u64, 600, "what is missing is counted");
+}
+
+#[test]
+fn a_service_with_large_replies_leaves_room_for_those_of_others() {
+    let limits = Limits { queue_per_connection_max_bytes: 1_000_000, ..Limits::default() };
+    let mut bus = with_users(limits, &[], &[0, 1, 2]);
+    for (service, index, from) in [("a.b", 1, 1), ("a.c", 2, 2)] {
+        register(&mut bus, from, service).unwrap();
+        let handle = Handle { index, generation: 1 };
+        let request = Resolve { service: service.into(), method: "m".into() };
+        ask(&mut bus, 0, header(Kind::RESOLVE, 2).with_handle(handle), &request).unwrap();
+        for number in 0..100 {
+            let call = header(Kind::CALL, 1000 * u64::from(index) + number).with_handle(handle);
+            bus.say(0, call, &(), b"");
+        }
+    }
+    bus.client(0).reads = false;
+    for from in [1, 2] {
+        for call in bus.client(from).take(Kind::CALL) {
+            bus.say(from, header(Kind::REPLY, call.header.correlation), &(), &[7; 10_000]);
+        }
+    }
+    bus.resume(0);
+    let replies = bus.client(0).take(Kind::REPLY);
+    assert_eq!(replies.len(), 200, "every call has its outcome");
+    let answered = |service: u64| {
+        let own = replies.iter().filter(|reply| reply.header.correlation / 1000 == service);
+        own.filter(|reply| !reply.header.flags.contains(Flags::ERROR)).count()
+    };
+    assert!((40..=52).contains(&answered(1)), "half of the queue: {}", answered(1));
+    assert!((25..=36).contains(&answered(2)), "a third of it: {}", answered(2));
+    let dropped = replies.iter().find(|reply| reply.header.flags.contains(Flags::ERROR)).expect("some");
+    assert_eq!(dropped.decode::<ErrorBody>().code, ErrorCode::SlowConsumer.number());
 }

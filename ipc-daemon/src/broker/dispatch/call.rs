@@ -112,9 +112,7 @@ impl Broker {
             sequence: 0,
             ..frame.header
         };
-        let bytes = forwarded_bytes(&frame);
-        self.send_encoded(route.callee, header, frame.envelope, frame.body, deadline);
-        self.charge_share(route.callee, peer, bytes);
+        self.send_encoded(route.callee, header, frame.envelope, frame.body, (deadline, Some(peer)));
     }
 
     fn open_call(
@@ -159,7 +157,9 @@ impl Broker {
             self.counters.replies_unexpected += 1;
             return Ok(());
         };
-        match self.check_room(call.caller, forwarded_bytes(&frame)) {
+        let bytes = forwarded_bytes(&frame);
+        let room = self.check_room(call.caller, bytes);
+        match room.and_then(|()| self.check_share(call.caller, peer, bytes)) {
             Ok(()) => {
                 self.counters.replies_routed += 1;
                 let header = Header {
@@ -170,7 +170,7 @@ impl Broker {
                     sequence: 0,
                     ..frame.header
                 };
-                self.send_encoded(call.caller, header, frame.envelope, frame.body, None);
+                self.send_encoded(call.caller, header, frame.envelope, frame.body, (None, Some(peer)));
             }
             Err(error) => {
                 self.counters.replies_dropped += 1;

@@ -93,6 +93,7 @@ impl Broker {
             events_max: matched.events_max as usize,
             bytes_max: matched.bytes_max as usize,
             queue_max_bytes: room.min(limits.queue_per_connection_max_bytes as usize),
+            shared_max_bytes: limits.queue_per_connection_max_bytes as usize,
         };
         if queued == 0 && header.frame_bytes() > room {
             self.miss_event(matched.peer, &rule);
@@ -103,13 +104,11 @@ impl Broker {
         }
         header.sender = publisher.slot();
         header.correlation = matched.id;
+        let sender = self.sharer(matched.peer, publisher);
         let Some(state) = self.peers.get_mut(matched.peer) else { return };
         let before = state.outbound.queued_bytes();
-        state.outbound.push_event(&mut self.pool, &rule, &header, (frame.envelope, &frame.body), shared);
-        if state.shares.is_some() {
-            // What made room for it has left.
-            state.shrunk_from(before + header.frame_bytes());
-        }
+        let event = ((frame.envelope, &frame.body), sender);
+        state.outbound.push_event(&mut self.pool, &rule, &header, event, shared);
         self.quota.requeue(state.account, before, state.outbound.queued_bytes());
         self.touch(matched.peer);
     }
@@ -230,7 +229,6 @@ impl Broker {
         let before = state.outbound.queued_bytes();
         state.outbound.drop_subscription(id);
         state.outbound.release(GAP_BYTES);
-        state.shrunk_from(before);
         self.quota.requeue(state.account, before, state.outbound.queued_bytes());
         self.quota.change(state.account, |charges| charges.subscriptions -= 1);
         self.topics.unsubscribe([key]);

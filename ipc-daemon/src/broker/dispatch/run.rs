@@ -135,7 +135,7 @@ impl Broker {
         let max = self.config.limits.queue_per_connection_max_bytes as usize;
         let Some(state) = self.peers.get_mut(matched.peer) else { return true };
         let is_known = matched.is_announced && state.known.knows(publisher);
-        if !is_known || state.shares.is_some() || !state.outbound.takes_run(copies.bytes(), last_bytes, max) {
+        if !is_known || !state.outbound.takes_run(copies.bytes(), last_bytes, max) {
             return false;
         }
         let before = state.outbound.queued_bytes();

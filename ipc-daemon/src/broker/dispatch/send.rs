@@ -8,7 +8,7 @@ use ipc_core::wire::{Body, Flags, Frame, HEADER_BYTES, Header, Kind};
 use ipc_core::{Error, ErrorCode};
 
 use crate::broker::event::Output;
-use crate::broker::keys::{PeerKey, TopicKey};
+use crate::broker::keys::{AccountKey, PeerKey, TopicKey};
 use crate::broker::peer::{Announce, Phase, Shares};
 use crate::broker::{Broker, Stage, shutting_down};
 
@@ -36,18 +36,20 @@ impl Broker {
         if codec::encode_into(envelope, &mut encoded).is_err() {
             encoded.clear();
         }
-        self.send_encoded(to, header, &encoded, Body::Borrowed(body), None);
+        self.send_encoded(to, header, &encoded, Body::Borrowed(body), (None, None));
     }
 
-    /// The same with an envelope that is encoded already; `deadline` is stamped in when the frame leaves.
+    /// The same with an envelope that is encoded already; `deadline` is stamped in when the frame leaves, and while it waits it
+    /// is charged to whoever sent it.
     pub(in crate::broker) fn send_encoded(
         &mut self,
         to: PeerKey,
         mut header: Header,
         envelope: &[u8],
         body: Body<'_>,
-        deadline: Option<Instant>,
+        (deadline, from): (Option<Instant>, Option<PeerKey>),
     ) {
+        let sender = from.and_then(|from| self.sharer(to, from));
         let Some(peer) = self.peers.get_mut(to) else { return };
         if peer.is_departed() {
             return;
@@ -55,7 +57,7 @@ impl Broker {
         header.envelope_len = envelope.len() as u16;
         header.payload_len = body.as_slice().len() as u32;
         let before = peer.outbound.queued_bytes();
-        peer.outbound.push(&mut self.pool, &header, envelope, body, deadline);
+        peer.outbound.push(&mut self.pool, &header, envelope, body, (deadline, sender));
         self.quota.requeue(peer.account, before, peer.outbound.queued_bytes());
         self.touch(to);
     }
@@ -155,17 +157,17 @@ impl Broker {
         from: PeerKey,
         bytes: usize,
     ) -> Result<(), Error> {
-        let (Some(peer), Some(sender)) = (self.peers.get(to), self.peers.get(from)) else { return Ok(()) };
-        if peer.account == sender.account || !peer.outbound.is_blocked() {
+        let (Some(peer), Some(sender)) = (self.peers.get(to), self.sharer(to, from)) else { return Ok(()) };
+        if !peer.outbound.is_blocked() {
             return Ok(());
         }
         let max = self.config.limits.queue_per_connection_max_bytes as usize;
         let none = Shares::default();
-        let shares = peer.shares.as_deref().unwrap_or(&none);
-        if shares.allows(sender.account, bytes, max) {
+        let shares = peer.outbound.shares().unwrap_or(&none);
+        if shares.allows(sender, bytes, max) {
             return Ok(());
         }
-        let share = shares.share(sender.account, max) as u64;
+        let share = shares.share(sender, max) as u64;
         let mut error = Error::quota("queue_per_connection_max_bytes", share);
         error.message = format!(
             "{} does not read fast enough, and the share of this user in its queue is full: {share} bytes",
@@ -174,14 +176,10 @@ impl Broker {
         Err(error.with_hint("wait for the replies that are due before calling again"))
     }
 
-    /// Charges what `from` has queued toward `to` to its share.
-    pub(in crate::broker) fn charge_share(&mut self, to: PeerKey, from: PeerKey, bytes: usize) {
-        let Some(account) = self.peers.get(from).map(|sender| sender.account) else { return };
-        let Some(peer) = self.peers.get_mut(to) else { return };
-        if peer.account != account && peer.outbound.is_blocked() {
-            let queued = peer.outbound.queued_bytes();
-            peer.shares.get_or_insert_default().add(account, bytes, queued);
-        }
+    /// Whose share of what waits toward `to` a frame of `from` is charged to: none for whoever pays for that queue.
+    pub(in crate::broker) fn sharer(&self, to: PeerKey, from: PeerKey) -> Option<AccountKey> {
+        let (peer, sender) = (self.peers.get(to)?, self.peers.get(from)?);
+        (peer.account != sender.account).then_some(sender.account)
     }
 
     /// Makes `sender` known to `to` before its number is used there, and gives that number.

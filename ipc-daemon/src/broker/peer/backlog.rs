@@ -13,6 +13,9 @@ use ipc_core::wire::codec;
 use ipc_core::wire::message::Gap;
 use ipc_core::wire::{Body, HEADER_BYTES, Header, Kind};
 
+use super::shares::Shares;
+use crate::broker::keys::AccountKey;
+
 /// A frame that waits.
 #[derive(Clone, Debug)]
 pub(in crate::broker) struct Queued {
@@ -21,6 +24,8 @@ pub(in crate::broker) struct Queued {
     pub(in crate::broker) body: Bytes,
     /// Stamped into the header as remaining time when the frame leaves.
     pub(in crate::broker) deadline: Option<Instant>,
+    /// Who sends it, if that is somebody else than whoever pays for the peer: it is charged to the sender's share.
+    pub(in crate::broker) sender: Option<AccountKey>,
 }
 
 impl Queued {
@@ -29,12 +34,14 @@ impl Queued {
         envelope: &[u8],
         body: Body<'_>,
         deadline: Option<Instant>,
+        sender: Option<AccountKey>,
     ) -> Self {
         Self {
             header: *header,
             envelope: Bytes::copy_from_slice(envelope),
             body: body.into_bytes(),
             deadline,
+            sender,
         }
     }
 
@@ -51,6 +58,8 @@ pub(in crate::broker) struct EventRule {
     pub(in crate::broker) bytes_max: usize,
     /// The bound of the whole queue toward the peer.
     pub(in crate::broker) queue_max_bytes: usize,
+    /// What the shares of senders are parts of.
+    pub(in crate::broker) shared_max_bytes: usize,
 }
 
 /// What a gap record is charged with: a header and three integers in their longest form.
@@ -89,6 +98,7 @@ pub(in crate::broker) struct Backlog {
     tail: u32,
     bytes: usize,
     streams: BTreeMap<u64, Stream>,
+    shares: Shares,
 }
 
 impl Default for Backlog {
@@ -100,6 +110,7 @@ impl Default for Backlog {
             tail: NONE,
             bytes: 0,
             streams: BTreeMap::new(),
+            shares: Shares::default(),
         }
     }
 }
@@ -118,14 +129,22 @@ impl Backlog {
         self.link(Item::Frame(frame));
     }
 
-    /// Adds an event; `mark` is what this backlog may hold in bytes.
+    /// Who has bytes waiting here, of those who do not pay for the peer.
+    pub(in crate::broker) fn shares(&self) -> &Shares {
+        &self.shares
+    }
+
+    /// Adds an event; `mark` is what this backlog may hold in bytes. For want of room, or past its sender's share, the oldest
+    /// events of its subscription go; when there are none, it goes itself.
     pub(in crate::broker) fn push_event(&mut self, rule: &EventRule, mark: usize, frame: Queued) {
         let length = frame.bytes();
         let topic = frame.header.handle;
         loop {
             let stream = self.streams.entry(rule.subscription).or_default();
             let within = stream.live.len() < rule.events_max && stream.live_bytes + length <= rule.bytes_max;
-            if (within || stream.live.is_empty()) && self.bytes + length <= mark {
+            let has_share =
+                frame.sender.is_none_or(|sender| self.shares.allows(sender, length, rule.shared_max_bytes));
+            if (within || stream.live.is_empty()) && self.bytes + length <= mark && has_share {
                 break;
             }
             if !self.drop_oldest(rule.subscription, mark) {
@@ -298,6 +317,9 @@ impl Backlog {
     /// Puts an item behind the node `previous`, or first for `NONE`.
     fn link_after(&mut self, previous: u32, item: Item) -> u32 {
         self.bytes += charge(&item);
+        if let Some((sender, bytes)) = sent_by(&item) {
+            self.shares.add(sender, bytes);
+        }
         let next = match self.node(previous) {
             Some(node) => node.next,
             None => self.head,
@@ -336,6 +358,9 @@ impl Backlog {
             None => self.tail = node.previous,
         }
         self.bytes -= charge(&node.item);
+        if let Some((sender, bytes)) = sent_by(&node.item) {
+            self.shares.remove(sender, bytes);
+        }
         Some(node.item)
     }
 }
@@ -344,6 +369,14 @@ fn charge(item: &Item) -> usize {
     match item {
         Item::Frame(frame) | Item::Event { frame, .. } => frame.bytes(),
         Item::Gap { .. } => GAP_BYTES,
+    }
+}
+
+/// Whose share holds it, and how much of that.
+fn sent_by(item: &Item) -> Option<(AccountKey, usize)> {
+    match item {
+        Item::Frame(frame) | Item::Event { frame, .. } => Some((frame.sender?, frame.bytes())),
+        Item::Gap { .. } => None,
     }
 }
 
@@ -357,24 +390,30 @@ pub(super) fn gap_frame(subscription: u64, topic: Handle, gap: &Gap) -> Queued {
     let mut header = Header::new(Kind::GAP).with_correlation(subscription).with_handle(topic);
     header.sequence = gap.to;
     header.envelope_len = envelope.len() as u16;
-    Queued { header, envelope: Bytes::from(envelope), body: Bytes::new(), deadline: None }
+    Queued { header, envelope: Bytes::from(envelope), body: Bytes::new(), deadline: None, sender: None }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const RULE: EventRule =
-        EventRule { subscription: 7, events_max: 3, bytes_max: 1000, queue_max_bytes: usize::MAX };
+    const RULE: EventRule = EventRule {
+        subscription: 7,
+        events_max: 3,
+        bytes_max: 1000,
+        queue_max_bytes: usize::MAX,
+        shared_max_bytes: usize::MAX,
+    };
 
     fn event(topic: u32, sequence: u64) -> Queued {
         let handle = Handle { index: topic, generation: 1 };
         let header = Header { sequence, ..Header::new(Kind::EVENT).with_handle(handle) };
-        Queued { header, envelope: Bytes::new(), body: Bytes::new(), deadline: None }
+        Queued { header, envelope: Bytes::new(), body: Bytes::new(), deadline: None, sender: None }
     }
 
     fn plain(correlation: u64) -> Queued {
-        Queued::new(&Header::new(Kind::REPLY).with_correlation(correlation), &[], Body::Borrowed(&[]), None)
+        let header = Header::new(Kind::REPLY).with_correlation(correlation);
+        Queued::new(&header, &[], Body::Borrowed(&[]), None, None)
     }
 
     /// What comes out: `r5` a reply, `e2/9` event 9 of topic 2, `g2/3-4*2` a gap, `m*5` a merged gap.
@@ -395,7 +434,7 @@ mod tests {
             });
         }
         assert_eq!(backlog.bytes(), 0);
-        assert!(backlog.is_empty() && backlog.streams.is_empty());
+        assert!(backlog.is_empty() && backlog.streams.is_empty() && backlog.shares.is_empty());
         out
     }
 
@@ -463,5 +502,30 @@ mod tests {
         backlog.drop_subscription(RULE.subscription);
         assert_eq!(backlog.bytes(), HEADER_BYTES);
         assert_eq!(drain(&mut backlog).join(" "), "r1");
+    }
+
+    #[test]
+    fn a_sender_keeps_to_its_share_and_drops_nothing_of_other_subscriptions() {
+        let mut keys = slotmap::SlotMap::<AccountKey, ()>::with_key();
+        let [flooder, other] = [(); 2].map(|()| keys.insert(()));
+        let sent = |sender, sequence| Queued { sender: Some(sender), ..event(1, sequence) };
+        // Room for eight events in all, so for four of one sender, and for two of two.
+        let rule = |subscription| EventRule {
+            subscription,
+            events_max: 100,
+            shared_max_bytes: 8 * HEADER_BYTES,
+            ..RULE
+        };
+        let mut backlog = Backlog::default();
+        for sequence in 1..=6 {
+            backlog.push_event(&rule(7), usize::MAX, sent(flooder, sequence));
+        }
+        backlog.push_event(&rule(8), usize::MAX, sent(other, 1));
+        assert!(!backlog.shares().allows(flooder, 1, 8 * HEADER_BYTES));
+        // Its share is smaller now, and the second subscription has nothing of its own to drop.
+        backlog.push_event(&rule(7), usize::MAX, sent(flooder, 7));
+        backlog.push_event(&rule(9), usize::MAX, sent(flooder, 1));
+        let out = drain(&mut backlog);
+        assert_eq!(out, ["g1/1-5*5", "e1/6", "e1/1", "e1/7", "g1/1-1*1"]);
     }
 }

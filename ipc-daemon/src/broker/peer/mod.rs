@@ -73,8 +73,6 @@ pub(super) struct Peer {
     pub(super) accepted_at: Instant,
     pub(super) hello_deadline: Option<DeadlineKey>,
     pub(super) outbound: Outbound,
-    /// Who has bytes waiting toward it, of those who do not pay for it; none while it keeps up.
-    pub(super) shares: Option<Box<Shares>>,
     /// Whether an output for it is waiting to be polled.
     pub(super) is_touched: bool,
     /// Whether the shell watches the process that opened it.
@@ -112,7 +110,6 @@ impl Peer {
             accepted_at,
             hello_deadline: Some(hello_deadline),
             outbound: Outbound::default(),
-            shares: None,
             is_touched: false,
             is_process_watched: false,
             handles: Vec::new(),
@@ -140,17 +137,6 @@ impl Peer {
     /// Places of its table of handles.
     pub(super) fn places(&self) -> u32 {
         self.handles.len() as u32
-    }
-
-    /// Its queue was `before` bytes long.
-    pub(super) fn shrunk_from(&mut self, before: usize) {
-        let after = self.outbound.queued_bytes();
-        if let Some(shares) = &mut self.shares {
-            shares.shrink(before, after);
-        }
-        if after == 0 {
-            self.shares = None;
-        }
     }
 
     /// Binds a handle below `handles_max` and returns what its index stood for.

@@ -15,6 +15,8 @@ use ipc_core::wire::{Body, Header};
 
 use super::backlog::{Backlog, EventRule, Queued, gap_frame};
 use super::pool::BufferPool;
+use super::shares::Shares;
+use crate::broker::keys::AccountKey;
 
 /// Past this many bytes frames go to the backlog although the kernel may take more.
 const WIRE_MAX_BYTES: usize = 512 * 1024;
@@ -63,6 +65,12 @@ impl Outbound {
         self.blocked
     }
 
+    /// Who has bytes waiting, of those who do not pay for the peer; `None` while nothing waits behind what the kernel has not
+    /// taken.
+    pub(in crate::broker) fn shares(&self) -> Option<&Shares> {
+        self.backlog.as_ref().map(|backlog| backlog.shares())
+    }
+
     pub(in crate::broker) fn reserve(&mut self, bytes: usize) {
         self.reserved += bytes;
     }
@@ -76,19 +84,20 @@ impl Outbound {
         !self.blocked && self.backlog.is_none() && self.wire_bytes < WIRE_MAX_BYTES
     }
 
-    /// Adds a frame behind everything else. `deadline` is stamped into it as the remaining time when it is written.
+    /// Adds a frame behind everything else. `deadline` is stamped into it as the remaining time when it is written; while it
+    /// waits it is charged to the share of `sender`, if there is one.
     pub(in crate::broker) fn push(
         &mut self,
         pool: &mut BufferPool,
         header: &Header,
         envelope: &[u8],
         body: Body<'_>,
-        deadline: Option<Instant>,
+        (deadline, sender): (Option<Instant>, Option<AccountKey>),
     ) {
         if self.takes_directly() {
             self.write_frame(pool, header, envelope, body, deadline);
         } else {
-            let queued = Queued::new(header, envelope, body, deadline);
+            let queued = Queued::new(header, envelope, body, deadline, sender);
             self.backlog.get_or_insert_default().push(queued);
         }
     }
@@ -101,7 +110,7 @@ impl Outbound {
         pool: &mut BufferPool,
         rule: &EventRule,
         header: &Header,
-        event: (&[u8], &Body<'_>),
+        (event, sender): ((&[u8], &Body<'_>), Option<AccountKey>),
         shared: &mut Option<(Bytes, Bytes)>,
     ) {
         let (envelope, body) = event;
@@ -117,7 +126,7 @@ impl Outbound {
             .get_or_insert_with(|| (Bytes::copy_from_slice(envelope), body.clone().into_bytes()))
             .clone();
         let mark = rule.queue_max_bytes.saturating_sub(self.wire_bytes + self.reserved);
-        let queued = Queued { header: *header, envelope, body, deadline: None };
+        let queued = Queued { header: *header, envelope, body, deadline: None, sender };
         self.backlog.get_or_insert_default().push_event(rule, mark, queued);
     }
 
@@ -335,7 +344,7 @@ mod tests {
         } else {
             Body::Borrowed(payload)
         };
-        out.push(pool, &header(correlation, payload.len()), &[], body, None);
+        out.push(pool, &header(correlation, payload.len()), &[], body, (None, None));
     }
 
     fn flat(out: &Outbound) -> Vec<u8> {
@@ -377,7 +386,7 @@ mod tests {
         assert!(out.is_blocked());
         let deadline = NOW + core::time::Duration::from_millis(10);
         let stamped = Header { deadline_us: 10_000, ..header(2, 0) };
-        out.push(&mut pool, &stamped, &[], Body::Borrowed(&[]), Some(deadline));
+        out.push(&mut pool, &stamped, &[], Body::Borrowed(&[]), (Some(deadline), None));
         assert_eq!(out.queued_bytes(), 2 * HEADER_BYTES - 10);
         let later = NOW + core::time::Duration::from_millis(4);
         out.advance(&mut pool, later, HEADER_BYTES - 10);
