@@ -4,19 +4,19 @@
 //! must name this machine as its host: a page in a browser that has its own name resolve to it (DNS rebinding) learns
 //! nothing.
 
-use core::cell::Cell;
 use core::future::Future;
 use core::time::Duration;
+use std::cell::RefCell;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 
 use ipc_core::time::Instant;
 use ipc_core::transport::clock;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::spawn_local;
 
-use super::metrics;
+use super::{Held, HeldSocket, ListenAddress, Sockets, metrics};
 use crate::bus::Bus;
 
 /// Longest head of a request, in bytes.
@@ -24,14 +24,16 @@ const HEAD_MAX_BYTES: usize = 8192;
 /// Time for a request, and for taking the answer.
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// Most connections at a time; more wait in the kernel.
-const CONNECTIONS_MAX: u32 = 16;
+const CONNECTIONS_MAX: usize = 16;
 /// Pause after the system had no resource for another connection.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// A port that shows the page.
 pub(crate) struct MetricsPort {
-    listener: TcpListener,
+    listener: Rc<TcpListener>,
     address: SocketAddr,
+    /// Those that are open, and some that have ended.
+    connections: RefCell<Vec<Weak<TcpStream>>>,
 }
 
 impl MetricsPort {
@@ -39,39 +41,56 @@ impl MetricsPort {
     ///
     /// # Errors
     /// Those of bind(2).
-    pub(crate) fn open(address: SocketAddr) -> io::Result<Self> {
+    pub(crate) fn bind(address: SocketAddr) -> io::Result<Self> {
         let listener = std::net::TcpListener::bind(address)?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
-        Ok(Self { listener: TcpListener::from_std(listener)?, address })
-    }
-
-    /// Where it listens.
-    pub(crate) fn address(&self) -> SocketAddr {
-        self.address
+        let listener = Rc::new(TcpListener::from_std(listener)?);
+        Ok(Self { listener, address, connections: RefCell::default() })
     }
 
     /// Answers for as long as the runtime runs.
-    pub(crate) async fn serve(self, bus: Bus, started: Instant) {
-        let open = Rc::new(Cell::new(0));
+    pub(crate) async fn serve(self: Rc<Self>, bus: Bus, started: Instant) {
         loop {
-            if open.get() >= CONNECTIONS_MAX {
+            if self.open().len() >= CONNECTIONS_MAX {
                 tokio::time::sleep(PAUSE).await;
                 continue;
             }
             match self.listener.accept().await {
                 Ok((stream, _)) => {
-                    open.set(open.get() + 1);
-                    let (bus, open) = (bus.clone(), Rc::clone(&open));
+                    let (bus, stream) = (bus.clone(), Rc::new(stream));
+                    self.connections.borrow_mut().push(Rc::downgrade(&stream));
                     // It ends by itself, in bounded time; nobody waits for it.
-                    drop(spawn_local(async move {
-                        answer(&bus, started, &stream).await;
-                        open.set(open.get() - 1);
-                    }));
+                    drop(spawn_local(async move { answer(&bus, started, &stream).await }));
                 }
                 Err(_) => tokio::time::sleep(PAUSE).await,
             }
         }
+    }
+}
+
+impl MetricsPort {
+    fn open(&self) -> Vec<Rc<TcpStream>> {
+        let mut connections = self.connections.borrow_mut();
+        connections.retain(|connection| connection.strong_count() > 0);
+        connections.iter().filter_map(Weak::upgrade).collect()
+    }
+}
+
+impl Sockets for MetricsPort {
+    fn addresses(&self) -> Vec<ListenAddress> {
+        vec![ListenAddress { kind: "metrics_http", address: self.address.to_string() }]
+    }
+
+    fn sockets(&self) -> Vec<HeldSocket> {
+        let listener = Held::Plain(Rc::<TcpListener>::clone(&self.listener));
+        let listener = HeldSocket { role: "metrics_listener", peer: None, socket: listener };
+        let connections = self.open().into_iter().map(|stream| HeldSocket {
+            role: "metrics_connection",
+            peer: None,
+            socket: Held::Plain(stream),
+        });
+        core::iter::once(listener).chain(connections).collect()
     }
 }
 

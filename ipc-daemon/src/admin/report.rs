@@ -1,7 +1,6 @@
 //! The answers of `ipc.daemon`: snapshots of the broker as JSON.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 
 use core::time::Duration;
 
@@ -24,8 +23,6 @@ pub(crate) struct Facts {
     pub(crate) epoch: Epoch,
     /// When it began.
     pub(crate) started: Instant,
-    /// Where the page for Prometheus is shown over HTTP.
-    pub(crate) metrics_http: Option<SocketAddr>,
 }
 
 /// Who is behind a connection. What does not apply is null.
@@ -364,7 +361,7 @@ mod tests {
     #[test]
     fn the_status_has_the_fields_that_scripts_rely_on() {
         let address = ListenAddress { kind: "unix_stream", address: "/run/ipc/bus.sock".to_owned() };
-        let facts = Facts { epoch: Epoch(7), started: Instant::from_nanos(0), metrics_http: None };
+        let facts = Facts { epoch: Epoch(7), started: Instant::from_nanos(0) };
         let now = Instant::from_nanos(5_000_000);
         let status = status(&facts, vec![address], &broker().status(), &[("refused_access", 3)], now);
         assert_eq!(status["epoch"], "0000000000000007");

@@ -20,7 +20,7 @@ use super::explain;
 use super::method::Method;
 use super::metrics;
 use super::report::{self, Inventory, Kinds, status};
-use super::{Bridge, Facts, ListenAddress, Sockets, process, sockets};
+use super::{Bridge, Facts, Sockets, process, sockets};
 use crate::broker::{Access, Transport};
 use crate::bus::Bus;
 use crate::bus::service::{Request, Service};
@@ -36,14 +36,14 @@ const REQUESTS_MAX: u32 = 64;
 pub(crate) fn start(
     bus: &Bus,
     facts: Facts,
-    doors: Rc<dyn Sockets>,
+    parts: Vec<Rc<dyn Sockets>>,
     bridge: Rc<dyn Bridge>,
 ) -> Result<(), Error> {
     let admin = Rc::new(Admin {
         bus: bus.clone(),
         service: Service::register(bus, Transport::Internal, Access::Granted, offer()?)?,
         facts,
-        doors,
+        parts,
         bridge,
         open: Cell::new(0),
     });
@@ -69,7 +69,7 @@ struct Admin {
     bus: Bus,
     service: Service,
     facts: Facts,
-    doors: Rc<dyn Sockets>,
+    parts: Vec<Rc<dyn Sockets>>,
     bridge: Rc<dyn Bridge>,
     /// Requests that are worked on.
     open: Cell<u32>,
@@ -135,7 +135,7 @@ impl Admin {
                     self.bus.look(|broker| Inventory::of_service(&broker.view(viewer), argument))?;
                 Ok(inventory.description(&process::names(inventory.pids()).await))
             }
-            Method::Sockets => Ok(sockets::rows(&self.bus, &[&*self.doors, &*self.bridge]).await),
+            Method::Sockets => Ok(sockets::rows(&self.bus, &self.parts().collect::<Vec<_>>()).await),
             Method::Metrics => return Ok(Payload::text(self.metrics(viewer))),
             Method::Quota => Ok(self.bus.look(|broker| report::quota(&broker.view(viewer)))),
             Method::BridgeList => Ok(self.bridge.list().into()),
@@ -155,11 +155,14 @@ impl Admin {
         metrics::page(&status, &self.bus.tally().by_name(), clock::now() - self.facts.started)
     }
 
+    /// Everything that has sockets beside the bus itself.
+    fn parts(&self) -> impl Iterator<Item = &dyn Sockets> {
+        let bridge: &dyn Sockets = &*self.bridge;
+        self.parts.iter().map(|part| &**part).chain([bridge])
+    }
+
     fn status(&self, viewer: PeerId) -> Value {
-        let mut addresses = self.doors.addresses();
-        addresses.extend(self.bridge.addresses());
-        let metrics = self.facts.metrics_http.map(|address| address.to_string());
-        addresses.extend(metrics.map(|address| ListenAddress { kind: "metrics_http", address }));
+        let addresses = self.parts().flat_map(Sockets::addresses).collect();
         let broker = self.bus.look(|broker| broker.view(viewer).status());
         status(&self.facts, addresses, &broker, &self.bus.tally().by_name(), clock::now())
     }

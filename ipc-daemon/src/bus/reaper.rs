@@ -104,6 +104,7 @@ mod tests {
     use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
     use std::io::{IoSlice, Write};
     use std::os::unix::net::UnixStream;
+    use std::time::{Duration, Instant};
 
     #[test]
     fn descriptors_are_counted_and_closed_elsewhere() {
@@ -139,5 +140,53 @@ mod tests {
         assert_eq!(hung_up(&at_once), Ok(0));
         drop(guard);
         assert_eq!(hung_up(&Timespec { tv_sec: 10, tv_nsec: 0 }), Ok(1));
+    }
+
+    /// A TCP socket that takes its two seconds to be closed, because nobody reads what was sent over it; and who does not.
+    fn lingering() -> (OwnedFd, std::net::TcpStream) {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let sender = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (reader, _) = listener.accept().unwrap();
+        rustix::net::sockopt::set_socket_linger(&sender, Some(Duration::from_secs(2))).unwrap();
+        sender.set_nonblocking(true).unwrap();
+        while (&sender).write(&[7; 65_536]).is_ok() {}
+        (sender.into(), reader)
+    }
+
+    fn time_of(what: impl FnOnce()) -> Duration {
+        let begun = Instant::now();
+        what();
+        begun.elapsed()
+    }
+
+    /// Sends a descriptor that is closed nowhere else then.
+    fn send_away(over: &UnixStream, descriptor: OwnedFd) {
+        let descriptors = [descriptor.as_fd()];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        assert!(control.push(SendAncillaryMessage::ScmRights(&descriptors)));
+        rustix::net::sendmsg(over, &[IoSlice::new(b"!")], &mut control, SendFlags::empty()).unwrap();
+    }
+
+    #[test]
+    fn a_descriptor_whose_close_blocks_holds_up_nobody() {
+        let (doomed, _reader) = lingering();
+        assert!(time_of(|| drop(doomed)) >= Duration::from_secs(1), "closing it does not block");
+        let reaper = Reaper::start().unwrap();
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let ours = OwnedFd::from(ours);
+        let (received, _reader) = lingering();
+        send_away(&theirs, received);
+        let (unread, _reader) = lingering();
+        let guard = Guard::new(reaper.clone());
+        let took = time_of(|| {
+            let received = guard.receive(&ours, &mut [0; 8]).unwrap();
+            assert_eq!(received, Received { bytes: 1, descriptors: 1 });
+            send_away(&theirs, unread);
+            guard.outlive(&ours);
+            drop(ours);
+            drop(guard);
+        });
+        assert!(took < Duration::from_millis(900), "it was waited for: {took:?}");
     }
 }

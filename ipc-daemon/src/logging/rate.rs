@@ -1,7 +1,8 @@
 //! How often a line that a peer can cause is written to the log.
 
 use core::time::Duration;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 
 use ipc_core::time::Instant;
 use ipc_core::transport::clock;
@@ -10,6 +11,9 @@ use ipc_core::transport::clock;
 const BURST: u32 = 10;
 /// Time in which one more line becomes free.
 const REFILL: Duration = Duration::from_secs(1);
+
+/// Most who have a rate of their own; past it all begin anew.
+const RATES_MAX: usize = 1024;
 
 /// A token bucket that counts what it holds back.
 #[derive(Debug)]
@@ -53,6 +57,21 @@ impl RateLimit {
     }
 }
 
+/// A rate for each who causes lines, so that nobody's noise hides what another does.
+#[derive(Debug, Default)]
+pub(crate) struct Rates(RefCell<BTreeMap<String, RateLimit>>);
+
+impl Rates {
+    /// As [`RateLimit::allow`], for a line that `who` has caused.
+    pub(crate) fn allow(&self, who: String, now: Instant) -> Option<u64> {
+        let mut rates = self.0.borrow_mut();
+        if rates.len() >= RATES_MAX && !rates.contains_key(&who) {
+            rates.clear();
+        }
+        rates.entry(who).or_insert_with(|| RateLimit::new(now)).allow(now)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -75,5 +94,16 @@ mod tests {
             assert_eq!(limit.allow(later), Some(0));
         }
         assert_eq!(limit.allow(later), None);
+    }
+
+    #[test]
+    fn nobody_is_held_back_for_the_noise_of_another() {
+        let (rates, now) = (Rates::default(), Instant::from_nanos(5));
+        while rates.allow("loud".to_owned(), now).is_some() {}
+        assert_eq!(rates.allow("quiet".to_owned(), now), Some(0));
+        for number in 0..2 * RATES_MAX {
+            rates.allow(number.to_string(), now);
+        }
+        assert!(rates.0.borrow().len() <= RATES_MAX);
     }
 }

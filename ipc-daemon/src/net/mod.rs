@@ -18,6 +18,14 @@ pub(crate) fn anonymous(address: &impl fmt::Display) -> Identity {
     Identity::Remote { principal: "anonymous".to_owned(), address: address.to_string() }
 }
 
+/// Who answers for what a peer does: its user, or its principal, whatever the process or address.
+pub(crate) fn payer(identity: &Identity) -> String {
+    match identity {
+        Identity::Local { uid, .. } => format!("uid:{uid}"),
+        Identity::Remote { principal, .. } => format!("remote:{principal}"),
+    }
+}
+
 /// The error for a port that the system does not give.
 pub(crate) fn cannot_listen(address: SocketAddr, what_for: impl fmt::Display, error: &io::Error) -> Error {
     let (code, hint) = match error.kind() {

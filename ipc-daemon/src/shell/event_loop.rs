@@ -15,7 +15,7 @@ use super::idle::poll_before_park;
 use super::readiness::{Readiness, announce_stopping, watchdog};
 use super::signals::{Request, Signals};
 use super::startup::{Holdings, fit_to_system};
-use crate::admin::{self, Facts, MetricsPort};
+use crate::admin::{self, Facts, MetricsPort, Sockets};
 use crate::bridge::Bridges;
 use crate::broker::{self, Broker};
 use crate::bus::Bus;
@@ -60,15 +60,16 @@ async fn serve(
     let mut signals = Signals::install()?;
     let bus = start_bus(config, holdings)?;
     let metrics = config.metrics.http.map(open_metrics).transpose()?;
-    let metrics_http = metrics.as_ref().map(MetricsPort::address);
-    let facts = Facts { epoch: holdings.epoch, started: clock::now(), metrics_http };
-    if let Some(port) = metrics {
-        drop(spawn_local(port.serve(bus.clone(), facts.started)));
-    }
+    let facts = Facts { epoch: holdings.epoch, started: clock::now() };
     let bridges = Bridges::new(bus.clone());
     bridges.configure(&config.expose, &config.forward, config.limits.bridges_max)?;
     let doors = Doors::new(bus.clone(), door_config(config, holdings));
-    admin::start(&bus, facts, Rc::new(doors.clone()), Rc::new(bridges.clone()))?;
+    let mut parts: Vec<Rc<dyn Sockets>> = vec![Rc::new(doors.clone())];
+    if let Some(port) = metrics.map(Rc::new) {
+        drop(spawn_local(Rc::clone(&port).serve(bus.clone(), facts.started)));
+        parts.push(port);
+    }
+    admin::start(&bus, facts, parts, Rc::new(bridges.clone()))?;
     doors.open_local(std::mem::take(&mut holdings.sockets))?;
     doors.apply(doors.prepare(config.tcp, config.udp)?);
     let writing = bus.clone();
@@ -87,7 +88,7 @@ async fn serve(
 }
 
 fn open_metrics(address: SocketAddr) -> Result<MetricsPort, Failure> {
-    MetricsPort::open(address)
+    MetricsPort::bind(address)
         .map_err(|error| Failure::io(format_args!("listen on {address} for the page of numbers"), error))
 }
 

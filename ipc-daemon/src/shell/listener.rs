@@ -15,9 +15,9 @@ use crate::bus::link::Link;
 use crate::bus::reaper::Reaper;
 use crate::bus::{Bus, Tally};
 use crate::failure::Failure;
-use crate::logging::rate::RateLimit;
+use crate::logging::rate::Rates;
 use crate::net::accept::{Acceptor, Arrival};
-use crate::net::anonymous;
+use crate::net::{anonymous, payer};
 
 /// Connections told that the daemon stops before it does: as many as can have been waiting.
 const BACKLOG_MAX: u32 = 8192;
@@ -39,7 +39,7 @@ pub(crate) struct Listener {
     socket: Rc<Socket>,
     acceptor: Acceptor,
     entrance: Entrance,
-    log: RateLimit,
+    log: Rates,
 }
 
 impl Listener {
@@ -68,7 +68,7 @@ impl Listener {
     fn new(bus: Bus, socket: Socket, entrance: Entrance) -> io::Result<Self> {
         let socket = Rc::new(socket);
         let acceptor = Acceptor::new(Rc::clone(&socket))?;
-        Ok(Self { bus, socket, acceptor, entrance, log: RateLimit::new(clock::now()) })
+        Ok(Self { bus, socket, acceptor, entrance, log: Rates::default() })
     }
 
     /// The socket that it accepts from.
@@ -101,7 +101,9 @@ impl Listener {
     /// Lets a connection in, or tells it why not.
     fn welcome(&self, socket: Stream) {
         let link = Rc::new(self.link(socket));
-        let admitted = self.identify(link.socket()).and_then(|(identity, groups, transport)| {
+        let identified = self.identify(link.socket());
+        let who = identified.as_ref().map_or_else(|_| String::new(), |(identity, ..)| payer(identity));
+        let admitted = identified.and_then(|(identity, groups, transport)| {
             self.bus.connect_socket(identity, groups, transport, Rc::clone(&link))
         });
         match admitted {
@@ -113,7 +115,7 @@ impl Listener {
                 if error.code == ErrorCode::PermissionDenied {
                     Tally::add(&self.bus.tally().refused_access);
                 }
-                self.log_refusal(&error);
+                self.log_refusal(who, &error);
                 refuse(&link, &error);
             }
         }
@@ -136,8 +138,11 @@ impl Listener {
         }
     }
 
-    fn log_refusal(&self, error: &Error) {
-        self.log.line(|held_back| tracing::warn!(held_back, "refused a connection: {error}"));
+    /// Each user and principal has a rate of its own.
+    fn log_refusal(&self, who: String, error: &Error) {
+        if let Some(held_back) = self.log.allow(who, clock::now()) {
+            tracing::warn!(held_back, "refused a connection: {error}");
+        }
     }
 
     fn exhausted(&self, errno: Errno, refused: Option<Stream>) {
@@ -145,7 +150,7 @@ impl Listener {
         let mut error = Error::new(ErrorCode::QuotaExceeded, format!("the daemon cannot accept: {errno}"))
             .with_hint("try again; raise the limit of open files of the daemon (RLIMIT_NOFILE)");
         error.detail_mut().resource = Some("open_files".to_owned());
-        self.log_refusal(&error);
+        self.log_refusal(String::new(), &error);
         if let Some(socket) = refused {
             refuse(&self.link(socket), &error);
         }

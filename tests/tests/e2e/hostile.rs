@@ -11,10 +11,11 @@ use std::time::{Duration, Instant};
 use ipc_core::ErrorCode;
 use ipc_core::wire::{Header, Kind};
 use ipc_tests::daemon::{Daemon, Options, PATIENCE, eventually};
+use ipc_tests::exposed::{NetClient, UdpClient};
 use ipc_tests::golden_datagrams;
 use ipc_tests::raw::{RawPeer, frame, greeting};
 use ipc_tests::rng::{Rng, amount, seeds};
-use ipc_tests::services::{Witness, ask};
+use ipc_tests::services::{Witness, ask, serve_echo};
 use ipc_tests::transcript::{Step, parse};
 use rustix::net::SendFlags;
 use rustix::net::sockopt::set_socket_linger;
@@ -208,6 +209,47 @@ fn changed_datagrams_hurt_nobody_and_are_no_lever() {
     assert_eq!(daemon.stop().status.code(), Some(0));
 }
 
+/// One client of a plain port that misbehaves, and is gone when this returns.
+fn misbehave_at_port(rng: &mut Rng, tcp: &str) {
+    let mut stream = TcpStream::connect(tcp).expect("the daemon listens");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
+    let how = rng.below(4);
+    if how > 0 {
+        // Ends with a reset.
+        set_socket_linger(&stream, Some(Duration::ZERO)).expect("a socket");
+    }
+    let length = rng.length(100_000);
+    match how {
+        // Half a request, and then the end; whatever is due to it is read.
+        0 => {
+            let _ = stream.write_all(&rng.bytes(length));
+            let _ = stream.shutdown(Shutdown::Write);
+            let _ = stream.read_to_end(&mut Vec::new());
+        }
+        // Asks and asks, and reads nothing.
+        1 => {
+            stream.set_nonblocking(true).expect("a socket");
+            while stream.write(&[b'x'; 4096]).is_ok() {}
+        }
+        2 => {
+            let _ = rustix::net::send(&stream, b"!", SendFlags::OOB | SendFlags::NOSIGNAL);
+        }
+        _ => {
+            let _ = stream.write_all(&rng.bytes(length));
+        }
+    }
+}
+
+/// One that sends datagrams to a plain port: empty ones, short ones, the longest.
+fn misbehave_with_datagrams(rng: &mut Rng, udp: &str) {
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+    for _ in 0..rng.between(1, 20) {
+        let length = *rng.pick(&[0, 1, 100, 65_507]);
+        // The kernel may have no room for it.
+        let _ = socket.send_to(&rng.bytes(length), udp);
+    }
+}
+
 /// One client that misbehaves, and is gone when this returns.
 fn misbehave(rng: &mut Rng, socket: &Path, sessions: &[Vec<Vec<u8>>]) {
     match rng.below(7) {
@@ -260,19 +302,31 @@ fn misbehave(rng: &mut Rng, socket: &Path, sessions: &[Vec<Vec<u8>>]) {
 
 #[test]
 fn a_storm_of_clients_that_misbehave_passes() {
-    let daemon = Daemon::start();
+    let config = "expose = [\"tcp:127.0.0.1:0=test.echo/echo\", \"udp:127.0.0.1:0=test.echo/echo\"]\n\
+                  tcp = \"127.0.0.1:0\"\n[metrics]\nhttp = \"127.0.0.1:0\"\n";
+    let daemon = Daemon::start_with(&Options::with_config(config));
+    serve_echo(&daemon);
     let socket = daemon.socket();
+    let ports = ["expose_tcp", "tcp", "metrics_http"].map(|kind| address_of(&daemon, kind));
+    let udp = address_of(&daemon, "expose_udp");
     let sessions = recorded();
     let first = seeds(1, 1).start;
     let files = daemon.open_files();
     let ((), longest) = beside(&socket, || {
         std::thread::scope(|scope| {
             for thread in 0..4 {
-                let (socket, sessions) = (&socket, &sessions);
+                let (socket, sessions, ports, udp) = (&socket, &sessions, &ports, &udp);
                 scope.spawn(move || {
                     let mut rng = Rng::new(first.wrapping_mul(5).wrapping_add(thread));
                     for _ in 0..amount(300, 20_000) {
-                        misbehave(&mut rng, socket, sessions);
+                        match rng.below(10) {
+                            0..=1 => {
+                                let port = rng.index(ports.len());
+                                misbehave_at_port(&mut rng, &ports[port]);
+                            }
+                            2 => misbehave_with_datagrams(&mut rng, udp),
+                            _ => misbehave(&mut rng, socket, sessions),
+                        }
                     }
                 });
             }
@@ -285,6 +339,8 @@ fn a_storm_of_clients_that_misbehave_passes() {
         daemon.open_files()
     );
     let before = daemon.cpu_time();
+    UdpClient::new(udp.parse().unwrap()).exchange("still there?", "still there?");
+    NetClient::connect(ports[0].parse().unwrap()).exchange("and you?", "and you?");
     let (mut last, _) = RawPeer::greeted(&socket);
     for correlation in 0..100 {
         last.ping(correlation);

@@ -7,6 +7,7 @@ mod exhaustion;
 mod expose;
 mod forward;
 mod hostile;
+mod identity;
 mod lifecycle;
 mod metrics;
 mod packaging;

@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::process::{Command, Stdio};
 
-use ipc_tests::daemon::{Daemon, Options, PATIENCE};
+use ipc_tests::daemon::{Daemon, Options, PATIENCE, eventually};
 use ipc_tests::services::{ask, client};
 
 fn page(daemon: &Daemon) -> String {
@@ -91,6 +91,14 @@ fn the_page_is_shown_over_http_where_that_is_asked_for() {
     let addresses = status["addresses"].as_array().unwrap();
     let shown = addresses.iter().find(|address| address["kind"] == "metrics_http").expect("it listens");
     let address = shown["address"].as_str().unwrap();
+    let sockets = || ask(&daemon, "sockets", "").unwrap().as_array().unwrap().clone();
+    let open = TcpStream::connect(address).unwrap();
+    let peer = open.local_addr().unwrap().to_string();
+    assert!(eventually(|| sockets().iter().any(|row| row["peer"] == *peer && row["local"] == address)));
+    let listener = sockets().into_iter().find(|row| row["role"] == "metrics_listener").expect("it is shown");
+    assert_eq!((&listener["local"], &listener["options"]["SO_ACCEPTCONN"]), (&address.into(), &true.into()));
+    drop(open);
+    assert!(eventually(|| sockets().iter().all(|row| row["peer"] != *peer)));
     let get = |request: &str| {
         let mut stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
