@@ -13,8 +13,8 @@ pub(crate) use options::{ColorWhen, Globals, PayloadAs};
 pub(crate) use payload::PayloadArgument;
 pub(crate) use verbs::{
     BenchArgs, BenchWhat, BridgeArgs, BridgeDo, CallArgs, Command, CompletionsArgs, DescribeArgs,
-    ExplainArgs, ListArgs, ListWhat, OnSlowArg, PingArgs, PolicyArgs, PolicyDo, PublishArgs, ServeArgs,
-    StatusArgs, SubscribeArgs,
+    ExplainArgs, ListArgs, ListWhat, MonitorArgs, OnSlowArg, PingArgs, PolicyArgs, PolicyDo, PublishArgs,
+    ServeArgs, StatusArgs, SubscribeArgs,
 };
 
 use std::ffi::OsString;

@@ -32,6 +32,8 @@ pub(crate) enum Command {
     Publish(PublishArgs),
     /// Receive events until interrupted
     Subscribe(SubscribeArgs),
+    /// Watch what crosses the bus: calls, replies and events, without what is in them
+    Monitor(MonitorArgs),
     /// Hold a lock while a command runs, or until standard input closes
     Lock(LockArgs),
     /// Hold a permit of a semaphore while a command runs, or until standard input closes
@@ -196,6 +198,17 @@ pub(crate) struct SubscribeArgs {
     /// Payloads alone: text and JSON end with a newline, bytes stay as they are
     #[arg(long)]
     pub(crate) raw: bool,
+}
+
+/// `monitor`
+#[derive(Debug, Args)]
+pub(crate) struct MonitorArgs {
+    /// Services and topics that match; '*' stands for one part, a last '>' for all the rest
+    #[arg(long = "match", value_name = "FILTER", default_value = ">")]
+    pub(crate) matching: String,
+    /// End after this many lines
+    #[arg(long, value_name = "N")]
+    pub(crate) count: Option<NonZeroU64>,
 }
 
 /// What the daemon does for a subscriber that does not read.

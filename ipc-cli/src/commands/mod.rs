@@ -14,6 +14,7 @@ mod lease;
 mod list;
 mod lock;
 mod man;
+mod monitor;
 mod ping;
 mod policy;
 mod publish;
@@ -76,6 +77,7 @@ async fn run_on_bus(invocation: Invocation, output: &Output, interrupts: Interru
         Command::Serve(args) => serve::run(args, globals, output, interrupts).await,
         Command::Publish(args) => publish::run(args, globals, output).await,
         Command::Subscribe(args) => subscribe::run(args, globals, output).await,
+        Command::Monitor(args) => monitor::run(args, globals, output).await,
         Command::Lock(args) => lock::run(args, globals, output, interrupts).await,
         Command::Semaphore(args) => semaphore::run(args, globals, output, interrupts).await,
         Command::Elect(args) => elect::run(args, globals, output, interrupts).await,

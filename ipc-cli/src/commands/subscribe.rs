@@ -88,7 +88,8 @@ async fn pump(mut subscription: Subscription, sender: mpsc::Sender<Result<Delive
     }
 }
 
-fn show(delivery: &Delivery, raw: bool, output: &Output) -> Result<(), Failure> {
+/// Shows what came, or what is missing.
+pub(super) fn show(delivery: &Delivery, raw: bool, output: &Output) -> Result<(), Failure> {
     match delivery {
         Delivery::Event(event) if raw => show_raw(&event.payload, output),
         Delivery::Event(event) if output.is_json() => output.object(&EventLine {

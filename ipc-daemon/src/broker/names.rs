@@ -121,6 +121,11 @@ impl Names {
         Some((&service.name, &service.methods.get(usize::from(method))?.name))
     }
 
+    /// The name of a tenure.
+    pub(super) fn name(&self, key: ServiceKey) -> Option<&ServiceName> {
+        self.services.get(key).map(|service| &service.name)
+    }
+
     /// Whether that connection owns the name, or serves it with others.
     pub(super) fn is_served_by(&self, name: &ServiceName, peer: PeerKey) -> bool {
         let service = self.by_name.get(name).and_then(|key| self.services.get(*key));

@@ -12,6 +12,11 @@ use slotmap::SlotMap;
 use super::filters::FilterTree;
 use super::keys::{PeerKey, SubscriptionKey, TopicKey};
 
+/// The topic on which what crosses the bus is told. Only who subscribes to exactly this gets it.
+pub(super) const MONITOR_TOPIC: &str = "ipc.monitor";
+/// How topics of the daemon's own begin, which no wildcard matches.
+const RESERVED: &str = "ipc.";
+
 /// Most kept matches of all topics; past it all are dropped and worked out anew.
 const KEPT_MATCHES_MAX: usize = 1 << 20;
 
@@ -70,6 +75,8 @@ pub(super) struct Topics {
     /// Grows with each change of the subscriptions.
     version: u64,
     kept_matches: usize,
+    /// The topic of what crosses the bus, while somebody subscribes to it.
+    monitor: Option<TopicKey>,
 }
 
 impl Topics {
@@ -106,6 +113,11 @@ impl Topics {
     /// What a subscription lets pass.
     pub(super) fn filter(&self, key: SubscriptionKey) -> Option<&Filter> {
         self.subscriptions.get(key).map(|subscription| &subscription.filter)
+    }
+
+    /// The topic of what crosses the bus, while somebody subscribes to it.
+    pub(super) fn monitor(&self) -> Option<TopicKey> {
+        self.monitor
     }
 
     /// Gives the next number and everybody who gets the event.
@@ -185,12 +197,15 @@ impl Topics {
     fn matching(&self, name: &TopicName) -> Vec<SubscriptionKey> {
         let mut found: Vec<SubscriptionKey> =
             self.literal.get(name.as_str()).into_iter().flatten().copied().collect();
-        self.wildcard.find(name.as_str(), &mut found);
+        if !name.as_str().starts_with(RESERVED) {
+            self.wildcard.find(name.as_str(), &mut found);
+        }
         found
     }
 
     fn is_subscribed(&self, name: &TopicName) -> bool {
-        self.literal.contains_key(name.as_str()) || self.wildcard.is_matched(name.as_str())
+        let name = name.as_str();
+        self.literal.contains_key(name) || (!name.starts_with(RESERVED) && self.wildcard.is_matched(name))
     }
 
     /// Adds a subscription. For a filter without wildcards it gives the last number of that topic, which has a counter
@@ -212,6 +227,9 @@ impl Topics {
         self.version += 1;
         match (literal, self.subscriptions.get(key)) {
             (Some(name), _) => {
+                if name.as_str() == MONITOR_TOPIC {
+                    self.monitor = topic;
+                }
                 self.literal.entry(name.as_str().to_owned()).or_default().insert(key);
             }
             (None, Some(subscription)) => self.wildcard.insert(subscription.filter.as_str(), key),
@@ -240,6 +258,9 @@ impl Topics {
                 keys.remove(&key);
                 if keys.is_empty() {
                     self.literal.remove(filter);
+                    if filter == MONITOR_TOPIC {
+                        self.monitor = None;
+                    }
                 }
             }
             if let Some(topic) = self.by_name.get(filter).copied() {

@@ -11,6 +11,7 @@ mod events;
 mod forged;
 mod keys;
 mod limits;
+mod monitor;
 mod names;
 mod policy;
 mod policy_matrix;

@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader};
 
 use ipc_tests::daemon::{Daemon, Options, Signal};
+use ipc_tests::services::serve_echo;
 use serde_json::Value;
 
 use crate::command::{Running, at, finish, run_at, tool};
@@ -154,4 +155,34 @@ fn a_service_is_described() {
         assert!(for_people.succeeded().contains(part), "{part}: {for_people:?}");
     }
     assert!(run_at(daemon.runtime_dir(), &["describe", "ipc.daemon"]).succeeded().contains("status"));
+}
+
+#[test]
+fn monitor_shows_what_crosses_the_bus_and_not_what_is_in_it() {
+    let daemon = Daemon::start();
+    serve_echo(&daemon);
+    let at_bus = |arguments: &[&str]| {
+        run_at(daemon.runtime_dir(), arguments).succeeded();
+    };
+    let arguments = ["monitor", "--match", "test.>", "--count", "3", "--json"];
+    let mut monitor = Running::start(daemon.runtime_dir(), &arguments, "watching test.>");
+    let people = ["monitor", "--match", "news.*", "--count", "1"];
+    let mut people = Running::start(daemon.runtime_dir(), &people, "watching news.*");
+    at_bus(&["publish", "news.today", "secret"]);
+    at_bus(&["call", "test.echo", "echo", "secret"]);
+    at_bus(&["publish", "test.topic", "secret"]);
+    let [call, reply, event] = [monitor.object(), monitor.object(), monitor.object()];
+    assert_eq!(
+        (&call["kind"], &call["service"], &call["method"]),
+        (&"call".into(), &"test.echo".into(), &"echo".into())
+    );
+    assert_eq!((&call["bytes"], &reply["bytes"]), (&6.into(), &6.into()));
+    assert_eq!(call["to"], reply["sender"]["id"]);
+    assert_eq!(reply["to"], call["sender"]["id"]);
+    assert_eq!(call["sender"]["uid"], rustix::process::getuid().as_raw());
+    assert_eq!((&event["kind"], &event["topic"]), (&"event".into(), &"test.topic".into()));
+    assert_eq!(monitor.ended(), Some(0));
+    let line = people.line();
+    assert!(line.starts_with("event news.today from uid ") && line.ends_with(": 6 bytes, #1"), "{line}");
+    assert!(!line.contains("secret"));
 }

@@ -112,7 +112,11 @@ impl Broker {
             sequence: 0,
             ..frame.header
         };
+        let bytes = frame.body.as_slice().len();
         self.send_encoded(route.callee, header, frame.envelope, frame.body, (deadline, Some(peer)));
+        if self.is_monitored() {
+            self.show_call(peer, route.callee, (route.service, route.method), (bytes, is_oneway));
+        }
     }
 
     fn open_call(
@@ -170,7 +174,11 @@ impl Broker {
                     sequence: 0,
                     ..frame.header
                 };
+                let shown = (frame.body.as_slice().len(), header.flags.contains(Flags::ERROR));
                 self.send_encoded(call.caller, header, frame.envelope, frame.body, (None, Some(peer)));
+                if self.is_monitored() {
+                    self.show_reply(peer, &call, shown.0, shown.1);
+                }
             }
             Err(error) => {
                 self.counters.replies_dropped += 1;

@@ -5,6 +5,7 @@ use ipc_core::wire::message::{OnSlow, OpenTopic, Published, Subscribe, Subscribe
 use ipc_core::wire::{Flags, Frame, Header, Kind};
 use ipc_core::{Error, ErrorCode};
 
+use super::monitor::listening;
 use super::{Outcome, unusable};
 use crate::broker::Broker;
 use crate::broker::keys::{PeerKey, TopicKey};
@@ -70,6 +71,9 @@ impl Broker {
         let subscribers = matches.len() as u32;
         self.counters.events_delivered += u64::from(subscribers);
         self.topics.put_back(topic, matches);
+        if self.is_monitored() {
+            self.show_event(publisher, topic, (sequence, subscribers), frame.body.as_slice().len());
+        }
         Published { sequence, subscribers }
     }
 
@@ -171,7 +175,7 @@ impl Broker {
     }
 
     fn check_subscribe(&self, peer: PeerKey, id: u64, filter: &Filter) -> Result<(), Error> {
-        self.check_policy(peer, &Action::Subscribe(filter))?;
+        self.check_policy(peer, &listening(filter))?;
         let Some(state) = self.peers.get(peer) else { return Ok(()) };
         let max = self.config.limits.subscriptions_per_connection_max;
         if state.subscriptions.len() >= max as usize {

@@ -7,6 +7,7 @@ mod coordinate;
 mod event;
 mod hello;
 mod keys;
+mod monitor;
 mod name;
 pub(super) mod permission;
 mod revoke;

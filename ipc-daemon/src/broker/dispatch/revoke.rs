@@ -6,6 +6,7 @@ use ipc_core::wire::message::{Revoked, RevokedWhat};
 use ipc_core::wire::{FEATURE_REVOCATION, Header, Kind};
 use ipc_core::{Error, ErrorCode};
 
+use super::monitor::listening;
 use super::permission::access_denied;
 use crate::broker::Broker;
 use crate::broker::coordination::Stake;
@@ -54,9 +55,8 @@ impl Broker {
         let Some(state) = self.peers.get(peer) else { return Vec::new() };
         let filters =
             state.subscriptions.iter().filter_map(|(id, key)| Some((*id, self.topics.filter(*key)?)));
-        let lost = filters.filter_map(|(id, filter)| {
-            Some((id, self.check_policy(peer, &Action::Subscribe(filter)).err()?))
-        });
+        let lost =
+            filters.filter_map(|(id, filter)| Some((id, self.check_policy(peer, &listening(filter)).err()?)));
         lost.collect()
     }
 

@@ -79,7 +79,8 @@ impl Broker {
 
     /// Begins a run with this event, if its topic has several subscribers. None is open.
     pub(super) fn begin_run(&mut self, publisher: PeerKey, topic: TopicKey, frame: &Frame<'_>) -> bool {
-        if !is_small(frame) {
+        // Whoever looks sees each event by itself.
+        if !is_small(frame) || self.is_monitored() {
             return false;
         }
         let Some(matches) = self.topics.take_shared(topic) else { return false };

@@ -20,7 +20,7 @@ const FORM: &str = "write an action and what it is for, as in \"call demo.title/
 /// | `call` | `FILTER/METHOD`, or a filter alone for every method; who may call a service may resolve it too |
 /// | `publish` | filter over topics |
 /// | `subscribe` | filter over topics; a subscription is granted when it lets nothing pass but what this filter does |
-/// | `monitor` | `peers`, `usage`: those of others; `sockets`: those of the daemon |
+/// | `monitor` | `peers`, `usage`: those of others; `sockets`: those of the daemon; `traffic`: the topic `ipc.monitor` |
 /// | `administer` | methods of `ipc.daemon` that change what the daemon does, or tell what concerns others |
 /// | `coordinate` | filter over names of locks, keys and the like, with their `/` read as `.`; leases and prefixes take `>` |
 #[derive(Clone, Debug, PartialEq, Eq)]

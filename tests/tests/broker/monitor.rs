@@ -1,0 +1,185 @@
+//! What crosses the bus, as those see it who may look.
+
+use ipc_core::error::ErrorCode;
+use ipc_core::id::Handle;
+use ipc_core::limits::Limits;
+use ipc_core::wire::codec::{List, Wire};
+use ipc_core::wire::message::{
+    ErrorBody, Gap, MethodInfo, OnSlow, OpenTopic, PeerInfo, Register, RegisterMode, Resolve, Revoked,
+    Subscribe,
+};
+use ipc_core::wire::{Flags, Header, Kind};
+use ipc_daemon::broker::{Policy, Rule};
+use ipc_tests::memory_bus::{MemoryBus, Received};
+use ipc_tests::raw::{frame, greeting};
+use ipc_tests::users::FewUsers;
+use serde_json::{Value, json};
+
+const ALL: &str = "allow anyone * >";
+const METHOD: Handle = Handle { index: 1, generation: 1 };
+const TOPIC: Handle = Handle { index: 2, generation: 1 };
+
+fn policy(rules: &[&str]) -> Policy {
+    let rules = rules.iter().enumerate();
+    let rules = rules.map(|(at, text)| Rule::parse(text, at as u32 + 1, &FewUsers).expect("a rule"));
+    Policy::new(rules.collect(), Vec::new())
+}
+
+/// A bus with a service `a.b`, a caller that is also a publisher on `t.x`, and one who wants to look: users 1, 2 and 3.
+fn bus() -> MemoryBus {
+    let mut bus = MemoryBus::with_policy(Limits::default(), policy(&[ALL]));
+    for uid in [1, 2, 3] {
+        let client = bus.connect(uid);
+        bus.send(client, &greeting("test"));
+    }
+    let methods = List(vec![MethodInfo { name: "m".into(), description: "".into() }]);
+    let mode = RegisterMode::Exclusive;
+    ask(
+        &mut bus,
+        0,
+        Kind::REGISTER,
+        METHOD,
+        &Register { service: "a.b".into(), mode, queue: false, methods },
+    );
+    ask(&mut bus, 1, Kind::RESOLVE, METHOD, &Resolve { service: "a.b".into(), method: "m".into() });
+    ask(&mut bus, 1, Kind::OPEN_TOPIC, TOPIC, &OpenTopic { topic: "t.x".into() });
+    bus
+}
+
+fn ask<T: Wire>(
+    bus: &mut MemoryBus,
+    from: usize,
+    kind: Kind,
+    handle: Handle,
+    request: &T,
+) -> Option<ErrorCode> {
+    bus.say(from, Header::new(kind).with_correlation(9).with_handle(handle), request, b"");
+    let answer = bus.client(from).take(Kind::DONE).pop().expect("an answer");
+    let is_refused = answer.header.flags.contains(Flags::ERROR);
+    is_refused
+        .then(|| ErrorCode::from_number(answer.decode::<ErrorBody>().code).expect("a code of the table"))
+}
+
+fn subscribe(bus: &mut MemoryBus, from: usize, filter: &str) -> Option<ErrorCode> {
+    let filter = filter.into();
+    let request = Subscribe { filter, on_slow: OnSlow::DropOldest, queue_events_max: 0, queue_bytes_max: 0 };
+    ask(bus, from, Kind::SUBSCRIBE, Handle::default(), &request)
+}
+
+fn publish(bus: &mut MemoryBus, payload: &[u8]) {
+    let header = Header { flags: Flags::ONEWAY, ..Header::new(Kind::PUBLISH) };
+    bus.say(1, header.with_handle(TOPIC), &(), payload);
+}
+
+/// A call of client 1 and its reply.
+fn call(bus: &mut MemoryBus) {
+    bus.say(1, Header::new(Kind::CALL).with_correlation(5).with_handle(METHOD), &(), b"secret");
+    let call = bus.client(0).take(Kind::CALL).pop().expect("the call");
+    bus.say(0, Header::new(Kind::REPLY).with_correlation(call.header.correlation), &(), b"secret too");
+}
+
+fn seen(event: &Received) -> Value {
+    serde_json::from_slice(&event.payload).expect("an object of JSON")
+}
+
+#[test]
+fn whoever_looks_sees_who_sends_what_to_whom_and_nothing_of_what_is_in_it() {
+    let mut bus = bus();
+    assert_eq!(subscribe(&mut bus, 2, "ipc.monitor"), None);
+    call(&mut bus);
+    publish(&mut bus, b"secret");
+    let ids: Vec<u64> = bus.broker.peers().iter().map(|row| row.peer.id.0).collect();
+    let announced = bus.client(2).take(Kind::PEER_ANNOUNCED);
+    let announced: Vec<(u32, u64)> =
+        announced.iter().map(|frame| (frame.header.sender, frame.decode::<PeerInfo>().peer)).collect();
+    let events = bus.client(2).take(Kind::EVENT);
+    let shown: Vec<(u64, Value)> = events
+        .iter()
+        .map(|event| {
+            let sender =
+                announced.iter().find(|(slot, _)| *slot == event.header.sender).expect("it is announced");
+            (sender.1, seen(event))
+        })
+        .collect();
+    let expected = [
+        (
+            ids[1],
+            json!({"kind": "call", "service": "a.b", "method": "m", "oneway": false, "to": ids[0], "bytes": 6}),
+        ),
+        (ids[0], json!({"kind": "reply", "service": "a.b", "error": false, "to": ids[1], "bytes": 10})),
+        (ids[1], json!({"kind": "event", "topic": "t.x", "sequence": 1, "subscribers": 0, "bytes": 6})),
+    ];
+    assert_eq!(shown, expected);
+    assert!(events.iter().all(|event| !String::from_utf8_lossy(&event.payload).contains("secret")));
+}
+
+#[test]
+fn a_wildcard_does_not_look_and_nobody_publishes_there() {
+    let mut bus = bus();
+    for filter in [">", "ipc.>", "*.monitor"] {
+        let client = bus.connect(3);
+        bus.send(client, &greeting("wild"));
+        assert_eq!(subscribe(&mut bus, client, filter), None, "{filter}");
+        assert_eq!(subscribe(&mut bus, 2, "ipc.monitor").is_none(), filter == ">", "{filter}: one is enough");
+        call(&mut bus);
+        assert!(bus.client(client).take(Kind::EVENT).is_empty(), "{filter}");
+    }
+    assert_eq!(bus.client(2).take(Kind::EVENT).len(), 6);
+    let open = OpenTopic { topic: "ipc.monitor".into() };
+    assert_eq!(ask(&mut bus, 1, Kind::OPEN_TOPIC, TOPIC, &open), Some(ErrorCode::PermissionDenied));
+}
+
+#[test]
+fn looking_is_a_right_of_its_own_and_can_be_taken_away() {
+    let mut bus = bus();
+    let denied = policy(&["deny uid:3 monitor traffic", ALL]);
+    bus.set_policy(denied.clone());
+    assert_eq!(subscribe(&mut bus, 2, "ipc.monitor"), Some(ErrorCode::PermissionDenied));
+    bus.set_policy(policy(&["allow uid:3 monitor traffic", "allow anyone call,own,resolve,publish >"]));
+    assert_eq!(subscribe(&mut bus, 2, "ipc.monitor"), None);
+    assert_eq!(subscribe(&mut bus, 1, "ipc.monitor"), Some(ErrorCode::PermissionDenied));
+    bus.set_policy(denied);
+    let revoked: Revoked = bus.client(2).take(Kind::REVOKED).pop().expect("a word").decode();
+    assert!(revoked.message.0.contains("monitor traffic"), "{}", revoked.message.0);
+    call(&mut bus);
+    assert!(bus.client(2).take(Kind::EVENT).is_empty());
+}
+
+#[test]
+fn whoever_looks_and_does_not_read_slows_nobody_and_knows_what_is_missing() {
+    let mut bus = bus();
+    assert_eq!(subscribe(&mut bus, 2, "ipc.monitor"), None);
+    assert_eq!(subscribe(&mut bus, 0, "t.>"), None);
+    bus.client(2).reads = false;
+    for _ in 0..5_000 {
+        publish(&mut bus, &[7; 100]);
+    }
+    assert_eq!(bus.client(0).take(Kind::EVENT).len(), 5_000);
+    bus.resume(2);
+    let events = bus.client(2).take(Kind::EVENT);
+    let missed: u64 = bus.client(2).take(Kind::GAP).iter().map(|gap| gap.decode::<Gap>().count).sum();
+    assert!(missed > 0);
+    assert_eq!(events.len() as u64 + missed, 5_000);
+    assert_eq!(seen(events.last().expect("the newest"))["sequence"], 5_000);
+}
+
+#[test]
+fn what_several_get_is_seen_once_for_each_event() {
+    let mut bus = bus();
+    for client in [0, 2] {
+        assert_eq!(subscribe(&mut bus, client, "t.x"), None);
+    }
+    // A run of events to several subscribers is encoded once, unless somebody looks.
+    let header = Header { flags: Flags::ONEWAY, ..Header::new(Kind::PUBLISH) };
+    let run: Vec<u8> = (0..3).flat_map(|_| frame(header.with_handle(TOPIC), &(), b"x")).collect();
+    bus.send(1, &run);
+    bus.leave(2);
+    let client = bus.connect(3);
+    bus.send(client, &greeting("again"));
+    assert_eq!(subscribe(&mut bus, client, "ipc.monitor"), None);
+    bus.send(1, &run);
+    let shown: Vec<Value> = bus.client(client).take(Kind::EVENT).iter().map(seen).collect();
+    assert_eq!(shown.len(), 3);
+    assert!(shown.iter().all(|event| event["subscribers"] == 1), "{shown:?}");
+    assert_eq!(bus.client(0).take(Kind::EVENT).len(), 6);
+}
