@@ -305,17 +305,22 @@ impl Coordination {
         let waits = self.peers.iter().flat_map(|(peer, of)| {
             of.waits.keys().map(|correlation| WaitId { peer: *peer, correlation: *correlation })
         });
-        let waits: Vec<WaitId> = waits.collect();
+        let waits: Vec<(WaitId, Error)> = waits.map(|to| (to, error.clone())).collect();
+        self.refuse_waits(now, waits);
+    }
+
+    /// These requests that wait end, each with its error.
+    fn refuse_waits(&mut self, now: Instant, waits: impl IntoIterator<Item = (WaitId, Error)>) {
         let mut left = Vec::new();
-        for to in waits {
+        for (to, error) in waits {
             let (wait, gate) = self.leave_queue(to);
             left.extend(gate);
             if let Some(wait) = wait {
-                let reason = error.clone().into();
+                let reason = error.into();
                 self.effects.push_back(Effect::Refused { to, operation: wait.operation, reason });
             }
         }
-        // Only now that nobody waits: the end of one wait is not to be the turn of the next.
+        // Only now that none of them waits: the end of one wait is not to be the turn of the next.
         for gate in left {
             self.pump(now, gate);
         }

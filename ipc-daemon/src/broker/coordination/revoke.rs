@@ -54,22 +54,12 @@ impl Coordination {
     /// Takes these away from a session, each for its reason, in this order; others may have what it held, after the delay
     /// that was asked for.
     pub(in crate::broker) fn revoke(&mut self, now: Instant, peer: PeerKey, lost: Vec<(Stake, Error)>) {
-        // None of its requests is to be granted in the moment in which another one ends.
-        let mut left = Vec::new();
-        for (stake, error) in &lost {
-            if let Stake::Wait(correlation) = *stake {
-                let to = WaitId { peer, correlation };
-                let (wait, gate) = self.leave_queue(to);
-                left.extend(gate);
-                if let Some(wait) = wait {
-                    let reason = error.clone().into();
-                    self.effects.push_back(Effect::Refused { to, operation: wait.operation, reason });
-                }
-            }
-        }
-        for gate in left {
-            self.pump(now, gate);
-        }
+        let waits = lost.iter().filter_map(|(stake, error)| match *stake {
+            Stake::Wait(correlation) => Some((WaitId { peer, correlation }, error.clone())),
+            Stake::Observation(_) | Stake::KeyWatch(_) | Stake::Hold(_) => None,
+        });
+        let waits: Vec<(WaitId, Error)> = waits.collect();
+        self.refuse_waits(now, waits);
         for (stake, error) in lost {
             match stake {
                 Stake::Wait(_) => {}
