@@ -113,6 +113,11 @@ fn relay_latency_on_one_cpu() {
 }
 
 #[test]
+fn sync() {
+    assert_rate(&measure(&["sync", "--count", "20", "--warmup", "2", "--size", "100"]), "syncs/s", 20);
+}
+
+#[test]
 fn relay_throughput_of_one_client() {
     let figures = measure(&["relay-throughput", "--count", "1000", "--warmup", "100", "--depth", "64"]);
     assert_rate(&figures, "calls/s", 1000);

@@ -22,11 +22,12 @@ pub(crate) enum Workload {
     Fanout,
     Payload,
     Connect,
+    Sync,
 }
 
 impl Workload {
-    const ALL: [Self; 5] =
-        [Self::RelayLatency, Self::RelayThroughput, Self::Fanout, Self::Payload, Self::Connect];
+    const ALL: [Self; 6] =
+        [Self::RelayLatency, Self::RelayThroughput, Self::Fanout, Self::Payload, Self::Connect, Self::Sync];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -35,6 +36,7 @@ impl Workload {
             Self::Fanout => "fanout",
             Self::Payload => "payload",
             Self::Connect => "connect",
+            Self::Sync => "sync",
         }
     }
 
@@ -45,6 +47,7 @@ impl Workload {
             Self::RelayThroughput => &["--clients", "--depth", "--processes"],
             Self::Fanout => &["--subscribers", "--size", "--batch"],
             Self::Payload => &["--size", "--window"],
+            Self::Sync => &["--size"],
         }
     }
 
@@ -57,6 +60,7 @@ impl Workload {
             Self::Fanout => Options { warmup: 100_000, size: 64, ..options },
             Self::Payload => Options { warmup: 64, size: 1 << 20, ..options },
             Self::Connect => Options { count: 20_000, warmup: 200, ..options },
+            Self::Sync => Options { warmup: 20, size: 128, ..options },
         }
     }
 }
@@ -158,7 +162,7 @@ const NUMBERS: [Bounds; 10] = [
     bounds("--processes", 1, 64, "relay-throughput: processes that share them evenly; default one each"),
     bounds("--depth", 1, 1024, "relay-throughput: calls in flight for each client"),
     bounds("--subscribers", 1, 64, "fanout: subscribing processes"),
-    bounds("--size", MESSAGE as u64, 16 << 20, "fanout, payload: bytes of one message"),
+    bounds("--size", MESSAGE as u64, 16 << 20, "fanout, payload, sync: bytes of one message"),
     bounds("--batch", 1, 4096, "fanout: events in one write of the publisher"),
     bounds("--window", 1, 64, "payload: payloads on the way at once"),
 ];

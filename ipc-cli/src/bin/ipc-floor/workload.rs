@@ -9,6 +9,7 @@ use crate::args::{Options, Role, Workload};
 use crate::children::Family;
 use crate::failure::{Failure, at};
 use crate::report::{Figures, Report};
+use crate::sync;
 
 /// The processes of one floor.
 struct Cast {
@@ -20,17 +21,19 @@ struct Cast {
 }
 
 impl Cast {
-    fn of(workload: Workload, options: &Options) -> Self {
+    /// `None` where this process does all of it.
+    fn of(workload: Workload, options: &Options) -> Option<Self> {
         let (relay, back, front) = match workload {
             Workload::RelayLatency => (Role::RelayBlocking, Role::Server, Role::LatencyClient),
             Workload::RelayThroughput => (Role::RelayCalls, Role::Server, Role::WindowClient),
             Workload::Fanout => (Role::RelayFanout, Role::Subscriber, Role::Publisher),
             Workload::Payload => (Role::RelayStream, Role::Sink, Role::PayloadClient),
             Workload::Connect => (Role::RelayCalls, Role::Server, Role::ConnectClient),
+            Workload::Sync => return None,
         };
         let backs = if back == Role::Subscriber { options.subscribers } else { 1 };
         let fronts = if front == Role::WindowClient { options.processes } else { 1 };
-        Self { relay, back, backs, front, fronts }
+        Some(Self { relay, back, backs, front, fronts })
     }
 }
 
@@ -39,8 +42,15 @@ pub(crate) fn measure(workload: Workload, options: Options) -> Result<Figures, F
     if let Some(cpu) = options.pin {
         pin(cpu)?;
     }
-    let cast = Cast::of(workload, &options);
     let cpu_before_us = cpu_us()?;
+    let cast = match Cast::of(workload, &options) {
+        Some(cast) => cast,
+        None => {
+            let report = sync::write_and_sync(&options)?;
+            let cpu_us = cpu_us()?.saturating_sub(cpu_before_us);
+            return Ok(figures(workload, &options, &[report], cpu_us));
+        }
+    };
     let (fronts, backs) = run(&cast, &options)?;
     let cpu_us = cpu_us()?.saturating_sub(cpu_before_us);
     if let [published] = fronts.as_slice()
@@ -90,6 +100,7 @@ fn figures(workload: Workload, options: &Options, reports: &[Report], cpu_us: u6
         Workload::RelayLatency | Workload::Connect => ("us", None),
         Workload::RelayThroughput => ("calls/s", Some(per_second)),
         Workload::Fanout => ("deliveries/s", Some(per_second)),
+        Workload::Sync => ("syncs/s", Some(per_second)),
         Workload::Payload => ("GB/s", Some(per_second * options.size as f64 / 1e9)),
     };
     let timed = reports.first().filter(|_| rate.is_none());

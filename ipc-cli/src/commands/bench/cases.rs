@@ -57,13 +57,19 @@ pub(crate) enum Part {
     Connecter,
     /// Takes a lock and gives it back, again and again.
     Locker,
+    /// Puts a key, again and again; each of those in flight over a connection of its own.
+    Putter,
+    /// Gets a key, again and again.
+    Getter,
+    /// Asks the daemon for a sign of life, again and again.
+    Pinger,
     /// Many that wait for one lock; whoever gets it ends its connection, without a word, and waits again.
     Heirs,
 }
 
 impl Part {
     /// Every part.
-    pub(crate) const ALL: [Part; 10] = [
+    pub(crate) const ALL: [Part; 13] = [
         Part::Echo,
         Part::Sink,
         Part::Subscriber,
@@ -73,6 +79,9 @@ impl Part {
         Part::Publisher,
         Part::Connecter,
         Part::Locker,
+        Part::Putter,
+        Part::Getter,
+        Part::Pinger,
         Part::Heirs,
     ];
 
@@ -88,6 +97,9 @@ impl Part {
             Part::Publisher => "publisher",
             Part::Connecter => "connecter",
             Part::Locker => "locker",
+            Part::Putter => "putter",
+            Part::Getter => "getter",
+            Part::Pinger => "pinger",
             Part::Heirs => "heirs",
         }
     }
@@ -106,6 +118,8 @@ pub(crate) struct Case {
     pub(crate) scale: Option<f64>,
     /// The floor and its options.
     pub(crate) floor: &'static [&'static str],
+    /// What the fronts do instead, where that is what the case is measured beside.
+    pub(crate) beside: Option<Part>,
     /// Whether all processes share one CPU.
     pub(crate) is_pinned: bool,
     /// Where the fronts go in.
@@ -144,6 +158,7 @@ const LATENCY: Case = Case {
     unit: "us",
     scale: None,
     floor: &["relay-latency"],
+    beside: None,
     is_pinned: true,
     door: Door::Stream,
     flavour: Flavour::Blocking,
@@ -213,6 +228,17 @@ const COORDINATION: Case = Case {
 const HAND_OVER: Case =
     Case { is_pinned: false, fronts: (Part::Heirs, 1), depth: 2, target: None, ..COORDINATION };
 
+/// Keys on the disk, beside a program that writes as much to a file and syncs it.
+const PUT: Case = Case {
+    unit: "puts/s",
+    scale: Some(1.0),
+    floor: &["sync", "--size", "128"],
+    is_pinned: false,
+    fronts: (Part::Putter, 1),
+    target: Some(0.55),
+    ..COORDINATION
+};
+
 /// Every case, in the order in which they are measured.
 pub(crate) const CASES: &[Case] = &[
     Case { name: "routed_call_blocking", target: Some(1.2), ..LATENCY },
@@ -265,6 +291,17 @@ pub(crate) const CASES: &[Case] = &[
     },
     Case { name: "lock_unlock", ..COORDINATION },
     Case { name: "lock_unlock_async", flavour: Flavour::Async, ..COORDINATION },
+    Case { name: "kv_put_disk", ..PUT },
+    Case { name: "kv_put_disk_64", flavour: Flavour::Async, depth: 64, target: None, ..PUT },
+    Case {
+        name: "kv_get",
+        unit: "gets/s",
+        beside: Some(Part::Pinger),
+        is_pinned: true,
+        fronts: (Part::Getter, 1),
+        target: Some(0.8),
+        ..PUT
+    },
     Case { name: "lock_hand_over", ..HAND_OVER },
     Case { name: "lock_hand_over_1000", depth: 1000, ..HAND_OVER },
 ];

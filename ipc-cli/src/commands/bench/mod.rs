@@ -105,14 +105,19 @@ async fn measure_case(
     let mut rounds = Vec::new();
     for round in 1..=args.rounds.get() {
         output.progress(&format!("{} {round}/{}", case.name, args.rounds));
-        let floor = match case.door {
-            Door::Stream => Some(floor.measure(case, pin, args.duration).await?),
-            Door::Datagram => None,
+        let other = match (case.door, case.beside) {
+            (Door::Datagram, _) => Some(Case { door: Door::Stream, ..*case }),
+            (Door::Stream, Some(part)) => Some(Case { fronts: (part, case.fronts.1), ..*case }),
+            (Door::Stream, None) => None,
+        };
+        let floor = match other {
+            Some(_) => None,
+            None => Some(floor.measure(case, pin, args.duration).await?),
         };
         let pinned = pin.map(|cpu| Pinned::new(target.pid, cpu)).transpose()?;
-        let beside = match floor {
-            Some(floor) => floor,
-            None => cast::measure(&Case { door: Door::Stream, ..*case }, target, pin, args.duration).await?,
+        let beside = match (floor, other) {
+            (Some(floor), _) => floor,
+            (None, other) => cast::measure(&other.unwrap_or(*case), target, pin, args.duration).await?,
         };
         let bus = cast::measure(case, target, pin, args.duration).await?;
         drop(pinned);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use ipc_core::client::{Client, ConnectOptions, Delivery, HoldOptions, SubscribeOptions};
+use ipc_core::client::{Client, ConnectOptions, Delivery, HoldOptions, KeyOptions, SubscribeOptions};
 use ipc_core::service::{Request, Service};
 use ipc_core::{Address, Error, Payload};
 use tokio::task::JoinSet;
@@ -24,6 +24,8 @@ pub(super) async fn play(args: &EndArgs) -> Result<(), Error> {
         Part::Subscriber => subscribe(args).await,
         Part::Publisher => publish(args).await,
         Part::Locker => lock_and_unlock(args).await,
+        Part::Putter => put_in_parallel(args).await,
+        Part::Getter | Part::Pinger => Err(failed("repeat", &"these are blocking clients")),
         Part::Heirs => Err(failed("wait", &"heirs are blocking clients")),
     }
 }
@@ -125,6 +127,41 @@ async fn call_in_window(args: &EndArgs) -> Result<(), Error> {
     report(&Report { start_ns, end_ns, measured: reached - warmed, total, ..phases.report() })?;
     client.close().await;
     Ok(())
+}
+
+/// As many clients as puts in flight, each with a key of its own.
+async fn put_in_parallel(args: &EndArgs) -> Result<(), Error> {
+    let mut clients = Vec::new();
+    for _ in 0..args.depth {
+        clients.push(connect(args).await?);
+    }
+    ready_and_go()?;
+    let phases = Phases::begin(args);
+    let (measured_from_ns, end_ns) = (phases.measured_from_ns, phases.end_ns);
+    let mut puts = JoinSet::new();
+    for (number, client) in clients.into_iter().enumerate() {
+        let (key, payload) = (format!("{}/{number}", args.name), payload(args));
+        puts.spawn(async move {
+            let (mut warmed, mut measured) = (0, 0);
+            loop {
+                client.put_key(&key, payload.clone(), KeyOptions::default()).await?;
+                let now = now_ns();
+                let counter = if now < measured_from_ns { &mut warmed } else { &mut measured };
+                *counter += 1;
+                if now >= end_ns {
+                    client.close().await;
+                    return Ok::<(u64, u64), Error>((warmed, measured));
+                }
+            }
+        });
+    }
+    let (mut warmed, mut measured) = (0, 0);
+    while let Some(ended) = puts.join_next().await {
+        let counts = ended.map_err(|error| failed("keep puts in flight", &error))??;
+        warmed += counts.0;
+        measured += counts.1;
+    }
+    report(&Report { measured, total: warmed + measured, end_ns, ..phases.report() })
 }
 
 async fn connect_and_call(args: &EndArgs) -> Result<(), Error> {

@@ -3,7 +3,9 @@
 use core::time::Duration;
 use std::sync::{Mutex, PoisonError};
 
-use ipc_core::blocking::{CallOptions, Client, ConnectOptions, DeliveryRef, HoldOptions, Service};
+use ipc_core::blocking::{
+    CallOptions, Client, ConnectOptions, DeliveryRef, HoldOptions, KeyOptions, Service,
+};
 use ipc_core::{Address, Error, Payload};
 
 use super::fanout::{Course, Marks, Progress};
@@ -26,6 +28,7 @@ pub(super) fn play(args: &EndArgs) -> Result<(), Error> {
         Part::Subscriber => subscribe(args),
         Part::Publisher => publish(args),
         Part::Locker => lock_and_unlock(args),
+        Part::Putter | Part::Getter | Part::Pinger => repeat(args),
         Part::Heirs => inherit(args),
     }
 }
@@ -128,6 +131,28 @@ fn lock_and_unlock(args: &EndArgs) -> Result<(), Error> {
     loop {
         let begun = now_ns();
         client.lock(&args.name, HoldOptions::default())?.release()?;
+        if !phases.count(begun) {
+            break;
+        }
+    }
+    report(&phases.report())?;
+    client.close()
+}
+
+/// Puts a key, gets it, or pings.
+fn repeat(args: &EndArgs) -> Result<(), Error> {
+    let mut client = connect(args)?;
+    let (payload, options) = (payload(args), KeyOptions::default());
+    client.put_key(&args.name, payload.clone(), &options)?;
+    ready_and_go()?;
+    let mut phases = Phases::begin(args);
+    loop {
+        let begun = now_ns();
+        match args.part {
+            Part::Putter => drop(client.put_key(&args.name, payload.clone(), &options)?),
+            Part::Getter => drop(client.get_key(&args.name)?),
+            _ => drop(client.ping()?),
+        }
         if !phases.count(begun) {
             break;
         }
