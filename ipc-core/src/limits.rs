@@ -41,6 +41,8 @@ pub const HOLD_DELAY_MAX: Duration = Duration::from_secs(3600);
 pub const LEADER_VALUE_MAX_BYTES: usize = 4096;
 /// Most keys, or changes of keys, in one answer to a list.
 pub const KEYS_LISTED_MAX: usize = 100;
+/// Most keys in one transaction.
+pub const TRANSACTION_KEYS_MAX: usize = 64;
 /// Changes of keys that a watch keeps for a program that does not take them; the rest waits at the daemon.
 pub const KEY_EVENTS_QUEUED_MAX: usize = 4096;
 /// Most permits of a semaphore, and most parties of a barrier.
@@ -180,6 +182,12 @@ limits! {
     key_value_max_bytes: u32 = 1 << 20, 1, PAYLOAD_MAX_CEILING_BYTES;
     /// Bytes of the keys of one uid: names, values and 200 bytes for each.
     key_bytes_per_uid_max: u32 = 256 << 20, 1024, u32::MAX;
+    /// Requests for changes of keys that wait for the disk.
+    key_changes_pending_max: u32 = 16_384, 1, 10_000_000;
+    /// Bytes of the keys and values in them.
+    key_changes_pending_max_bytes: u32 = 64 << 20, 1024, u32::MAX;
+    /// Such requests of one connection.
+    key_changes_pending_per_connection_max: u32 = 4096, 1, 1_000_000;
     /// Changes of keys that are remembered.
     key_history_max: u32 = 10_000, 1, 10_000_000;
     /// Bytes of them: names, values and 200 bytes for each.

@@ -58,6 +58,18 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..))]
     pub(crate) ready_fd: Option<i32>,
 
+    /// Look through the store, change nothing, and exit: 0 when it is sound, 74 when it is damaged. No daemon may be running on it
+    #[arg(long, conflicts_with_all = ["check_config", "print_config"])]
+    pub(crate) check_store: bool,
+
+    /// Put a store in the place of a damaged one, with everything that can be read of that, and exit. The old one is kept beside it
+    #[arg(long, conflicts_with_all = ["check_config", "print_config", "check_store"])]
+    pub(crate) repair: bool,
+
+    /// Put a backup, as `ipc-cli backup` has made it, in the place of the store, and exit. The old one is kept beside it
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["check_config", "print_config", "check_store", "repair"])]
+    pub(crate) restore: Option<PathBuf>,
+
     /// Check the configuration and exit: 0 when it is good, 78 when it is not
     #[arg(long)]
     pub(crate) check_config: bool,
@@ -129,10 +141,14 @@ mod tests {
     }
 
     #[test]
-    fn flags_of_features_that_do_not_exist_are_refused() {
-        for flag in ["--repair", "--check-store"] {
-            let error = Args::try_parse_from(["ipc-daemon", flag]).unwrap_err();
-            assert_eq!(error.exit_code(), 2, "{flag}");
+    fn one_thing_is_done_at_a_time() {
+        let all = ["--repair", "--check-store", "--restore=/b", "--check-config"];
+        for (at, one) in all.iter().enumerate() {
+            assert!(Args::try_parse_from(["ipc-daemon", one]).is_ok(), "{one}");
+            for other in &all[..at] {
+                let error = Args::try_parse_from(["ipc-daemon", one, other]).unwrap_err();
+                assert_eq!(error.exit_code(), 2, "{one} {other}");
+            }
         }
     }
 

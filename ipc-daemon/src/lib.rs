@@ -5,6 +5,8 @@
 //! | [`broker`] | PURE | the whole bus as one state machine |
 //! | [`datagram`] | PURE | senders of datagrams, and what makes their calls dependable |
 //! | `bus` | SHELL | the broker with its connections: what a batch of input leads to |
+//! | `store` | SHELL | what outlives the daemon: one file, written by one thread |
+//! | `upkeep` | SHELL | what is done with a store while no daemon runs on it: checked, repaired, restored |
 //! | `shell` | SHELL | the process around it: sockets, signals, readiness, the event loop |
 //! | `net` | SHELL | what all sockets share: accepting, readiness |
 //! | `bridge` | SHELL | plain ports whose bytes go to one method of a service, servers of the network as services |
@@ -37,6 +39,10 @@ mod logging;
 mod net;
 #[cfg(feature = "shell")]
 mod shell;
+#[cfg(feature = "shell")]
+mod store;
+#[cfg(feature = "shell")]
+mod upkeep;
 
 /// Runs the daemon as its command line says, and returns what the process is to exit with.
 ///
@@ -72,7 +78,10 @@ pub fn run() -> std::process::ExitCode {
 
 #[cfg(feature = "shell")]
 fn start(args: args::Args) -> Result<(), failure::Failure> {
+    use upkeep::Upkeep;
+
     let (ready_fd, check_only, print_only) = (args.ready_fd, args.check_config, args.print_config);
+    let upkeep = Upkeep::of(&args);
     let source = config::Source::new(args);
     let config = source.load()?;
     if print_only {
@@ -80,6 +89,12 @@ fn start(args: args::Args) -> Result<(), failure::Failure> {
     }
     if check_only {
         return Ok(());
+    }
+    match upkeep {
+        Some(Upkeep::Check) => return print(&upkeep::check(&config)?),
+        Some(Upkeep::Repair) => return print(&upkeep::repair(&config)?),
+        Some(Upkeep::Restore(backup)) => return print(&upkeep::restore(&config, &backup)?),
+        None => {}
     }
     logging::start(config.log)?;
     logging::abort_on_panic();

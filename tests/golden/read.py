@@ -99,6 +99,7 @@ DURABILITY = maybe(UNIT)
 CLAIM = ("bool", "number", "number", "number", DURABILITY)
 CONDITION = {0: (), 1: (), 2: ("number",)}
 FENCE = maybe(("text", "number"))
+STEP = {0: (), 1: ("number", "number", "number", "number"), 2: ()}
 SELECTION = {0: ("text",), 1: ("text",)}
 STATE = ("number", "number", "number", "number")
 LISTED = ("bool", [(UNIT, "text", "number", "number", STATE)])
@@ -123,9 +124,12 @@ ASKED = {
     36: (SELECTION, maybe("number")),
     37: ("number",),
     38: (SELECTION, "number", "number"),
+    39: ([("text", CONDITION, STEP)], FENCE, DURABILITY),
+    40: ("text", "text", "text", "number"),
 }
 CAME = {1: GRANTED, 2: GRANTED, 16: GRANTED, 17: GRANTED, 18: GRANTED, 20: ("number",), 22: ("number", "number")}
 CAME |= {32: CHANGED, 33: ("text", STATE), 34: CHANGED, 35: LISTED, 36: ("number",), 38: LISTED}
+CAME |= {39: (["number"], UNIT), 40: LISTED}
 TOLD = {1: ("number", "number", "text"), 2: ("number",), 4: (UNIT, "text", STATE)}
 NUMBERED = {0x70: ASKED, 0x71: CAME, 0x73: TOLD}
 # What a `done` holds depends on the operation that it answers.

@@ -1,6 +1,7 @@
 //! A broker with connections in memory, for tests that speak in frames: every byte arrives whole and at once.
 
 use core::time::Duration;
+use std::collections::BTreeMap;
 
 use ipc_core::id::Epoch;
 use ipc_core::identity::Identity;
@@ -8,7 +9,7 @@ use ipc_core::limits::Limits;
 use ipc_core::time::Instant;
 use ipc_core::wire::codec::{self, Wire};
 use ipc_core::wire::{Decoder, FrameLimits, Header, Kind, encode_frame};
-use ipc_daemon::broker::{Access, Broker, Config, Output, PeerKey, Policy, Transport};
+use ipc_daemon::broker::{Access, Broker, Commit, Config, Fault, Output, PeerKey, Policy, Transport};
 
 /// A frame that a client has received.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,12 +61,46 @@ impl Client {
     }
 }
 
+/// A store in memory: what a daemon finds there when it starts again.
+#[derive(Clone, Debug, Default)]
+pub struct Disk {
+    /// Every record.
+    pub records: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// While true, commits stay under way until [`MemoryBus::finish_commit`].
+    pub holds: bool,
+    /// What commits fail with.
+    pub fault: Option<Fault>,
+    /// Commits that were made.
+    pub commits: u64,
+    /// The commit that is under way.
+    pub under_way: Option<Commit>,
+}
+
+impl Disk {
+    /// Writes a commit, or nothing of it.
+    fn write(&mut self, commit: Commit) -> Result<(), Fault> {
+        if let Some(fault) = &self.fault {
+            return Err(fault.clone());
+        }
+        self.commits += 1;
+        for write in commit.writes {
+            match write.value {
+                Some(value) => drop(self.records.insert(write.key, value)),
+                None => drop(self.records.remove(&write.key)),
+            }
+        }
+        Ok(())
+    }
+}
+
 /// The bus.
 pub struct MemoryBus {
     /// The broker, to look at.
     pub broker: Broker,
     /// The time, which passes by hand.
     pub now: Instant,
+    /// Its store, if it has one.
+    pub disk: Option<Disk>,
     clients: Vec<Client>,
 }
 
@@ -82,7 +117,38 @@ impl MemoryBus {
         let mut broker = Broker::new(config);
         let now = Instant::from_nanos(1_000_000_000);
         broker.tick(now);
-        Self { broker, now, clients: Vec::new() }
+        Self { broker, now, disk: None, clients: Vec::new() }
+    }
+
+    /// A bus that starts at `now` with what is on a disk.
+    ///
+    /// # Panics
+    /// When it cannot be read.
+    pub fn with_disk(limits: Limits, now: Instant, disk: Disk) -> Self {
+        let mut bus = Self::new(limits);
+        bus.now = now;
+        bus.broker.tick(now);
+        for (key, value) in &disk.records {
+            bus.broker.restore(now, key, value).expect("what was written is read");
+        }
+        bus.broker.open_store(now).expect("what was written fits together");
+        bus.disk = Some(disk);
+        bus.flush();
+        bus
+    }
+
+    /// The commit that is under way ends. Says whether there was one.
+    ///
+    /// # Panics
+    /// Without a disk.
+    pub fn finish_commit(&mut self) -> bool {
+        let disk = self.disk.as_mut().expect("a disk");
+        let Some(commit) = disk.under_way.take() else { return false };
+        let sequence = commit.sequence;
+        let result = disk.write(commit);
+        self.broker.handle_stored(self.now, sequence, result);
+        self.flush();
+        true
     }
 
     /// Opens a connection of a local process; gives its place among the clients.
@@ -187,7 +253,16 @@ impl MemoryBus {
 
     fn flush(&mut self) {
         while let Some(output) = self.broker.poll_output() {
-            let (Output::Flush(key) | Output::Close(key) | Output::WatchProcess(key)) = output;
+            let (Output::Flush(key) | Output::Close(key) | Output::WatchProcess(key)) = output else {
+                let commit = self.broker.take_commit().expect("a commit");
+                let disk = self.disk.as_mut().expect("a daemon without a disk commits nothing");
+                assert!(disk.under_way.is_none(), "there is one commit at a time");
+                disk.under_way = Some(commit);
+                if !disk.holds {
+                    self.finish_commit();
+                }
+                continue;
+            };
             let Some(at) = self.clients.iter().position(|client| client.key == key) else { continue };
             self.clients[at].is_process_watched |= matches!(output, Output::WatchProcess(_));
             self.transmit(at);

@@ -132,7 +132,7 @@ pub(crate) struct KvChange {
     /// Only if nobody has got the lock since that token was given
     #[arg(long, value_name = "LOCK:TOKEN")]
     pub(crate) fence: Option<String>,
-    /// What the change is to survive; more than the daemon can give is refused [default: what it gives]
+    /// What the change is to survive at least [default: disk]
     #[arg(long, value_name = "LEVEL", value_enum)]
     pub(crate) durability: Option<DurabilityArg>,
 }
@@ -167,6 +167,29 @@ pub(crate) struct KvWhich {
     /// Every key that begins so
     #[arg(long, value_name = "TEXT")]
     pub(crate) prefix: Option<String>,
+}
+
+/// What a transaction does. Each key is changed at most once; its condition is that of the key, changed or not.
+#[derive(Debug, Args)]
+pub(crate) struct KvTxn {
+    /// Put a key; VALUE is a literal, '-' for standard input, or '@FILE'
+    #[arg(long, value_name = "KEY=VALUE", required_unless_present = "delete")]
+    pub(crate) put: Vec<OsString>,
+    /// Delete a key
+    #[arg(long, value_name = "KEY")]
+    pub(crate) delete: Vec<String>,
+    /// Only if the last change of the key has this revision
+    #[arg(long, value_name = "KEY=N")]
+    pub(crate) if_revision: Vec<String>,
+    /// Only if the key does not exist
+    #[arg(long, value_name = "KEY")]
+    pub(crate) if_absent: Vec<String>,
+    /// Only if nobody has got the lock since that token was given
+    #[arg(long, value_name = "LOCK:TOKEN")]
+    pub(crate) fence: Option<String>,
+    /// What the changes are to survive at least [default: disk]
+    #[arg(long, value_name = "LEVEL", value_enum)]
+    pub(crate) durability: Option<DurabilityArg>,
 }
 
 /// The verbs of `kv`.
@@ -206,10 +229,21 @@ pub(crate) enum KvDo {
         #[command(flatten)]
         change: KvChange,
     },
+    /// Change several keys together, or none of them
+    Txn {
+        #[command(flatten)]
+        txn: KvTxn,
+    },
     /// Show keys with their values
     List {
         #[command(flatten)]
         which: KvWhich,
+        /// Every key from this one on
+        #[arg(long, value_name = "KEY", conflicts_with_all = ["key", "prefix"])]
+        from: Option<String>,
+        /// Every key before this one
+        #[arg(long, value_name = "KEY", conflicts_with_all = ["key", "prefix"])]
+        to: Option<String>,
     },
     /// Show each change until interrupted, beginning with what is there; or run CMD for each
     Watch {

@@ -6,13 +6,13 @@ mod payload;
 mod verbs;
 
 pub(crate) use coordination::{
-    BarrierArgs, ElectArgs, HoldArgs, KvArgs, KvChange, KvDo, KvWhich, LeaseArgs, LeaseDo, LockArgs,
+    BarrierArgs, ElectArgs, HoldArgs, KvArgs, KvChange, KvDo, KvTxn, KvWhich, LeaseArgs, LeaseDo, LockArgs,
     SemaphoreArgs,
 };
 pub(crate) use options::{ColorWhen, Globals, PayloadAs};
 pub(crate) use payload::PayloadArgument;
 pub(crate) use verbs::{
-    BenchArgs, BenchWhat, BridgeArgs, BridgeDo, CallArgs, Command, CompletionsArgs, DescribeArgs,
+    BackupArgs, BenchArgs, BenchWhat, BridgeArgs, BridgeDo, CallArgs, Command, CompletionsArgs, DescribeArgs,
     ExplainArgs, ListArgs, ListWhat, MonitorArgs, OnSlowArg, PingArgs, PolicyArgs, PolicyDo, PublishArgs,
     ServeArgs, StatusArgs, SubscribeArgs,
 };

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::num::{NonZeroU16, NonZeroU64};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
@@ -44,10 +45,12 @@ pub(crate) enum Command {
     Barrier(BarrierArgs),
     /// Leases that end unless they are renewed
     Lease(LeaseArgs),
-    /// Keys and their values, kept by the daemon for as long as it runs
+    /// Keys and their values, kept on disk unless something else is asked for
     Kv(KvArgs),
     /// Ports whose bytes go to a service, and servers of the network that become services
     Bridge(BridgeArgs),
+    /// Copy what the daemon keeps on disk to a new file, while it runs; `ipc-daemon --restore` takes it
+    Backup(BackupArgs),
     /// Show who uses what of all that is limited, and what was refused
     Quota,
     /// Who may do what, and why
@@ -216,6 +219,14 @@ pub(crate) struct MonitorArgs {
 pub(crate) enum OnSlowArg {
     /// The oldest queued events go, and a gap report says which.
     DropOldest,
+}
+
+/// `backup`
+#[derive(Debug, Args)]
+pub(crate) struct BackupArgs {
+    /// The file; it must not be there yet, and is the daemon's own user's
+    #[arg(value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    pub(crate) file: PathBuf,
 }
 
 /// `bridge`

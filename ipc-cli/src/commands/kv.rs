@@ -1,4 +1,6 @@
-//! `kv put|get|delete|list|watch|history`.
+//! `kv put|get|delete|txn|list|watch|history`.
+
+mod transaction;
 
 use std::ffi::OsString;
 
@@ -79,17 +81,9 @@ pub(crate) async fn run(
             show_change(&key, deleted, output)?;
             client.close().await;
         }
-        KvDo::List { which } => {
-            let selection = selection(&which)?;
-            let client = bus::connect(globals).await?;
-            for found in client.list_keys(&selection).await? {
-                if output.is_json() {
-                    output.object(&json(&found, None))?;
-                } else {
-                    output.line(&format!("{}\t{}", found.key, payload_for_people(&found.value)))?;
-                }
-            }
-            client.close().await;
+        KvDo::Txn { txn } => transaction::run(txn, globals, output).await?,
+        KvDo::List { which, from, to } => {
+            list(&which, from.as_deref(), to.as_deref(), globals, output).await?;
         }
         KvDo::History { which, from_revision } => {
             let selection = selection(&which)?;
@@ -108,6 +102,31 @@ pub(crate) async fn run(
             let client = unless_interrupted(&mut interrupts, bus::connect_and_stay(globals)).await?;
             let watching = watch(&client, selection, from_revision, &command, output);
             return unless_interrupted(&mut interrupts, watching).await;
+        }
+    }
+    Ok(())
+}
+
+/// Shows keys with their values.
+async fn list(
+    which: &KvWhich,
+    from: Option<&str>,
+    to: Option<&str>,
+    globals: &Globals,
+    output: &Output,
+) -> Result<(), Failure> {
+    let selection = selection(which)?;
+    let client = bus::connect(globals).await?;
+    let found = match (from, to) {
+        (None, None) => client.list_keys(&selection).await?,
+        (from, to) => client.list_keys_between(from.unwrap_or_default(), to.unwrap_or_default()).await?,
+    };
+    client.close().await;
+    for found in found {
+        if output.is_json() {
+            output.object(&json(&found, None))?;
+        } else {
+            output.line(&format!("{}\t{}", found.key, payload_for_people(&found.value)))?;
         }
     }
     Ok(())

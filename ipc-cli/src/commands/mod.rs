@@ -1,5 +1,6 @@
 //! SHELL. One file per verb.
 
+mod backup;
 mod barrier;
 pub(crate) mod bench;
 mod bridge;
@@ -85,6 +86,7 @@ async fn run_on_bus(invocation: Invocation, output: &Output, interrupts: Interru
         Command::Lease(args) => lease::run(&args, globals, output).await,
         Command::Kv(args) => kv::run(args, globals, output, interrupts).await,
         Command::Bridge(args) => bridge::run(&args, globals, output).await,
+        Command::Backup(args) => backup::run(&args, globals, output).await,
         Command::Quota => quota::run(globals, output).await,
         Command::Policy(args) => policy::run(&args, globals, output).await,
         Command::Bench(args) => bench::run(&args, globals, output, interrupts).await,

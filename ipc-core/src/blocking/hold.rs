@@ -36,8 +36,7 @@ pub struct Hold<'a> {
 }
 
 impl Hold<'_> {
-    /// The fencing token: later holders of the same name have higher ones, also after a restart of the daemon for as long as the
-    /// machine runs.
+    /// The fencing token: later holders of the same name have higher ones, also after restarts of the daemon.
     pub fn token(&self) -> u64 {
         self.token
     }

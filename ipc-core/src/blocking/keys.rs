@@ -9,7 +9,8 @@ use crate::limits::KEYS_LISTED_MAX;
 use crate::name::ResourceName;
 use crate::payload::Payload;
 use crate::session::{
-    Answer, Committed, KeyChange, KeyEvent, KeyOptions, KeyValue, KeyWatchKey, Selection, Ticket,
+    Answer, Committed, KeyChange, KeyEvent, KeyOptions, KeyValue, KeyWatchKey, Selection, Ticket, Transacted,
+    Transaction,
 };
 use crate::transport::clock;
 
@@ -77,13 +78,45 @@ impl Client {
                 Answer::Keys(page) => page,
                 answer => return Err(unexpected(&answer)),
             };
-            found.extend(page.changes.into_iter().filter_map(|change| match change {
-                KeyChange::Put(found) => Some(found),
-                KeyChange::Delete { .. } => None,
-            }));
+            found.extend(page.changes.into_iter().filter_map(KeyChange::into_put));
             if !page.more {
                 return Ok(found);
             }
+        }
+    }
+
+    /// Every key from `from` on to before `to`, or to the last when that is empty, in order. With many keys it takes several
+    /// requests, and is no picture of one moment.
+    ///
+    /// # Errors
+    /// `permission_denied`, `unreachable`.
+    pub fn list_keys_between(&mut self, from: &str, to: &str) -> Result<Vec<KeyValue>, Error> {
+        let mut found: Vec<KeyValue> = Vec::new();
+        loop {
+            let after = found.last().map_or("", |last| last.key.as_str());
+            let ticket = self.session.list_range(clock::now(), (from, to), after, KEYS_LISTED_MAX as u32)?;
+            let page = match self.outcome(ticket)? {
+                Answer::Keys(page) => page,
+                answer => return Err(unexpected(&answer)),
+            };
+            found.extend(page.changes.into_iter().filter_map(KeyChange::into_put));
+            if !page.more {
+                return Ok(found);
+            }
+        }
+    }
+
+    /// Changes several keys together, or none of them, and gives the revision of each.
+    ///
+    /// # Errors
+    /// `revision_mismatch` when a condition does not hold, `no_such_key` for a delete of one that is not there,
+    /// `invalid_argument` for none, for more than 64 keys and for a key that is named twice; and as
+    /// [`put_key`](Client::put_key).
+    pub fn transact(&mut self, transaction: &Transaction) -> Result<Transacted, Error> {
+        let ticket = self.session.transact(clock::now(), transaction)?;
+        match self.outcome(ticket)? {
+            Answer::Transacted(transacted) => Ok(transacted),
+            answer => Err(unexpected(&answer)),
         }
     }
 

@@ -67,5 +67,5 @@ pub use crate::options::{Backoff, CallOptions, ConnectOptions};
 pub use crate::session::{
     Committed, Condition, DaemonInfo, Delivery, DeliveryRef, Durability, EventRef, HoldOptions, KeyChange,
     KeyEvent, KeyOptions, KeyValue, Lost, Missed, NameChange, NameEvent, Passed, Published, Received, Reply,
-    Selection, SubscribeOptions,
+    Selection, SubscribeOptions, Transacted, Transaction,
 };

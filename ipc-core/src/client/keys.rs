@@ -12,7 +12,7 @@ use crate::name::ResourceName;
 use crate::payload::Payload;
 use crate::session::{
     Answer, Committed, KeyChange, KeyEvent, KeyOptions, KeyPage, KeyValue, KeyWatchKey, Selection, Session,
-    Ticket,
+    Ticket, Transacted, Transaction,
 };
 use crate::time::Instant;
 
@@ -86,13 +86,61 @@ impl Client {
             let after = found.last().map_or("", |last| last.key.as_str()).to_owned();
             let count = KEYS_LISTED_MAX as u32;
             let page = self.page(|session, now| session.list_keys(now, selection, &after, count)).await?;
-            found.extend(page.changes.into_iter().filter_map(|change| match change {
-                KeyChange::Put(found) => Some(found),
-                KeyChange::Delete { .. } => None,
-            }));
+            found.extend(page.changes.into_iter().filter_map(KeyChange::into_put));
             if !page.more {
                 return Ok(found);
             }
+        }
+    }
+
+    /// Every key from `from` on to before `to`, or to the last when that is empty, in order. With many keys it takes several
+    /// requests, and is no picture of one moment.
+    ///
+    /// # Errors
+    /// `permission_denied`, `unreachable`.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost.
+    pub async fn list_keys_between(&self, from: &str, to: &str) -> Result<Vec<KeyValue>, Error> {
+        let mut found: Vec<KeyValue> = Vec::new();
+        loop {
+            let after = found.last().map_or("", |last| last.key.as_str()).to_owned();
+            let count = KEYS_LISTED_MAX as u32;
+            let page = self.page(|session, now| session.list_range(now, (from, to), &after, count)).await?;
+            found.extend(page.changes.into_iter().filter_map(KeyChange::into_put));
+            if !page.more {
+                return Ok(found);
+            }
+        }
+    }
+
+    /// Changes several keys together, or none of them, and gives the revision of each.
+    ///
+    /// # Errors
+    /// `revision_mismatch` when a condition does not hold, `no_such_key` for a delete of one that is not there,
+    /// `invalid_argument` for none, for more than 64 keys and for a key that is named twice; and as
+    /// [`put_key`](Client::put_key).
+    ///
+    /// # Cancel safety
+    /// Dropped before it is ready, it may have happened.
+    ///
+    /// ```no_run
+    /// # async fn example(client: ipc_core::Client) -> Result<(), ipc_core::Error> {
+    /// use ipc_core::client::{Condition, Transaction};
+    ///
+    /// let from = client.get_key("account/a").await?;
+    /// let moved = Transaction::new()
+    ///     .put("account/a", "90", Condition::Revision(from.revision))
+    ///     .put("account/b", "10", Condition::Absent);
+    /// client.transact(&moved).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn transact(&self, transaction: &Transaction) -> Result<Transacted, Error> {
+        let asked = |session: &mut Session, now| session.transact(now, transaction);
+        match Outstanding::begin(self.shared(), |state, now| asked(&mut state.session, now))?.await? {
+            Answer::Transacted(transacted) => Ok(transacted),
+            other => Err(misfit(&other)),
         }
     }
 

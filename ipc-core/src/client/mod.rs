@@ -41,7 +41,7 @@ pub use crate::options::{Backoff, CallOptions, ConnectOptions, PublishOptions};
 pub use crate::session::{
     Committed, Condition, DaemonInfo, Delivery, Durability, HoldOptions, KeyChange, KeyEvent, KeyOptions,
     KeyValue, Leader, Lost, Missed, NameChange, NameEvent, Observed, Passed, Published, Received, Reply,
-    Selection, SubscribeOptions,
+    Selection, SubscribeOptions, Transacted, Transaction,
 };
 
 use crate::error::Error;

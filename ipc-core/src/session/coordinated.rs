@@ -58,7 +58,8 @@ impl Session {
                         Answer::Changed(Committed { revision, durability })
                     }
                     Operation::GET => keys::got(&frame)?,
-                    Operation::LIST | Operation::HISTORY => keys::listed(&frame)?,
+                    Operation::TRANSACT => keys::transacted(&frame)?,
+                    Operation::LIST | Operation::LIST_RANGE | Operation::HISTORY => keys::listed(&frame)?,
                     _ => Answer::Done,
                 };
                 self.inflight.complete(key, Ok(answer));

@@ -10,7 +10,7 @@ use crate::payload::{Payload, PayloadKind};
 use crate::time::Instant;
 pub use crate::wire::message::NameChange;
 
-use super::key::{Committed, KeyPage};
+use super::key::{Committed, KeyPage, Transacted};
 use super::slab::Key;
 
 macro_rules! key_type {
@@ -125,6 +125,8 @@ pub enum Answer {
     Passed(Passed),
     /// Of a change of a key.
     Changed(Committed),
+    /// Of a transaction.
+    Transacted(Transacted),
     /// Of what asks for keys.
     Keys(KeyPage),
     /// Of everything else.

@@ -60,7 +60,8 @@ pub struct KeyOptions {
     pub lease: Option<u64>,
     /// A lock and the token of its holder: an older one than the last that was given is `stale_fencing_token`.
     pub fence: Option<(ResourceName, u64)>,
-    /// What the change is to survive; `None` leaves it to the daemon, and more than it can give is `unsupported`.
+    /// What the change is to survive; `None` leaves it to the daemon, which keeps it on disk. It is kept at least as well as what
+    /// it replaces.
     pub durability: Option<Durability>,
 }
 
@@ -70,6 +71,91 @@ pub struct Committed {
     /// The revision of the change.
     pub revision: u64,
     /// What it survives.
+    pub durability: Durability,
+}
+
+/// Changes of several keys that happen together or not at all.
+///
+/// First all conditions are compared with what is there, then all changes are made, with revisions that follow one another. Nobody
+/// ever sees some of them without the others.
+///
+/// ```
+/// use ipc_core::client::{Condition, Transaction};
+///
+/// let moved = Transaction::new().delete("jobs/7", Condition::Revision(41)).put("done/7", "ok", Condition::Absent);
+/// ```
+#[derive(Clone, Debug, Default)]
+#[must_use = "it does nothing before a client is given it"]
+pub struct Transaction {
+    pub(super) steps: Vec<(String, Condition, TransactionStep)>,
+    pub(super) fence: Option<(ResourceName, u64)>,
+    pub(super) durability: Option<Durability>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum TransactionStep {
+    Check,
+    Put { value: Payload, ttl: Option<Duration>, lease: Option<u64> },
+    Delete,
+}
+
+impl Transaction {
+    /// One without a key; it needs at least one, and has at most 64, each once.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The key is left alone, but what is said of it has to be so.
+    pub fn check(self, key: &str, condition: Condition) -> Self {
+        self.step(key, condition, TransactionStep::Check)
+    }
+
+    /// The key is put.
+    pub fn put(self, key: &str, value: impl Into<Payload>, condition: Condition) -> Self {
+        self.step(key, condition, TransactionStep::Put { value: value.into(), ttl: None, lease: None })
+    }
+
+    /// The key is put, and ends after so long or with that lease.
+    pub fn put_for(
+        self,
+        key: &str,
+        value: impl Into<Payload>,
+        condition: Condition,
+        ttl: Option<Duration>,
+        lease: Option<u64>,
+    ) -> Self {
+        self.step(key, condition, TransactionStep::Put { value: value.into(), ttl, lease })
+    }
+
+    /// The key is deleted; it has to be there.
+    pub fn delete(self, key: &str, condition: Condition) -> Self {
+        self.step(key, condition, TransactionStep::Delete)
+    }
+
+    /// Nobody may have got this lock since that token was given.
+    pub fn under(mut self, lock: ResourceName, token: u64) -> Self {
+        self.fence = Some((lock, token));
+        self
+    }
+
+    /// What the changes are to survive at least; the disk unless something else is said.
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = Some(durability);
+        self
+    }
+
+    fn step(mut self, key: &str, condition: Condition, step: TransactionStep) -> Self {
+        self.steps.push((key.to_owned(), condition, step));
+        self
+    }
+}
+
+/// A transaction that was made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transacted {
+    /// The revision of each of its keys, in the order in which they were named; 0 for one that was only checked.
+    pub revisions: Vec<u64>,
+    /// What the changes survive.
     pub durability: Durability,
 }
 
@@ -110,6 +196,14 @@ impl KeyChange {
         match self {
             KeyChange::Put(put) => &put.key,
             KeyChange::Delete { key, .. } => key,
+        }
+    }
+
+    /// The value it was put with.
+    pub(crate) fn into_put(self) -> Option<KeyValue> {
+        match self {
+            KeyChange::Put(put) => Some(put),
+            KeyChange::Delete { .. } => None,
         }
     }
 

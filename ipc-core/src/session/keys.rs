@@ -3,13 +3,14 @@
 use std::collections::VecDeque;
 
 use crate::error::{Error, ErrorCode};
-use crate::limits::KEY_EVENTS_QUEUED_MAX;
+use crate::limits::{KEY_EVENTS_QUEUED_MAX, TRANSACTION_KEYS_MAX};
 use crate::name::ResourceName;
 use crate::payload::{Payload, PayloadKind};
 use crate::time::Instant;
+use crate::wire::codec::List;
 use crate::wire::coordination::{
-    self as wire, DeleteKey, Fence, GetKey, KeyState, ListHistory, ListKeys, Operation, PutKey, UnwatchKeys,
-    WatchKeys, Watching,
+    self as wire, DeleteKey, Fence, GetKey, KeyState, ListHistory, ListKeys, ListRange, Operation, PutKey,
+    Transact, UnwatchKeys, WatchKeys, Watching,
 };
 use crate::wire::{Frame, WireError};
 
@@ -17,7 +18,9 @@ use super::Session;
 use super::coordination::request;
 use super::event::{Answer, Event, KeyWatchKey, Ticket};
 use super::inflight::{Open, Purpose};
-use super::key::{KeyChange, KeyEvent, KeyOptions, KeyPage, KeyValue, Selection};
+use super::key::{
+    KeyChange, KeyEvent, KeyOptions, KeyPage, KeyValue, Selection, Transacted, Transaction, TransactionStep,
+};
 use super::slab::Key;
 
 #[derive(Debug)]
@@ -107,6 +110,36 @@ impl Session {
         self.check_stream()?;
         let list = ListKeys { selection: selection.into(), after: after.into(), count };
         Ok(self.ask(now, Operation::LIST, &list))
+    }
+
+    /// Changes several keys, or none: [`Answer::Transacted`].
+    ///
+    /// # Errors
+    /// At once: `invalid_argument`, `payload_too_large`, and the error that ended the session.
+    pub fn transact(&mut self, now: Instant, transaction: &Transaction) -> Result<Ticket, Error> {
+        self.check_stream()?;
+        let (transact, values) = packed(transaction)?;
+        let values = Payload::from(values);
+        self.check_size(&values)?;
+        let correlation = self.inflight.next_key().bits();
+        self.send_with(request(Operation::TRANSACT, correlation), &transact, &values);
+        Ok(self.open(now, Purpose::Coordinate(Operation::TRANSACT)))
+    }
+
+    /// Lists keys from one to before another, behind `after`, at most `count`: [`Answer::Keys`].
+    ///
+    /// # Errors
+    /// The error that ended the session.
+    pub fn list_range(
+        &mut self,
+        now: Instant,
+        (from, to): (&str, &str),
+        after: &str,
+        count: u32,
+    ) -> Result<Ticket, Error> {
+        self.check_stream()?;
+        let range = ListRange { from: from.into(), to: to.into(), after: after.into(), count };
+        Ok(self.ask(now, Operation::LIST_RANGE, &range))
     }
 
     /// Lists changes from a revision on, at most `count`: [`Answer::Keys`].
@@ -324,6 +357,43 @@ impl Session {
             self.events.push_back(Event::KeysChanged(key));
         }
     }
+}
+
+/// A transaction as it travels, with its values one behind the other.
+fn packed(transaction: &Transaction) -> Result<(Transact, Vec<u8>), Error> {
+    if !(1..=TRANSACTION_KEYS_MAX).contains(&transaction.steps.len()) {
+        let count = transaction.steps.len();
+        let message = format!("a transaction has 1 to {TRANSACTION_KEYS_MAX} keys, not {count}");
+        return Err(Error::new(ErrorCode::InvalidArgument, message));
+    }
+    let mut values = Vec::new();
+    let mut steps = Vec::with_capacity(transaction.steps.len());
+    for (key, condition, step) in &transaction.steps {
+        let key = ResourceName::parse(key)?;
+        let act = match step {
+            TransactionStep::Check => wire::StepAct::Check,
+            TransactionStep::Delete => wire::StepAct::Delete,
+            TransactionStep::Put { value, ttl, lease } => {
+                values.extend_from_slice(&value.body);
+                wire::StepAct::Put {
+                    ttl_us: ttl.map_or(0, super::coordination::whole_micros),
+                    lease: lease.unwrap_or(0),
+                    kind: value.kind.number().into(),
+                    length: u32::try_from(value.len()).unwrap_or(u32::MAX),
+                }
+            }
+        };
+        steps.push(wire::Step { key: key.as_str().into(), condition: (*condition).into(), act });
+    }
+    let fence = transaction.fence.as_ref();
+    let fence = fence.map(|(lock, token)| Fence { lock: lock.as_str().into(), token: *token });
+    Ok((Transact { steps: List(steps), fence, durability: transaction.durability }, values))
+}
+
+/// The answer to a transaction.
+pub(super) fn transacted(frame: &Frame<'_>) -> Result<Answer, WireError> {
+    let wire::Transacted { revisions, durability } = frame.decode()?;
+    Ok(Answer::Transacted(Transacted { revisions: revisions.0, durability }))
 }
 
 /// The answer to a get.

@@ -62,6 +62,7 @@ pub use handles::HandleKey;
 pub use holds::HoldState;
 pub use key::{
     Committed, Condition, Durability, KeyChange, KeyEvent, KeyOptions, KeyPage, KeyValue, Selection,
+    Transacted, Transaction,
 };
 pub use registrations::{Offer, OfferedMethod};
 pub use requests::CallOptions;

@@ -14,11 +14,12 @@ pub(super) enum Method {
     PolicyExplain,
     Quota,
     Metrics,
+    Backup,
 }
 
 impl Method {
     /// All of them, in the order of the registration.
-    pub(super) const ALL: [Method; 11] = [
+    pub(super) const ALL: [Method; 12] = [
         Method::Status,
         Method::List,
         Method::Describe,
@@ -30,6 +31,7 @@ impl Method {
         Method::PolicyExplain,
         Method::Quota,
         Method::Metrics,
+        Method::Backup,
     ];
 
     /// Its name.
@@ -46,6 +48,7 @@ impl Method {
             Method::PolicyExplain => "policy-explain",
             Method::Quota => "quota",
             Method::Metrics => "metrics",
+            Method::Backup => "backup",
         }
     }
 
@@ -64,6 +67,9 @@ impl Method {
             Method::BridgeRemove => "closes an exposed port or a forward; payload: its number",
             Method::PolicyExplain => "which rule decides; payload: WHO ACTION WHAT",
             Method::Metrics => "the numbers as a page for Prometheus; no payload",
+            Method::Backup => {
+                "copies what is on the disk to a new file, for the daemon's own user and root; payload: its path"
+            }
             Method::Quota => "who uses what of all that is limited, and what was refused; no payload",
         }
     }
@@ -82,7 +88,7 @@ impl Method {
             Method::Status | Method::List | Method::Describe | Method::BridgeList => false,
             // What these show of others takes a right of its own.
             Method::Sockets | Method::PolicyExplain | Method::Quota | Method::Metrics => false,
-            Method::BridgeExpose | Method::BridgeForward | Method::BridgeRemove => true,
+            Method::BridgeExpose | Method::BridgeForward | Method::BridgeRemove | Method::Backup => true,
         }
     }
 }

@@ -2,12 +2,14 @@
 //!
 //! - [`service`]: the methods, offered over the same session as any service's;
 //! - [`method`]: which methods there are, and who may call them;
+//! - [`backup`]: a copy of what is on the disk;
 //! - [`explain`]: which rule of the policy decides;
 //! - [`metrics`], [`http`]: the numbers, for Prometheus, over the bus and over HTTP;
 //! - [`report`]: the answers, as the specification of `ipc-cli --json` has them;
 //! - [`sockets`]: every socket of the daemon;
 //! - [`process`]: names of processes, read away from the bus.
 
+mod backup;
 mod explain;
 mod http;
 mod method;

@@ -16,6 +16,7 @@ use ipc_core::{Error, ErrorCode};
 use serde_json::Value;
 use tokio::task::spawn_local;
 
+use super::backup;
 use super::explain;
 use super::method::Method;
 use super::metrics;
@@ -138,6 +139,7 @@ impl Admin {
             Method::Sockets => Ok(sockets::rows(&self.bus, &self.parts().collect::<Vec<_>>()).await),
             Method::Metrics => return Ok(Payload::text(self.metrics(viewer))),
             Method::Quota => Ok(self.bus.look(|broker| report::quota(&broker.view(viewer)))),
+            Method::Backup => backup::make(&self.bus, &call.sender, argument).await,
             Method::BridgeList => Ok(self.bridge.list().into()),
             Method::BridgeExpose => self.bridge.expose(argument),
             Method::BridgeForward => self.bridge.forward(argument),

@@ -6,6 +6,7 @@ use ipc_core::name::{MethodName, ServiceName};
 
 use super::keys::PeerKey;
 use super::policy::Policy;
+use super::records::Write;
 
 /// What a broker is made with.
 #[derive(Clone, Debug)]
@@ -95,4 +96,25 @@ pub enum Output {
     /// Call [`super::Broker::handle_process_end`] when the process ends that opened this connection, if that can be known:
     /// it holds something that is to end with it, even if others have the connection then.
     WatchProcess(PeerKey),
+    /// Hand what [`super::Broker::take_commit`] gives to the store, and tell what became of it with
+    /// [`super::Broker::handle_stored`].
+    Commit,
+}
+
+/// Records that are written together: all of them or none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Commit {
+    /// Which commit of this life it is.
+    pub sequence: u64,
+    /// What is written, in order.
+    pub writes: Vec<Write>,
+}
+
+/// Why a commit has failed. Nothing of it will be there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The disk is full: the next one may succeed.
+    Full(String),
+    /// What was written may not be there: nothing is written any more in this life of the daemon.
+    Dead(String),
 }

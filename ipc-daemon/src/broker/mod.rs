@@ -4,9 +4,11 @@
 //! in this order:
 //!
 //! 1. **Inputs** `connect`, `handle_frame`, `handle_violation`, `handle_eof`, `disconnect`, `handle_timeout`,
-//!    `writable`, `begin_drain`, `end_drain`: something happened at `now`.
+//!    `writable`, `handle_stored`, `begin_drain`, `end_drain`: something happened at `now`. Before all of them, where there is
+//!    a store: `restore` for each record of it, then `open_store`.
 //! 2. **Outputs** [`Broker::poll_output`], until it gives `None`: connections to flush or to close. For each of them
-//!    [`Broker::transmit`] says what to write and [`Broker::transmitted`] takes what the kernel took.
+//!    [`Broker::transmit`] says what to write and [`Broker::transmitted`] takes what the kernel took. And records to
+//!    store: [`Broker::take_commit`].
 //! 3. **Time** [`Broker::poll_timeout`]: when `handle_timeout` is due.
 //!
 //! The registries (names, topics, calls, coordination, quota, deadlines) do not know one another; what concerns
@@ -19,11 +21,13 @@ mod departure;
 mod dispatch;
 mod event;
 mod filters;
+mod journal;
 mod keys;
 mod names;
 mod peer;
 mod policy;
 mod quota;
+mod records;
 mod refusals;
 mod snapshot;
 mod stats;
@@ -43,10 +47,12 @@ use slotmap::SlotMap;
 
 use self::calls::Calls;
 use self::coordination::Coordination;
+pub use self::coordination::{after_loss, highest_number};
 use self::deadlines::Deadlines;
 use self::dispatch::Run;
 use self::dispatch::permission::access_denied;
-pub use self::event::{Access, Config, Output, Side, Transport};
+pub use self::event::{Access, Commit, Config, Fault, Output, Side, Transport};
+use self::journal::Journal;
 use self::keys::CallKey;
 pub use self::keys::PeerKey;
 use self::names::Names;
@@ -54,6 +60,7 @@ use self::peer::{BufferPool, Peer, Phase};
 pub use self::policy::{Allowance, Directory, Grant, Policy, Question, Reason, Rule, Subject};
 pub use self::quota::Charges;
 use self::quota::{Payer, Quota};
+pub use self::records::{RecordKind, Write};
 pub use self::refusals::Refusal;
 use self::refusals::Refusals;
 pub use self::snapshot::{
@@ -86,6 +93,7 @@ pub struct Broker {
     topics: Topics,
     calls: Calls,
     coordination: Coordination,
+    journal: Journal,
     quota: Quota,
     deadlines: Deadlines<Due>,
     counters: Counters,
@@ -114,6 +122,7 @@ impl Broker {
             topics: Topics::default(),
             calls: Calls::default(),
             coordination: Coordination::default(),
+            journal: Journal::default(),
             quota: Quota::default(),
             deadlines: Deadlines::new(),
             counters: Counters::default(),
@@ -292,7 +301,8 @@ impl Broker {
         let is_listening = !state.subscriptions.is_empty() || !state.watches.is_empty() || observes > 0;
         // What others wait for it to do, it cannot do any more.
         let is_needed = !state.registrations.is_empty() || holds + waits > 0;
-        if is_needed || (!is_listening && self.calls.outgoing(peer) == 0) {
+        let is_answered = self.calls.outgoing(peer) == 0 && self.coordination.changes_pending(peer) == 0;
+        if is_needed || (!is_listening && is_answered) {
             self.depart(peer);
             self.outputs.push_back(Output::Close(peer));
         }
@@ -333,6 +343,7 @@ impl Broker {
     /// The next thing to do for the shell.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.end_run();
+        self.begin_commit();
         let output = self.outputs.pop_front()?;
         if let Output::Flush(peer) = output
             && let Some(state) = self.peers.get_mut(peer)
@@ -373,7 +384,8 @@ impl Broker {
 
     /// When [`Broker::handle_timeout`] is due.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.deadlines.earliest().into_iter().chain(self.coordination.poll_timeout()).min()
+        let retry = self.coordination.poll_commit_timeout().filter(|_| self.journal.is_free());
+        self.deadlines.earliest().into_iter().chain(self.coordination.poll_timeout()).chain(retry).min()
     }
 
     /// Ends what is due at `now`.
@@ -422,9 +434,9 @@ impl Broker {
         self.end_turn();
     }
 
-    /// Whether no call is open any more.
+    /// Whether no call is open any more, and no change of a key is on its way to the disk.
     pub fn is_drained(&self) -> bool {
-        self.calls.len() == 0
+        self.calls.len() == 0 && !self.coordination.has_changes_pending()
     }
 
     /// Answers every open call with `shutting_down` and closes every connection.

@@ -57,6 +57,10 @@ counters! {
     holds_awaited,
     /// Circles of sessions that would have waited for one another.
     deadlocks_found,
+    /// Commits to the disk.
+    commits_made,
+    /// Commits that failed.
+    commits_failed,
     /// Requests refused because of a limit.
     quota_refusals,
     /// Rights that were taken away from open connections because the policy or the names they own changed.

@@ -39,6 +39,7 @@ use ipc_core::transport::clock;
 use slotmap::SecondaryMap;
 
 use crate::broker::{Access, Broker, Output, PeerKey, Side, Transport};
+use crate::store::{Inlet, gone};
 use activity::Activity;
 use audit::Audit;
 use due::Due;
@@ -71,6 +72,8 @@ struct State {
     endpoints: SecondaryMap<PeerKey, Endpoint>,
     /// The one that was written to last, if the round of writes had no other: what comes next is probably its answer.
     awaited: Option<Rc<dyn Look>>,
+    /// Where commits go.
+    store: Option<Inlet>,
     audit: Audit,
 }
 
@@ -138,6 +141,7 @@ impl Bus {
                 broker,
                 endpoints: SecondaryMap::new(),
                 awaited: None,
+                store: None,
                 audit: Audit::default(),
             }),
             scratch: RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice()),
@@ -230,6 +234,16 @@ impl Bus {
     pub(crate) fn give_signs(&self, watchdog: Watchdog) {
         // A second one would change nothing.
         drop(self.0.watchdog.set(watchdog));
+    }
+
+    /// From here on commits go there.
+    pub(crate) fn store_in(&self, inlet: Inlet) {
+        self.0.state.borrow_mut().store = Some(inlet);
+    }
+
+    /// Where they go.
+    pub(crate) fn store(&self) -> Option<Inlet> {
+        self.0.state.borrow().store.clone()
     }
 
     /// Looks at the broker without giving it anything.
@@ -355,6 +369,16 @@ impl Bus {
 }
 
 impl State {
+    /// Hands what is to be kept to the store. What becomes of it comes back as input.
+    fn hand_in(&mut self, now: Instant) {
+        let Some(commit) = self.broker.take_commit() else { return };
+        let sequence = commit.sequence;
+        let handed_in = self.store.as_ref().map_or_else(|| Err(gone()), |store| store.submit(commit));
+        if let Err(fault) = handed_in {
+            self.broker.handle_stored(now, sequence, Err(fault));
+        }
+    }
+
     /// Writes to every connection that the batch has touched.
     fn deliver(&mut self, now: Instant) {
         let mut written = 0;
@@ -366,6 +390,10 @@ impl State {
                     if let Some(Endpoint::Socket(link)) = self.endpoints.get(key) {
                         link.watch_process();
                     }
+                    continue;
+                }
+                Output::Commit => {
+                    self.hand_in(now);
                     continue;
                 }
             };

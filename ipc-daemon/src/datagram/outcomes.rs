@@ -232,6 +232,7 @@ fn encode(to: DatagramHeader, outcome: Outcome) -> Vec<u8> {
             | Answer::Granted { .. }
             | Answer::Passed(_)
             | Answer::Changed(_)
+            | Answer::Transacted(_)
             | Answer::Keys(_)
             | Answer::Done,
         ) => Err(WireError::Envelope("it is no outcome of a request")),

@@ -13,6 +13,7 @@ use tracing_subscriber::{Registry, fmt, reload};
 use crate::args::{LogFormat, LogLevel};
 use crate::config::Log;
 use crate::failure::Failure;
+use crate::store;
 use sink::Sink;
 
 /// How log lines are written, once it has been decided.
@@ -85,10 +86,15 @@ pub(crate) fn report(failure: &Failure) {
 }
 
 /// Makes a panic the end of the process. What has panicked may be the broker, whose state is then not to be trusted: no
-/// task may swallow that and go on.
+/// task may swallow that and go on. The thread of the store is another matter: a damaged file can bring it to that, and then
+/// it is the store alone that is not to be trusted.
 pub(crate) fn abort_on_panic() {
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
+        if std::thread::current().name() == Some(store::THREAD_NAME) {
+            tracing::error!("the thread of the store has ended: {panic}");
+            return;
+        }
         sink::flush();
         report(panic);
         eprintln!(

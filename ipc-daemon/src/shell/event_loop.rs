@@ -8,10 +8,12 @@ use ipc_core::transport::clock;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::mpsc::Receiver;
 use tokio::task::spawn_local;
 
 use super::doors::Doors;
 use super::idle::poll_before_park;
+use super::keeping;
 use super::readiness::{Readiness, announce_stopping, watchdog};
 use super::signals::{Request, Signals};
 use super::startup::{Holdings, fit_to_system};
@@ -25,6 +27,7 @@ use crate::datagram;
 use crate::failure::Failure;
 use crate::logging;
 use crate::net::readable::watch;
+use crate::store::{Stored, Writer};
 
 /// Time for the peers to take their last frames before the process ends.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
@@ -37,17 +40,21 @@ pub(crate) fn run(mut config: Config, source: &Source, readiness: Readiness) -> 
     tracing::info!(version = env!("CARGO_PKG_VERSION"), pid = std::process::id(), "starting");
     fit_to_system(&mut config.limits)?;
     let mut holdings = Holdings::take(&config)?;
+    let mut writer = None;
     let served = Builder::new_current_thread()
         .enable_all()
         .build_local(LocalOptions::default())
         .map_err(|error| Failure::io("start the event loop", error))
         .and_then(|runtime| {
-            let served = runtime.block_on(serve(&config, source, &mut holdings, readiness));
+            let served = runtime.block_on(serve(&config, source, &mut holdings, &mut writer, readiness));
             // A name that is still being looked up is waited for by nobody.
             runtime.shutdown_background();
             served
         });
     holdings.unpublish();
+    if let Some(writer) = writer {
+        writer.stop();
+    }
     served
 }
 
@@ -55,10 +62,12 @@ async fn serve(
     config: &Config,
     source: &Source,
     holdings: &mut Holdings,
+    writer: &mut Option<Writer>,
     readiness: Readiness,
 ) -> Result<(), Failure> {
     let mut signals = Signals::install()?;
-    let bus = start_bus(config, holdings)?;
+    let (bus, stored) = start_bus(config, holdings, writer)?;
+    drop(spawn_local(keeping::tell(bus.clone(), stored)));
     let metrics = config.metrics.http.map(open_metrics).transpose()?;
     let facts = Facts { epoch: holdings.epoch, started: clock::now() };
     let bridges = Bridges::new(bus.clone());
@@ -96,23 +105,31 @@ fn door_config(config: &Config, holdings: &Holdings) -> datagram::Config {
     datagram::Config { limits: config.limits.clone(), epoch: holdings.epoch, cookie_key: holdings.cookie_key }
 }
 
-fn start_bus(config: &Config, holdings: &Holdings) -> Result<Bus, Failure> {
-    let broker = Broker::new(broker::Config {
+fn start_bus(
+    config: &Config,
+    holdings: &mut Holdings,
+    writer: &mut Option<Writer>,
+) -> Result<(Bus, Receiver<Stored>), Failure> {
+    let mut broker = Broker::new(broker::Config {
         limits: config.limits.clone(),
         policy: config.policy(),
         epoch: holdings.epoch,
         server: concat!("ipc-daemon ", env!("CARGO_PKG_VERSION")).to_owned(),
     });
+    let (started, stored) = keeping::start(&mut broker, holdings)?;
+    let inlet = started.inlet();
+    *writer = Some(started);
     let timer = Timer::new().map_err(|errno| Failure::io("make a timer", errno))?;
     let timer = Rc::new(timer);
     let watched = watch(Rc::clone(&timer), Interest::READABLE)
         .map_err(|error| Failure::io("watch the timer of deadlines", error))?;
     let bus = Bus::new(broker, timer);
+    bus.store_in(inlet);
     if let Some(watchdog) = watchdog()? {
         bus.give_signs(watchdog);
     }
     drop(spawn_local(keep_deadlines(bus.clone(), watched)));
-    Ok(bus)
+    Ok((bus, stored))
 }
 
 /// Asks the broker about its deadlines whenever the timer expires.

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::os::fd::AsFd;
 
 use ipc_core::id::Epoch;
 use ipc_core::limits::Limits;
@@ -16,9 +17,12 @@ use ipc_core::transport::{
 
 use crate::config::Config;
 use crate::failure::Failure;
+use crate::store::{StateFile, Store, isolated};
 
 /// Of the descriptors this process may open, the percentage that connections may take.
 const CONNECTIONS_SHARE_PERCENT: u64 = 80;
+/// Name of the store in the state directory.
+const STORE_NAME: &str = "store.redb";
 
 /// What the daemon holds while it runs.
 pub(crate) struct Holdings {
@@ -32,6 +36,8 @@ pub(crate) struct Holdings {
     pub(crate) epoch: Epoch,
     /// The key of the proofs that answers reach a sender of datagrams.
     pub(crate) cookie_key: [u64; 2],
+    /// What outlives the daemon, until the bus has it.
+    pub(crate) store: Option<Store>,
     /// Held until the process ends.
     _locks: [LockFile; 2],
 }
@@ -50,8 +56,10 @@ impl Holdings {
         let mode = config.socket.directory_mode();
         let runtime = runtime_dir::open_runtime_dir(&environment, config.runtime_dir.as_deref(), mode)?;
         let runtime_lock = lock_file(&runtime, RUNTIME_LOCK_NAME)?;
-        let state = runtime_dir::open_state_dir(&environment, config.state_dir.as_deref())?;
-        let state_lock = lock_file(&state, STATE_LOCK_NAME)?;
+        let state = State::take(&environment, config)?;
+        let place = state.store()?;
+        let shown = place.to_string();
+        let store = isolated(|| Store::open(Box::new(place))).map_err(|error| error.at(&shown))?;
         let (epoch, cookie_key) = (Epoch(draw()?), [draw()?, draw()?]);
         let mut socket_files = Vec::new();
         let streams_are_ours = sockets.streams.is_empty();
@@ -59,8 +67,8 @@ impl Holdings {
             remove(socket_files);
             return Err(failure);
         }
-        let locks = [runtime_lock, state_lock];
-        Ok(Self { sockets, socket_files, streams_are_ours, epoch, cookie_key, _locks: locks })
+        let (locks, store) = ([runtime_lock, state.lock], Some(store));
+        Ok(Self { sockets, socket_files, streams_are_ours, epoch, cookie_key, store, _locks: locks })
     }
 
     /// Removes the names of the sockets, so that nobody finds them any more. Says whether the stream sockets are the
@@ -68,6 +76,36 @@ impl Holdings {
     pub(crate) fn unpublish(&mut self) -> bool {
         remove(std::mem::take(&mut self.socket_files));
         self.streams_are_ours
+    }
+}
+
+/// A state directory that nobody else uses.
+pub(crate) struct State {
+    directory: RuntimeDir,
+    /// Held until the process ends.
+    lock: LockFile,
+}
+
+impl State {
+    /// Takes the state directory by its lock.
+    ///
+    /// # Errors
+    /// 75 when another daemon holds it. 74 or 77 by what is wrong.
+    pub(crate) fn take(environment: &Environment, config: &Config) -> Result<Self, Failure> {
+        let directory = runtime_dir::open_state_dir(environment, config.state_dir.as_deref())?;
+        let lock = lock_file(&directory, STATE_LOCK_NAME)?;
+        Ok(Self { directory, lock })
+    }
+
+    /// The place of its store.
+    ///
+    /// # Errors
+    /// 74 without another descriptor.
+    pub(crate) fn store(&self) -> Result<StateFile, Failure> {
+        let path = self.directory.path();
+        let handle = self.directory.as_fd().try_clone_to_owned();
+        let failed = |error| Failure::io(format_args!("use the directory {}", path.display()), error);
+        Ok(StateFile::new(handle.map_err(failed)?, path, STORE_NAME))
     }
 }
 

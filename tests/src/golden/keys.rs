@@ -4,8 +4,8 @@ use ipc_core::PayloadKind;
 use ipc_core::wire::codec::List;
 use ipc_core::wire::coordination::{
     ChangeKind, Changed, Condition, DeleteKey, Durability, Fence, GetKey, Got, KeyChanged, KeyState,
-    ListHistory, ListKeys, Listed, ListedKey, Operation, PutKey, Selection, Told, UnwatchKeys, WatchKeys,
-    Watching,
+    ListHistory, ListKeys, ListRange, Listed, ListedKey, Operation, PutKey, Selection, Step, StepAct, Told,
+    Transact, Transacted, UnwatchKeys, WatchKeys, Watching,
 };
 use ipc_core::wire::{Header, Kind};
 
@@ -27,7 +27,7 @@ pub(super) fn asked_for() -> Vec<Vector> {
                 condition: Condition::Revision { revision: 81_985_540 },
                 ttl_us: 0,
                 lease: 81_985_530,
-                fence: fence.clone(),
+                fence,
                 durability: None,
             },
             b"blue",
@@ -82,6 +82,43 @@ pub(super) fn asked_for() -> Vec<Vector> {
     ]
 }
 
+/// What concerns several keys.
+pub(super) fn asked_of_several() -> Vec<Vector> {
+    let fence = Some(Fence { lock: "deploy/web".into(), token: 81_985_529 });
+    vec![
+        vector(
+            "coordinate_transact",
+            "coordinate: delete config/color if its revision is 81985541, and put config/colors, if lock deploy/web is still at 81985529",
+            asked(Operation::TRANSACT, 37),
+            Transact {
+                steps: List(vec![
+                    step("config/color", Condition::Revision { revision: 81_985_541 }, StepAct::Delete),
+                    step(
+                        "config/colors",
+                        Condition::Absent,
+                        StepAct::Put { ttl_us: 0, lease: 0, kind: 1, length: 9 },
+                    ),
+                    step("config/theme", Condition::Absent, StepAct::Check),
+                ]),
+                fence,
+                durability: Some(Durability::Disk),
+            },
+            b"blue, red",
+        ),
+        vector(
+            "coordinate_list_range",
+            "coordinate: list at most 100 keys from config/a to before config/m",
+            asked(Operation::LIST_RANGE, 38),
+            ListRange { from: "config/a".into(), to: "config/m".into(), after: "".into(), count: 100 },
+            b"",
+        ),
+    ]
+}
+
+fn step(key: &str, condition: Condition, act: StepAct) -> Step {
+    Step { key: key.into(), condition, act }
+}
+
 pub(super) fn answered() -> Vec<Vector> {
     let outcome = |operation: Operation, correlation| numbered(Kind::OUTCOME, operation.0, correlation);
     let told = |told: Told, correlation| numbered(Kind::NOTICE, told.0, correlation);
@@ -96,6 +133,13 @@ pub(super) fn answered() -> Vec<Vector> {
             "outcome of a put or a delete: it has the revision 81985541",
             outcome(Operation::PUT, 30),
             KeyChanged { revision: 81_985_541, durability: Durability::Memory },
+            b"",
+        ),
+        vector(
+            "outcome_transacted",
+            "outcome of a transaction: its changes have the revisions 81985546 and 81985547",
+            outcome(Operation::TRANSACT, 37),
+            Transacted { revisions: List(vec![81_985_546, 81_985_547, 0]), durability: Durability::Disk },
             b"",
         ),
         vector(

@@ -120,6 +120,7 @@ pub fn vectors() -> Vec<Vector> {
         coordination::asked_of_others(),
         coordination::answered(),
         keys::asked_for(),
+        keys::asked_of_several(),
         keys::answered(),
         coordination::told(),
         revoked::told(),

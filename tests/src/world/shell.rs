@@ -149,6 +149,7 @@ impl World {
                 }
                 // Simulated processes live as long as their connections.
                 Output::WatchProcess(_) => {}
+                Output::Commit => return Err("a daemon without a store commits something".to_owned()),
                 Output::Close(key) => {
                     let Some(at) = self.position_of_key(key) else { continue };
                     self.model.closing(self.connections[at].number)?;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ipc_core::ErrorCode;
-use ipc_core::blocking::{Condition, KeyChange, KeyEvent, KeyOptions, Selection};
+use ipc_core::blocking::{Condition, KeyChange, KeyEvent, KeyOptions, Selection, Transaction};
 use ipc_tests::daemon::{Daemon, PATIENCE};
 
 use super::client;
@@ -64,4 +64,22 @@ fn a_counter_that_everybody_raises_loses_nothing() {
         (found.value.as_text().unwrap(), found.version),
         ((THREADS * RAISES).to_string().as_str(), THREADS * RAISES)
     );
+}
+
+#[test]
+fn several_keys_change_together_and_are_listed_by_range() {
+    let daemon = Daemon::start();
+    let mut client = client(&daemon);
+    let made = Transaction::new().put("a", "1", Condition::Absent).put("b", "2", Condition::Absent);
+    let made = client.transact(&made).unwrap();
+    let moved = Transaction::new()
+        .delete("a", Condition::Revision(made.revisions[0]))
+        .put("c", "1", Condition::Absent)
+        .check("b", Condition::Absent);
+    assert_eq!(client.transact(&moved).unwrap_err().code, ErrorCode::RevisionMismatch);
+    client.put_key("d", "4", &KeyOptions::default()).unwrap();
+    let found = client.list_keys_between("a", "d").unwrap();
+    let found: Vec<&str> = found.iter().map(|found| found.key.as_str()).collect();
+    assert_eq!(found, ["a", "b"]);
+    assert_eq!(client.list_keys_between("b", "").unwrap().len(), 2);
 }

@@ -4,6 +4,7 @@ use core::time::Duration;
 
 use ipc_core::ErrorCode;
 use ipc_core::limits::Limits;
+use ipc_core::time::Instant;
 use ipc_core::wire::codec::Wire;
 use ipc_core::wire::coordination::{
     Acquire, Arrive, Bind, Campaign, Claim, Condition, Durability, Granted, Leader, LockMode, Observe,
@@ -11,7 +12,7 @@ use ipc_core::wire::coordination::{
 };
 use ipc_core::wire::message::{ErrorBody, Hello};
 use ipc_core::wire::{Flags, Header, Kind, PREAMBLE};
-use ipc_tests::memory_bus::{MemoryBus, Received};
+use ipc_tests::memory_bus::{Disk, MemoryBus, Received};
 
 /// Clients on a bus in memory.
 pub(crate) struct Scene {
@@ -22,6 +23,11 @@ pub(crate) struct Scene {
 impl Scene {
     pub(crate) fn new(limits: Limits) -> Self {
         Self { bus: MemoryBus::new(limits), last: 0 }
+    }
+
+    /// A daemon that starts with what is on a disk.
+    pub(crate) fn with_disk(limits: Limits, now: Instant, disk: Disk) -> Self {
+        Self { bus: MemoryBus::with_disk(limits, now, disk), last: 0 }
     }
 
     /// One that has said hello.
@@ -73,15 +79,17 @@ impl Scene {
         outcome.map_err(|body| ErrorCode::from_number(body.code).expect("a code of the table"))
     }
 
-    fn take_outcome(
+    pub(crate) fn take_outcome(
         &mut self,
         from: usize,
         operation: Operation,
         correlation: u64,
     ) -> Option<Result<Received, ErrorBody>> {
-        let mut outcomes = self.bus.client(from).take(Kind::OUTCOME);
-        let own = outcomes.iter().position(|outcome| outcome.header.correlation == correlation)?;
-        let outcome = outcomes.swap_remove(own);
+        let inbox = &mut self.bus.client(from).inbox;
+        let is_own =
+            |frame: &Received| frame.header.kind == Kind::OUTCOME && frame.header.correlation == correlation;
+        let own = inbox.iter().position(is_own)?;
+        let outcome = inbox.remove(own);
         assert_eq!(outcome.header.handle.index, operation.0);
         if outcome.header.flags.contains(Flags::ERROR) {
             return Some(Err(outcome.decode()));
@@ -211,6 +219,31 @@ fn leases_values_and_watches_have_their_limits() {
     for number in 0..4 {
         let refused = scene.limit(client, Operation::WATCH, &watch);
         assert_eq!(refused.as_deref(), (number >= 2).then_some("key_watches_per_connection_max"), "{number}");
+    }
+}
+
+#[test]
+fn keys_and_their_bytes_have_their_limits() {
+    let put = |scene: &mut Scene, client, key: &str, value: &str| {
+        let key = key.into();
+        let put =
+            PutKey { key, condition: Condition::Any, ttl_us: 0, lease: 0, fence: None, durability: None };
+        let correlation = scene.ask(client, Operation::PUT, &put, value.as_bytes());
+        let outcome = scene.take_outcome(client, Operation::PUT, correlation).expect("an outcome");
+        outcome.err().and_then(|refused| refused.resource).map(|resource| resource.0)
+    };
+    // A key costs its name, its value and 200 bytes.
+    let mut scene = Scene::new(Limits { key_bytes_per_uid_max: 1024, ..Limits::default() });
+    let client = scene.client();
+    for (length, refused) in [(822, None), (823, None), (824, Some("key_bytes_per_uid_max")), (823, None)] {
+        assert_eq!(put(&mut scene, client, "a", &"x".repeat(length)).as_deref(), refused, "{length}");
+    }
+    assert_eq!(put(&mut scene, client, "b", "").as_deref(), Some("key_bytes_per_uid_max"));
+
+    let mut scene = Scene::new(Limits { keys_max: 2, ..Limits::default() });
+    let client = scene.client();
+    for (key, refused) in [("a", None), ("b", None), ("c", Some("keys_max")), ("a", None)] {
+        assert_eq!(put(&mut scene, client, key, "x").as_deref(), refused, "{key}");
     }
 }
 

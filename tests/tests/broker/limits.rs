@@ -30,6 +30,7 @@ use Proof::{Here, There};
 
 const COORDINATION: &str = "tests/tests/broker/coordination.rs";
 const DATAGRAMS: &str = "tests/tests/broker/datagrams/bounds.rs";
+const DURABLE: &str = "tests/tests/broker/durable.rs";
 const KEYS: &str = "ipc-daemon/src/broker/coordination/keys.rs";
 const QUOTA: &str = "ipc-daemon/src/broker/quota/mod.rs";
 const OF_A_USER: &str = "each_resource_is_refused_past_its_limit_and_given_back";
@@ -83,9 +84,12 @@ const PROOFS: &[(&str, Proof)] = &[
         There(COORDINATION, "the_things_there_are_at_a_time_are_limited_and_none_is_left_behind"),
     ),
     ("detached_leases_per_uid_max", There(COORDINATION, "leases_values_and_watches_have_their_limits")),
-    ("keys_max", There(KEYS, "users_pay_for_their_keys")),
+    ("keys_max", There(COORDINATION, "keys_and_their_bytes_have_their_limits")),
     ("key_value_max_bytes", There(COORDINATION, "leases_values_and_watches_have_their_limits")),
-    ("key_bytes_per_uid_max", There(KEYS, "users_pay_for_their_keys")),
+    ("key_bytes_per_uid_max", There(COORDINATION, "keys_and_their_bytes_have_their_limits")),
+    ("key_changes_pending_max", There(DURABLE, "what_waits_for_the_disk_is_limited")),
+    ("key_changes_pending_max_bytes", There(DURABLE, "what_waits_for_the_disk_is_limited")),
+    ("key_changes_pending_per_connection_max", There(DURABLE, "what_waits_for_the_disk_is_limited")),
     ("key_history_max", There(KEYS, "history_is_a_window_and_says_so")),
     ("key_history_max_bytes", There(KEYS, "history_holds_its_bytes")),
     ("key_watches_per_connection_max", There(COORDINATION, "leases_values_and_watches_have_their_limits")),

@@ -6,6 +6,8 @@ mod calls;
 mod checker;
 mod coordination;
 mod datagrams;
+mod durable;
+mod durable_runs;
 mod endings;
 mod events;
 mod forged;

@@ -9,7 +9,7 @@ fn a_key_is_put_got_and_deleted_under_conditions() {
     let daemon = Daemon::start();
     let run = |arguments: &[&str]| run_at(daemon.runtime_dir(), arguments);
     let put = run(&["--json", "kv", "put", "config/color", "blue", "--if-absent"]).object();
-    assert_eq!((&put["key"], &put["durability"]), (&"config/color".into(), &"memory".into()));
+    assert_eq!((&put["key"], &put["durability"]), (&"config/color".into(), &"disk".into()));
     let revision = put["revision"].to_string();
     assert_eq!(run(&["kv", "get", "config/color"]).succeeded(), "blue");
     let got = run(&["--json", "kv", "get", "config/color"]).object();
@@ -28,8 +28,10 @@ fn a_key_is_put_got_and_deleted_under_conditions() {
     {
         run(arguments).failed_with(1, "no_such_key");
     }
-    run(&["--json", "kv", "put", "a", "x", "--durability", "disk"]).failed_with(76, "unsupported");
-    assert_eq!(run(&["kv", "put", "a", "x", "--durability", "memory"]).status, Some(0));
+    for (durability, kept) in [("memory", "memory"), ("os", "os"), ("disk", "disk"), ("memory", "disk")] {
+        let put = run(&["--json", "kv", "put", "a", "x", "--durability", durability]).object();
+        assert_eq!(put["durability"], kept, "asked for {durability}");
+    }
     run(&["--json", "kv", "put", "a", "x", "--fence", "nobody:7"]).failed_with(75, "stale_fencing_token");
     run(&["--json", "kv", "put", "a", "x", "--fence", "nobody"]).failed_with(2, "invalid_argument");
     run(&["--json", "kv", "put", "a", "x", "--lease", "7"]).failed_with(75, "lock_lost");
@@ -102,4 +104,24 @@ fn a_watch_runs_a_command_for_each_change() {
         let seen = std::fs::read_to_string(&file).unwrap_or_default();
         (seen == "put a x\ndelete a\n").then_some(())
     });
+}
+
+#[test]
+fn several_keys_change_together_or_not_at_all() {
+    let daemon = Daemon::start();
+    let run = |arguments: &[&str]| run_at(daemon.runtime_dir(), arguments);
+    let made = run(&["--json", "kv", "txn", "--put", "a=1", "--put", "b=x=y", "--if-absent", "a"]).object();
+    assert_eq!(made["durability"], "disk");
+    assert_eq!((&made["changes"][0]["key"], &made["changes"][1]["key"]), (&"a".into(), &"b".into()));
+    let revision = format!("a={}", made["changes"][0]["revision"]);
+    assert_eq!(run(&["kv", "get", "b"]).succeeded(), "x=y");
+    let moved = ["kv", "txn", "--delete", "a", "--put", "c=3", "--if-revision", &revision];
+    assert_eq!(run(&moved).status, Some(0));
+    run(&["--json", "kv", "txn", "--delete", "b", "--if-revision", &revision])
+        .failed_with(75, "revision_mismatch");
+    assert_eq!(run(&["kv", "list"]).succeeded(), "b\tx=y\nc\t3\n");
+    assert_eq!(run(&["kv", "list", "--from", "c"]).succeeded(), "c\t3\n");
+    assert_eq!(run(&["kv", "list", "--to", "c"]).succeeded(), "b\tx=y\n");
+    run(&["--json", "kv", "txn", "--put", "a"]).failed_with(2, "invalid_argument");
+    assert_eq!(run(&["kv", "txn"]).status, Some(2));
 }

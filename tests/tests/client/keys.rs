@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ipc_core::ErrorCode;
 use ipc_core::client::{
-    Backoff, Client, Condition, Durability, KeyChange, KeyEvent, KeyOptions, KeyWatch, Selection,
+    Backoff, Client, Condition, Durability, KeyChange, KeyEvent, KeyOptions, KeyWatch, Selection, Transaction,
 };
 use ipc_core::name::ResourceName;
 use ipc_tests::daemon::{Daemon, Options};
@@ -36,7 +36,7 @@ fn a_key_has_its_last_value_and_conditions_hold() {
         let (one, two) = (bus.client().await, bus.client().await);
         assert_eq!(one.get_key("a/b").await.unwrap_err().code, ErrorCode::NoSuchKey);
         let first = one.put_key("a/b", "one", when(Condition::Absent)).await.unwrap();
-        assert_eq!(first.durability, Durability::Memory);
+        assert_eq!(first.durability, Durability::Disk);
         let second = two.put_key("a/b", "two", when(Condition::Revision(first.revision))).await.unwrap();
         assert!(second.revision > first.revision);
         let found = one.get_key("a/b").await.unwrap();
@@ -56,8 +56,12 @@ fn a_key_has_its_last_value_and_conditions_hold() {
             one.delete_key("a/b", KeyOptions::default()).await.unwrap_err().code,
             ErrorCode::NoSuchKey
         );
-        let disk = KeyOptions { durability: Some(Durability::Disk), ..KeyOptions::default() };
-        assert_eq!(one.put_key("a/b", "x", disk).await.unwrap_err().code, ErrorCode::Unsupported);
+        let (memory, os, disk) = (Durability::Memory, Durability::Os, Durability::Disk);
+        // What is on the disk is changed on the disk.
+        for (asked, kept) in [(memory, memory), (os, os), (memory, os), (disk, disk), (os, disk)] {
+            let options = KeyOptions { durability: Some(asked), ..KeyOptions::default() };
+            assert_eq!(one.put_key("kept", "x", options).await.unwrap().durability, kept, "{asked:?}");
+        }
         let large = vec![0; (1 << 20) + 1];
         assert_eq!(
             one.put_key("a/b", large, KeyOptions::default()).await.unwrap_err().code,
@@ -174,6 +178,7 @@ fn a_watch_says_when_the_daemon_has_forgotten_everything() {
         let put = watcher.put_key("a", "x", KeyOptions::default()).await.unwrap();
         assert_eq!(told(&mut watch).await, "put a x");
         first.daemon.kill();
+        // It has another state directory.
         let second = Bus { daemon: Daemon::start_with(&options), polls: true };
         let writer = second.client().await;
         let again = writer.put_key("b", "y", KeyOptions::default()).await.unwrap();
@@ -185,5 +190,107 @@ fn a_watch_says_when_the_daemon_has_forgotten_everything() {
         }
         seen.sort();
         assert_eq!(seen, ["put b y", "up to date"]);
+    });
+}
+
+#[test]
+fn a_watch_goes_on_over_a_killed_daemon_without_loss_and_without_doubles() {
+    let directory = tempfile::Builder::new().prefix("ipc-").tempdir_in("/tmp").unwrap();
+    let options = Options {
+        runtime_dir: Some(directory.path().join("run")),
+        state_dir: Some(directory.path().join("state")),
+        ..Options::default()
+    };
+    crate::current_thread().block_on(async {
+        let mut bus = Bus { daemon: Daemon::start_with(&options), polls: true };
+        let watcher = staying(&bus).await;
+        let mut watch = watcher.watch_keys(prefix("k/"), None).await.unwrap();
+        let mut seen = Vec::new();
+        let mut last = 0;
+        for life in 0..4 {
+            let writer = bus.client().await;
+            for number in 0..5 {
+                let key = format!("k/{life}{number}");
+                let put = writer.put_key(&key, "x", KeyOptions::default()).await.unwrap();
+                assert!(put.revision > last, "{put:?} after {last}");
+                last = put.revision;
+            }
+            // The watch may have heard of some of them, or of all.
+            bus.daemon.kill();
+            bus = Bus { daemon: Daemon::start_with(&options), polls: true };
+        }
+        while seen.len() < 20 {
+            let line = told(&mut watch).await;
+            if line != "up to date" {
+                seen.push(line);
+            }
+        }
+        let due = (0..4).flat_map(|life| (0..5).map(move |number| format!("put k/{life}{number} x")));
+        assert_eq!(seen, due.collect::<Vec<_>>());
+    });
+}
+
+#[test]
+fn a_transaction_changes_all_of_its_keys_or_none() {
+    on_each_runtime(async |bus| {
+        let client = bus.client().await;
+        let mut watch = client.watch_keys(prefix(""), None).await.unwrap();
+        assert_eq!(told(&mut watch).await, "up to date");
+        let first = Transaction::new().put("a", "1", Condition::Absent).put("b", "2", Condition::Absent);
+        let made = client.transact(&first).await.unwrap();
+        assert_eq!(made.durability, Durability::Disk);
+        assert!(made.revisions[0] < made.revisions[1]);
+        assert_eq!((told(&mut watch).await, told(&mut watch).await), ("put a 1".into(), "put b 2".into()));
+
+        let revision = Condition::Revision(made.revisions[0]);
+        let wrong = Transaction::new()
+            .put("c", "3", Condition::Any)
+            .delete("b", Condition::Any)
+            .check("a", Condition::Revision(made.revisions[1]));
+        assert_eq!(client.transact(&wrong).await.unwrap_err().code, ErrorCode::RevisionMismatch);
+        let missing = Transaction::new().put("c", "3", Condition::Any).delete("x", Condition::Any);
+        assert_eq!(client.transact(&missing).await.unwrap_err().code, ErrorCode::NoSuchKey);
+        let twice = Transaction::new().put("c", "3", Condition::Any).check("c", Condition::Any);
+        assert_eq!(client.transact(&twice).await.unwrap_err().code, ErrorCode::InvalidArgument);
+        assert_eq!(client.get_key("c").await.unwrap_err().code, ErrorCode::NoSuchKey);
+
+        let moved = Transaction::new()
+            .delete("a", revision)
+            .put_for("c", "3", Condition::Absent, Some(Duration::from_secs(60)), None)
+            .check("b", Condition::Revision(made.revisions[1]));
+        let made = client.transact(&moved).await.unwrap();
+        assert_eq!(made.revisions[2], 0, "it was only checked");
+        assert_eq!((told(&mut watch).await, told(&mut watch).await), ("delete a".into(), "put c 3".into()));
+        assert_eq!(client.get_key("c").await.unwrap().revision, made.revisions[1]);
+    });
+}
+
+#[test]
+fn a_transaction_has_so_many_keys_and_no_more() {
+    on_each_runtime(async |bus| {
+        let client = bus.client().await;
+        for (count, is_taken) in [(0, false), (1, true), (63, true), (64, true), (65, false)] {
+            let all = (0..count).fold(Transaction::new(), |transaction, number| {
+                transaction.put(&format!("k/{number}"), "x", Condition::Any)
+            });
+            assert_eq!(client.transact(&all).await.is_ok(), is_taken, "{count}");
+        }
+    });
+}
+
+#[test]
+fn keys_are_listed_from_one_to_before_another() {
+    on_each_runtime(async |bus| {
+        let client = bus.client().await;
+        for number in 0..250 {
+            client.put_key(&format!("k/{number:03}"), "x", KeyOptions::default()).await.unwrap();
+        }
+        for (from, to, count, first) in
+            [("k/100", "k/110", 10, "k/100"), ("k/", "", 250, "k/000"), ("", "k/01", 10, "k/000")]
+        {
+            let found = client.list_keys_between(from, to).await.unwrap();
+            assert_eq!((found.len(), found[0].key.as_str()), (count, first), "{from} to {to}");
+        }
+        assert!(client.list_keys_between("k/5", "k/4").await.unwrap().is_empty());
     });
 }

@@ -15,6 +15,7 @@ mod payloads;
 mod policy;
 mod python_client;
 mod shutdown;
+mod store;
 mod strangers;
 mod tcp;
 mod title;

@@ -127,6 +127,7 @@ fn the_limits_of_the_protocol_are_the_librarys() {
         ("HOLD_DELAY_MAX", limits::HOLD_DELAY_MAX.as_micros() as u64),
         ("LEADER_VALUE_MAX_BYTES", limits::LEADER_VALUE_MAX_BYTES as u64),
         ("KEYS_LISTED_MAX", limits::KEYS_LISTED_MAX as u64),
+        ("TRANSACTION_KEYS_MAX", limits::TRANSACTION_KEYS_MAX as u64),
         ("PARTIES_MAX", limits::PARTIES_MAX.into()),
         ("ERROR_REPLY_RESERVE_BYTES", limits::ERROR_REPLY_RESERVE_BYTES as u64),
     ]);

@@ -49,6 +49,7 @@ impl Coordination {
         limits: &Limits,
     ) -> Result<(), Reason> {
         self.check_wait(&asker, limits)?;
+        self.numbers.check()?;
         let (holds, waits, _) = self.counts(asker.peer);
         if holds + waits >= limits.holds_per_connection_max as usize {
             return Err(
@@ -57,7 +58,8 @@ impl Coordination {
         }
         let key = self.gate(&want, limits)?;
         let Some(gate) = self.gates.get(key) else { return Err(self.busy(key)) };
-        let is_free = gate.queue.is_empty() && gate.closed_until.is_none() && gate.has_room(want.share);
+        let is_open = gate.closed_until.is_none() && !self.is_outstanding(gate);
+        let is_free = gate.queue.is_empty() && is_open && gate.has_room(want.share);
         if is_free {
             let Want { share, terms, owner, value, .. } = want;
             self.grant(now, key, Entrant { id: asker.id(), operation: asker.operation, owner, share, terms });
@@ -131,6 +133,10 @@ impl Coordination {
 
     /// Lets those in who stand first in the queue, as long as there is room, and forgets the gate when nobody is left.
     pub(super) fn pump(&mut self, now: Instant, key: GateKey) {
+        if self.gates.get(key).is_some_and(|gate| self.is_outstanding(gate)) {
+            // It is done when that has come to an end.
+            return;
+        }
         while let Some(gate) = self.gates.get_mut(key) {
             let Some(first) = gate.queue.first().filter(|_| gate.closed_until.is_none()) else { break };
             let of = self.peers.get(&first.peer).and_then(|of| of.waits.get(&first.correlation));

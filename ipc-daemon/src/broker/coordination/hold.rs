@@ -56,6 +56,13 @@ pub(in crate::broker) struct Hand {
     pub(in crate::broker) uid: Option<u32>,
 }
 
+impl Hand {
+    /// The daemon's own.
+    pub(super) fn nobody() -> Self {
+        Self { peer: PeerKey::default(), uid: None }
+    }
+}
+
 impl Coordination {
     /// Grants a lease: of the session, or, with `user`, one that outlives it.
     pub(in crate::broker) fn lease(
@@ -66,6 +73,7 @@ impl Coordination {
         user: Option<u32>,
         limits: &Limits,
     ) -> Result<(), Error> {
+        self.numbers.check()?;
         let keeper = match user {
             Some(uid) => {
                 let open = self.detached.entry(uid).or_default();
@@ -135,7 +143,7 @@ impl Coordination {
         if let Some(gate) = self.end_hold(token).and_then(|hold| hold.gate) {
             self.let_others_in(now, gate);
         } else {
-            self.end_leased(now, token);
+            self.end_leased(token);
         }
         Ok(())
     }
@@ -169,7 +177,7 @@ impl Coordination {
     pub(super) fn lose(&mut self, now: Instant, token: u64) {
         let Some(hold) = self.end_hold(token) else { return };
         let Some(gate) = hold.gate else {
-            self.end_leased(now, token);
+            self.end_leased(token);
             return;
         };
         if !hold.terms.delay.is_zero() {

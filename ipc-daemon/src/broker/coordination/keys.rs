@@ -6,6 +6,7 @@ use ipc_core::limits::Limits;
 use ipc_core::name::ResourceName;
 use ipc_core::payload::Payload;
 use ipc_core::time::Instant;
+use ipc_core::wire::coordination::Durability;
 use ipc_core::{Error, ErrorCode};
 
 /// What an entry costs beyond its name and value, in bytes: the nodes and counters around it.
@@ -32,8 +33,10 @@ pub(in crate::broker) struct Entry {
     pub(in crate::broker) lease: u64,
     pub(in crate::broker) value: Payload,
     /// Who pays for it.
-    uid: u32,
+    pub(super) uid: u32,
     pub(super) expires: Option<Instant>,
+    /// What it survives.
+    pub(super) durability: Durability,
 }
 
 /// A put or a delete.
@@ -43,6 +46,8 @@ pub(in crate::broker) struct Change {
     pub(in crate::broker) key: ResourceName,
     /// What is there from then on; `None` after a delete.
     pub(in crate::broker) entry: Option<Entry>,
+    /// What the change survives.
+    pub(super) durability: Durability,
 }
 
 impl Change {
@@ -51,21 +56,14 @@ impl Change {
     }
 }
 
-/// A value to be put.
-#[derive(Clone, Debug)]
-pub(super) struct Put {
-    pub(super) value: Payload,
-    pub(super) lease: u64,
-    pub(super) uid: u32,
-    pub(super) expires: Option<Instant>,
-}
-
 /// Which keys are meant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::broker) enum Selection {
     Key(ResourceName),
     /// Every key that begins so; the empty one means all.
     Prefix(String),
+    /// From the first to before the second, or to the last.
+    Range(String, Option<String>),
 }
 
 impl Selection {
@@ -73,6 +71,9 @@ impl Selection {
         match self {
             Selection::Key(one) => one == key,
             Selection::Prefix(prefix) => key.as_str().starts_with(prefix.as_str()),
+            Selection::Range(from, to) => {
+                key.as_str() >= from.as_str() && to.as_deref().is_none_or(|to| key.as_str() < to)
+            }
         }
     }
 }
@@ -88,6 +89,14 @@ pub(super) struct Keys {
     /// How many changes, and bytes of them, are remembered.
     window: (usize, usize),
     bytes_by_uid: BTreeMap<u32, usize>,
+    /// Revision of the last change.
+    last: u64,
+    /// What was restored from the store ends with the first of these; up to the other one, earlier lives may have given
+    /// revisions to changes that were lost with them.
+    lost: (u64, u64),
+    /// Whether there were changes in this life that will not survive it.
+    has_volatile: bool,
+    obsolete: Vec<u64>,
 }
 
 impl Keys {
@@ -95,66 +104,33 @@ impl Keys {
         self.entries.get(key)
     }
 
-    /// Whether the condition holds.
-    ///
-    /// # Errors
-    /// `revision_mismatch`, saying how it is instead.
-    pub(super) fn check(&self, key: &ResourceName, condition: Condition) -> Result<(), Error> {
-        let is = self.get(key).map(|entry| entry.revision);
-        let holds = match condition {
-            Condition::Any => true,
-            Condition::Absent => is.is_none(),
-            Condition::Revision(wanted) => is == Some(wanted),
-        };
-        if holds {
-            return Ok(());
-        }
-        let is = is.map_or_else(|| "does not exist".to_owned(), |is| format!("has revision {is}"));
-        let message = match condition {
-            Condition::Revision(wanted) => format!("{key} {is}, not {wanted}"),
-            Condition::Absent | Condition::Any => format!("{key} {is}"),
-        };
-        Err(Error::new(ErrorCode::RevisionMismatch, message).with_hint("read it again and decide anew"))
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
     }
 
-    /// Whether there is room for that value.
-    ///
-    /// # Errors
-    /// `quota_exceeded` naming the limit.
-    pub(super) fn check_room(&self, key: &ResourceName, put: &Put, limits: &Limits) -> Result<(), Error> {
-        let before = self.get(key);
-        if before.is_none() && self.entries.len() >= limits.keys_max as usize {
-            return Err(Error::quota("keys_max", limits.keys_max.into()));
-        }
-        let own = before.filter(|entry| entry.uid == put.uid).map_or(0, |entry| cost(key, &entry.value));
-        let used = self.bytes_by_uid.get(&put.uid).copied().unwrap_or(0) - own;
-        let max = limits.key_bytes_per_uid_max;
-        if used + cost(key, &put.value) > max as usize {
-            return Err(Error::quota("key_bytes_per_uid_max", max.into()));
-        }
-        Ok(())
+    /// Bytes of one user's keys.
+    pub(super) fn bytes_of(&self, uid: u32) -> usize {
+        self.bytes_by_uid.get(&uid).copied().unwrap_or(0)
     }
 
-    /// Puts a value. Gives the change, and the entry that was there before.
-    pub(super) fn put(&mut self, revision: u64, key: &ResourceName, put: Put) -> (Change, Option<Entry>) {
-        let before = self.remove(key);
-        let (created, version) =
-            before.as_ref().map_or((revision, 1), |entry| (entry.created, entry.version + 1));
-        let Put { value, lease, uid, expires } = put;
-        let entry = Entry { revision, created, version, lease, value, uid, expires };
-        *self.bytes_by_uid.entry(uid).or_default() += cost(key, &entry.value);
-        self.entries.insert(key.clone(), entry.clone());
-        let change = Change { revision, key: key.clone(), entry: Some(entry) };
-        self.remember(change.clone());
-        (change, before)
-    }
-
-    /// Deletes a key that is there.
-    pub(super) fn delete(&mut self, revision: u64, key: &ResourceName) -> Option<(Change, Entry)> {
-        let before = self.remove(key)?;
-        let change = Change { revision, key: key.clone(), entry: None };
-        self.remember(change.clone());
-        Some((change, before))
+    /// Makes a change, and gives the entry that was there before.
+    pub(super) fn apply(&mut self, change: Change) -> Option<Entry> {
+        let before = self.remove(&change.key);
+        if let Some(entry) = &change.entry {
+            *self.bytes_by_uid.entry(entry.uid).or_default() += cost(&change.key, &entry.value);
+            self.entries.insert(change.key.clone(), entry.clone());
+        }
+        self.has_volatile |= change.durability == Durability::Memory;
+        if let Some(before) = &before
+            && before.revision <= self.compacted
+            && before.durability > Durability::Memory
+        {
+            self.obsolete.push(before.revision);
+        }
+        self.last = change.revision;
+        self.remember(change);
+        before
     }
 
     fn remove(&mut self, key: &ResourceName) -> Option<Entry> {
@@ -176,7 +152,21 @@ impl Keys {
             let Some(oldest) = self.history.pop_front() else { break };
             self.history_bytes -= oldest.bytes();
             self.compacted = oldest.revision;
+            let is_in_force = self.get(&oldest.key).is_some_and(|entry| entry.revision == oldest.revision);
+            if oldest.durability > Durability::Memory && !is_in_force {
+                self.obsolete.push(oldest.revision);
+            }
         }
+    }
+
+    /// Revisions of changes that are kept on disk and need not be any more.
+    pub(super) fn take_obsolete(&mut self) -> Vec<u64> {
+        core::mem::take(&mut self.obsolete)
+    }
+
+    /// They are still there.
+    pub(super) fn keep_obsolete(&mut self, revisions: Vec<u64>) {
+        self.obsolete.extend(revisions);
     }
 
     /// Keys of a selection in order, those behind `after` if that is given.
@@ -189,6 +179,7 @@ impl Keys {
         let start = match selection {
             Selection::Key(key) => key.as_str(),
             Selection::Prefix(prefix) => prefix.as_str(),
+            Selection::Range(from, _) => from.as_str(),
         };
         let from = if after >= start && !after.is_empty() { Excluded(after) } else { Included(start) };
         let range = self.entries.range::<str, _>((from, Unbounded));
@@ -204,26 +195,57 @@ impl Keys {
         selection: &'a Selection,
         from: u64,
     ) -> Result<impl Iterator<Item = &'a Change>, Error> {
-        if from <= self.compacted {
-            let message =
-                format!("changes up to revision {} are forgotten, {from} was asked for", self.compacted);
+        let (restored, life) = self.lost;
+        // Whoever asks from behind the last change that was kept has seen one that was not.
+        let forgotten = if from > restored + 1 && from <= life { life } else { self.compacted };
+        if from <= forgotten {
+            let message = format!("changes up to revision {forgotten} are forgotten, {from} was asked for");
             let mut error = Error::new(ErrorCode::Compacted, message)
                 .with_hint("begin with what is there now, and go on from its revision");
-            error.detail_mut().limit = Some(self.compacted);
+            error.detail_mut().limit = Some(forgotten);
             return Err(error);
         }
         let at = self.history.partition_point(|change| change.revision < from);
         Ok(self.history.range(at..).filter(|change| selection.has(&change.key)))
     }
 
+    /// Revision of the last change that was told.
+    pub(super) fn last(&self) -> u64 {
+        self.last.max(self.compacted)
+    }
+
+    /// Whether there were changes in this life that will not survive it.
+    pub(super) fn has_volatile(&self) -> bool {
+        self.has_volatile
+    }
+
     /// Whether [`Keys::begin_at`] was called.
     pub(super) fn has_begun(&self) -> bool {
-        self.compacted > 0
+        self.lost.1 > 0
     }
 
     /// Nothing up to this revision is known: an earlier life of the daemon may have given others.
     pub(super) fn begin_at(&mut self, revision: u64) {
         self.compacted = self.compacted.max(revision);
+        self.lost = (revision, revision);
+    }
+
+    /// Up to which revision changes are forgotten.
+    pub(super) fn compacted(&self) -> u64 {
+        self.compacted
+    }
+
+    /// Everything that was kept is there again. Revisions up to `life` may have been given before; the history was forgotten up
+    /// to `compacted`.
+    pub(super) fn begin_again(&mut self, life: u64, compacted: u64) {
+        self.lost = (self.last, life);
+        self.has_volatile = false;
+        self.compacted = self.compacted.max(compacted);
+        while self.history.front().is_some_and(|change| change.revision <= self.compacted) {
+            if let Some(change) = self.history.pop_front() {
+                self.history_bytes -= change.bytes();
+            }
+        }
     }
 
     /// How much is remembered from here on.
@@ -232,7 +254,8 @@ impl Keys {
     }
 }
 
-fn cost(key: &ResourceName, value: &Payload) -> usize {
+/// What a key is charged with, in bytes.
+pub(super) fn cost(key: &ResourceName, value: &Payload) -> usize {
     OVERHEAD_BYTES + key.as_str().len() + value.len()
 }
 
@@ -244,65 +267,119 @@ mod tests {
         ResourceName::parse(text).unwrap()
     }
 
-    fn put(value: &str) -> Put {
-        Put { value: Payload::from(value), lease: 0, uid: 7, expires: None }
+    fn put(revision: u64, name: &str, durability: Durability) -> Change {
+        let entry = Entry {
+            revision,
+            created: revision,
+            version: 1,
+            lease: 0,
+            value: Payload::from("x"),
+            uid: 7,
+            expires: None,
+            durability,
+        };
+        Change { revision, key: key(name), entry: Some(entry), durability }
+    }
+
+    fn delete(revision: u64, name: &str, durability: Durability) -> Change {
+        Change { revision, key: key(name), entry: None, durability }
+    }
+
+    fn keys(limits: &Limits) -> Keys {
+        let mut keys = Keys::default();
+        keys.set_window(limits);
+        keys
     }
 
     #[test]
     fn history_is_a_window_and_says_so() {
-        let limits = Limits { key_history_max: 3, ..Limits::default() };
-        let mut keys = Keys::default();
-        keys.set_window(&limits);
+        let mut keys = keys(&Limits { key_history_max: 3, ..Limits::default() });
         for revision in 1..=5 {
-            keys.put(revision, &key("a"), put("x"));
+            keys.apply(put(revision, "a", Durability::Memory));
         }
         let all = Selection::Prefix(String::new());
         assert_eq!(keys.since(&all, 2).map(|_| ()).unwrap_err().code, ErrorCode::Compacted);
         let revisions: Vec<u64> = keys.since(&all, 3).unwrap().map(|change| change.revision).collect();
         assert_eq!(revisions, [3, 4, 5]);
         assert_eq!(keys.since(&all, 9).unwrap().count(), 0);
-        let entry = keys.get(&key("a")).unwrap();
-        assert_eq!((entry.created, entry.version), (1, 5));
+        assert!(keys.obsolete.is_empty() && keys.last() == 5);
     }
 
     #[test]
     fn history_holds_its_bytes() {
         let limits = Limits { key_history_max_bytes: 3 * (OVERHEAD_BYTES as u32 + 2), ..Limits::default() };
-        let mut keys = Keys::default();
-        keys.set_window(&limits);
+        let mut keys = keys(&limits);
         for revision in 1..=5 {
-            keys.put(revision, &key("a"), put("x"));
+            keys.apply(put(revision, "a", Durability::Memory));
         }
         assert_eq!((keys.history.len(), keys.compacted), (3, 2));
     }
 
     #[test]
     fn users_pay_for_their_keys() {
-        let one = (OVERHEAD_BYTES + 2) as u32;
-        let limits = Limits { key_bytes_per_uid_max: one + 1, keys_max: 2, ..Limits::default() };
-        let mut keys = Keys::default();
-        keys.set_window(&limits);
-        assert!(keys.check_room(&key("a"), &put("x"), &limits).is_ok());
-        keys.put(1, &key("a"), put("x"));
-        for (value, fits) in [("x", true), ("xx", true), ("xxx", false)] {
-            assert_eq!(keys.check_room(&key("a"), &put(value), &limits).is_ok(), fits, "{value}");
+        let mut keys = keys(&Limits::default());
+        keys.apply(put(1, "a", Durability::Memory));
+        keys.apply(put(2, "a", Durability::Memory));
+        assert_eq!((keys.bytes_of(7), keys.bytes_of(8), keys.len()), (OVERHEAD_BYTES + 2, 0, 1));
+        assert_eq!(keys.apply(delete(3, "a", Durability::Memory)).unwrap().revision, 2);
+        assert!(keys.bytes_by_uid.is_empty() && keys.apply(delete(4, "a", Durability::Memory)).is_none());
+    }
+
+    #[test]
+    fn what_is_on_disk_is_what_is_in_force_or_in_the_history() {
+        let mut keys = keys(&Limits { key_history_max: 2, ..Limits::default() });
+        let disk = Durability::Disk;
+        for (change, obsolete) in [
+            (put(1, "a", disk), vec![]),
+            (put(2, "b", disk), vec![]),
+            // 1 leaves the history, but is in force.
+            (put(3, "c", disk), vec![]),
+            // Now it is not: 1 goes at once, and 2 stays because b is still what it put.
+            (put(4, "a", disk), vec![1]),
+            (delete(5, "b", disk), vec![2]),
+            (put(6, "d", Durability::Memory), vec![]),
+            // The delete itself has left.
+            (put(7, "d", Durability::Memory), vec![5]),
+        ] {
+            keys.apply(change.clone());
+            assert_eq!(keys.take_obsolete(), obsolete, "{change:?}");
         }
-        assert!(keys.check_room(&key("b"), &put("x"), &limits).is_err());
-        let other = Put { uid: 8, ..put("x") };
-        keys.put(2, &key("b"), other.clone());
-        assert!(keys.check_room(&key("c"), &Put { uid: 9, ..other }, &limits).is_err());
-        keys.delete(3, &key("a"));
-        keys.delete(4, &key("b"));
-        assert!(keys.bytes_by_uid.is_empty() && keys.delete(5, &key("a")).is_none());
+    }
+
+    #[test]
+    fn watches_go_on_over_a_restart_where_nothing_was_lost() {
+        let all = Selection::Prefix(String::new());
+        let restored = |compacted| {
+            let mut keys = keys(&Limits::default());
+            keys.apply(put(3, "a", Durability::Disk));
+            keys.apply(put(5, "b", Durability::Disk));
+            keys.begin_again(100, compacted);
+            keys.apply(put(101, "c", Durability::Disk));
+            keys
+        };
+        for (compacted, from, found) in [
+            (0, 1, Some(3)),
+            (0, 5, Some(2)),
+            (0, 6, Some(1)),
+            (0, 7, None),
+            (0, 100, None),
+            (0, 101, Some(1)),
+            (4, 4, None),
+            (4, 5, Some(2)),
+            (100, 6, None),
+            (100, 101, Some(1)),
+        ] {
+            let keys = restored(compacted);
+            let since = keys.since(&all, from).map(|changes| changes.count());
+            assert_eq!(since.ok(), found, "from {from}, compacted {compacted}");
+        }
     }
 
     #[test]
     fn ranges_are_what_begins_so() {
-        let limits = Limits::default();
-        let mut keys = Keys::default();
-        keys.set_window(&limits);
+        let mut keys = keys(&Limits::default());
         for (at, name) in ["a", "a/b", "a/c", "ab", "b"].into_iter().enumerate() {
-            keys.put(at as u64 + 1, &key(name), put("x"));
+            keys.apply(put(at as u64 + 1, name, Durability::Memory));
         }
         let names = |selection: &Selection, after: &str| -> Vec<String> {
             keys.range(selection, after).map(|(key, _)| key.to_string()).collect()
@@ -312,22 +389,12 @@ mod tests {
         assert_eq!(names(&prefix("a/"), "a/b"), ["a/c"]);
         assert_eq!(names(&prefix("a"), "a/c"), ["ab"]);
         assert_eq!(names(&prefix(""), "ab"), ["b"]);
+        let range = |from: &str, to: Option<&str>| Selection::Range(from.to_owned(), to.map(str::to_owned));
+        assert_eq!(names(&range("a/b", Some("ab")), ""), ["a/b", "a/c"]);
+        assert_eq!(names(&range("a/bb", None), ""), ["a/c", "ab", "b"]);
+        assert_eq!(names(&range("a/b", Some("b")), "a/c"), ["ab"]);
+        assert_eq!(names(&range("b", Some("a")), ""), Vec::<String>::new());
         assert_eq!(names(&Selection::Key(key("a/b")), ""), ["a/b"]);
         assert_eq!(names(&Selection::Key(key("a/b")), "a/b"), Vec::<String>::new());
-    }
-
-    #[test]
-    fn conditions_are_judged_and_explained() {
-        let limits = Limits::default();
-        let mut keys = Keys::default();
-        keys.set_window(&limits);
-        let check = |keys: &Keys, condition| keys.check(&key("a"), condition).map_err(|error| error.message);
-        assert_eq!(check(&keys, Condition::Absent), Ok(()));
-        assert_eq!(check(&keys, Condition::Revision(1)), Err("a does not exist, not 1".to_owned()));
-        keys.put(4, &key("a"), put("x"));
-        assert_eq!(check(&keys, Condition::Any), Ok(()));
-        assert_eq!(check(&keys, Condition::Revision(4)), Ok(()));
-        assert_eq!(check(&keys, Condition::Revision(3)), Err("a has revision 4, not 3".to_owned()));
-        assert_eq!(check(&keys, Condition::Absent), Err("a has revision 4".to_owned()));
     }
 }

@@ -1,16 +1,17 @@
-//! Keys as sessions use them: conditions, leases, fences, and watches that miss nothing.
+//! Keys as sessions use them: what is asked of them, and watches that miss nothing. `group` makes the changes.
+
+use core::time::Duration;
 
 use ipc_core::limits::Limits;
 use ipc_core::name::ResourceName;
 use ipc_core::payload::Payload;
 use ipc_core::time::Instant;
+use ipc_core::wire::coordination::Durability;
 use ipc_core::{Error, ErrorCode};
 
-use core::time::Duration;
-
 use super::hold::Hand;
-use super::keys::{Change, Condition, Entry, Put, Selection};
-use super::{Asker, Coordination, Effect, Noun, Timer, WaitId};
+use super::keys::{Change, Condition, Entry, Selection};
+use super::{Asker, Coordination, Effect, Noun, WaitId};
 use crate::broker::keys::PeerKey;
 
 /// The token of a lock that a change is made under.
@@ -18,13 +19,6 @@ use crate::broker::keys::PeerKey;
 pub(in crate::broker) struct Fence {
     pub(in crate::broker) lock: ResourceName,
     pub(in crate::broker) token: u64,
-}
-
-/// What a change of a key is bound to.
-#[derive(Clone, Debug)]
-pub(in crate::broker) struct KeyTerms {
-    pub(in crate::broker) condition: Condition,
-    pub(in crate::broker) fence: Option<Fence>,
 }
 
 /// A value to be put.
@@ -36,6 +30,50 @@ pub(in crate::broker) struct Value {
     pub(in crate::broker) lease: u64,
 }
 
+/// What is to happen to a key.
+#[derive(Clone, Debug)]
+pub(in crate::broker) enum Act {
+    /// Nothing: its condition has to hold.
+    Check,
+    Put(Value),
+    Delete,
+}
+
+/// What is asked of one key.
+#[derive(Clone, Debug)]
+pub(in crate::broker) struct Ask {
+    pub(in crate::broker) key: ResourceName,
+    pub(in crate::broker) condition: Condition,
+    pub(in crate::broker) act: Act,
+}
+
+/// A request for changes: all of them are made, or none.
+#[derive(Clone, Debug)]
+pub(in crate::broker) struct Request {
+    /// Who is told the outcome; `None` for what the daemon does by itself.
+    pub(in crate::broker) asker: Option<Asker>,
+    pub(in crate::broker) hand: Hand,
+    pub(in crate::broker) asks: Vec<Ask>,
+    pub(in crate::broker) fence: Option<Fence>,
+    /// What the changes are to survive at least.
+    pub(in crate::broker) durability: Durability,
+}
+
+impl Request {
+    /// Bytes that it holds while it waits.
+    pub(super) fn bytes(&self) -> usize {
+        let of = |ask: &Ask| match &ask.act {
+            Act::Put(value) => ask.key.as_str().len() + value.payload.len(),
+            Act::Check | Act::Delete => ask.key.as_str().len(),
+        };
+        self.asks.iter().map(of).sum()
+    }
+
+    pub(super) fn peer(&self) -> Option<PeerKey> {
+        self.asker.map(|asker| asker.peer)
+    }
+}
+
 /// A watch over keys.
 #[derive(Clone, Debug)]
 pub(super) struct KeyWatch {
@@ -43,60 +81,33 @@ pub(super) struct KeyWatch {
 }
 
 impl Coordination {
-    /// Puts a value, and gives the revision of that.
+    /// Takes a request for changes. It is carried out in its turn, and its asker is told what came of it.
     ///
     /// # Errors
-    /// `revision_mismatch`, `stale_fencing_token`, `lock_lost` for a lease that is not there, `quota_exceeded`.
-    pub(in crate::broker) fn put(
+    /// `quota_exceeded`, `permission_denied`, `storage_failed`.
+    pub(in crate::broker) fn ask(
         &mut self,
         now: Instant,
-        hand: Hand,
-        key: &ResourceName,
-        value: Value,
-        terms: &KeyTerms,
+        request: Request,
         limits: &Limits,
-    ) -> Result<u64, Error> {
+    ) -> Result<(), Error> {
         self.begin_keys(now, limits);
-        let Some(uid) = hand.uid else {
+        self.numbers.check()?;
+        let puts = request.asks.iter().any(|ask| matches!(ask.act, Act::Put(_)));
+        if puts && request.hand.uid.is_none() {
             return Err(Error::new(ErrorCode::PermissionDenied, "only users of this machine put keys"));
-        };
-        self.keys.check(key, terms.condition)?;
-        self.check_fence(terms.fence.as_ref())?;
-        if value.lease != 0 {
-            self.check_lease(hand, value.lease)?;
         }
-        let expires = value.ttl.map(|ttl| now + ttl);
-        let put = Put { value: value.payload, lease: value.lease, uid, expires };
-        self.keys.check_room(key, &put, limits)?;
-        let revision = self.next_token(now);
-        let (change, before) = self.keys.put(revision, key, put);
-        self.forget_entry(key, before.as_ref());
-        if value.lease != 0 {
-            self.leased.entry(value.lease).or_default().insert(key.clone());
+        self.line.check(&request, limits)?;
+        if let Some(peer) = request.peer() {
+            let of = self.peers.entry(peer).or_default();
+            if of.changes >= limits.key_changes_pending_per_connection_max {
+                let max = limits.key_changes_pending_per_connection_max.into();
+                return Err(Error::quota("key_changes_pending_per_connection_max", max));
+            }
+            of.changes += 1;
         }
-        if let Some(expires) = expires {
-            self.expiring.insert(revision, key.clone());
-            self.timers.insert((expires, Timer::Key(revision)));
-        }
-        self.tell_watches(&change);
-        Ok(revision)
-    }
-
-    /// Deletes a key, and gives the revision of that.
-    ///
-    /// # Errors
-    /// `no_such_key`, `revision_mismatch`, `stale_fencing_token`.
-    pub(in crate::broker) fn delete(
-        &mut self,
-        now: Instant,
-        key: &ResourceName,
-        terms: &KeyTerms,
-        limits: &Limits,
-    ) -> Result<u64, Error> {
-        self.begin_keys(now, limits);
-        self.keys.check(key, terms.condition)?;
-        self.check_fence(terms.fence.as_ref())?;
-        self.remove_key(now, key).ok_or_else(|| no_such_key(key))
+        self.line.push(request);
+        Ok(())
     }
 
     /// The value of a key.
@@ -166,6 +177,7 @@ impl Coordination {
                         revision: entry.revision,
                         key: key.clone(),
                         entry: Some(entry.clone()),
+                        durability: entry.durability,
                     })
                     .collect();
                 present.sort_by_key(|change| change.revision);
@@ -176,7 +188,7 @@ impl Coordination {
         self.key_watchers.insert(to);
         self.charge(to.peer, 0, 0, 1);
         self.effects.extend(first.into_iter().map(|change| Effect::Changed { to, change }));
-        self.effects.push_back(Effect::Watches { to, revision: self.last_token });
+        self.effects.push_back(Effect::Watches { to, revision: self.keys.last() });
         Ok(())
     }
 
@@ -196,7 +208,7 @@ impl Coordination {
         self.key_watchers.contains(&to)
     }
 
-    fn tell_watches(&mut self, change: &Change) {
+    pub(super) fn tell_watches(&mut self, change: &Change) {
         for to in &self.key_watchers {
             let watch = self.peers.get(&to.peer).and_then(|of| of.watches.get(&to.correlation));
             if watch.is_some_and(|watch| watch.selection.has(&change.key)) {
@@ -205,45 +217,7 @@ impl Coordination {
         }
     }
 
-    /// A lease has ended, and every key that was bound to it ends too.
-    pub(super) fn end_leased(&mut self, now: Instant, lease: u64) {
-        for key in self.leased.remove(&lease).unwrap_or_default() {
-            self.remove_key(now, &key);
-        }
-    }
-
-    /// The time of a key has passed.
-    pub(super) fn expire_key(&mut self, now: Instant, revision: u64) {
-        if let Some(key) = self.expiring.remove(&revision) {
-            self.remove_key(now, &key);
-        }
-    }
-
-    fn remove_key(&mut self, now: Instant, key: &ResourceName) -> Option<u64> {
-        self.keys.get(key)?;
-        let revision = self.next_token(now);
-        let (change, before) = self.keys.delete(revision, key)?;
-        self.forget_entry(key, Some(&before));
-        self.tell_watches(&change);
-        Some(revision)
-    }
-
-    /// What was bound to an entry that is no more.
-    fn forget_entry(&mut self, key: &ResourceName, before: Option<&Entry>) {
-        let Some(before) = before else { return };
-        if let Some(keys) = self.leased.get_mut(&before.lease) {
-            keys.remove(key);
-            if keys.is_empty() {
-                self.leased.remove(&before.lease);
-            }
-        }
-        if let Some(expires) = before.expires {
-            self.expiring.remove(&before.revision);
-            self.timers.remove(&(expires, Timer::Key(before.revision)));
-        }
-    }
-
-    fn check_lease(&self, hand: Hand, lease: u64) -> Result<(), Error> {
+    pub(super) fn check_lease(&self, hand: Hand, lease: u64) -> Result<(), Error> {
         self.check_hand(hand, lease)?;
         if self.holds.get(&lease).is_some_and(|hold| hold.gate.is_none()) {
             return Ok(());
@@ -260,7 +234,7 @@ impl Coordination {
         let gate = self.by_name.get(&(Noun::Lock, lock.clone())).and_then(|gate| self.gates.get(*gate));
         let last = gate.map(|gate| gate.fence).or_else(|| self.fences.get(lock)).filter(|last| *last > 0);
         let message = match last {
-            Some(last) if (last..=self.last_token).contains(token) => return Ok(()),
+            Some(last) if (last..=self.numbers.last()).contains(token) => return Ok(()),
             Some(last) if *token < last => {
                 format!("token {token} of lock {lock} is older than {last}, which was given since")
             }
@@ -270,7 +244,12 @@ impl Coordination {
         Err(Error::new(ErrorCode::StaleFencingToken, message).with_hint("take the lock again"))
     }
 
-    /// Nothing of earlier lives of the daemon is known.
+    /// So much of the history is remembered.
+    pub(in crate::broker) fn remember_within(&mut self, limits: &Limits) {
+        self.keys.set_window(limits);
+    }
+
+    /// Nothing of earlier lives of the daemon is known, unless a store has told of it.
     fn begin_keys(&mut self, now: Instant, limits: &Limits) {
         self.keys.set_window(limits);
         if !self.keys.has_begun() {
@@ -280,6 +259,6 @@ impl Coordination {
     }
 }
 
-fn no_such_key(key: &ResourceName) -> Error {
+pub(super) fn no_such_key(key: &ResourceName) -> Error {
     Error::new(ErrorCode::NoSuchKey, format!("there is no key {key}"))
 }

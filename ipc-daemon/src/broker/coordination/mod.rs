@@ -2,9 +2,10 @@
 //!
 //! The methods of [`Coordination`] fall into three classes, to be called in this order:
 //!
-//! 1. **Requests** `claim`, `arrive`, `lease`, `renew`, `release`, `proclaim`, `observe`, `unobserve`, `cancel`, `depart`,
-//!    `refuse_all` and **time** `handle_timeout`, due at `poll_timeout`.
-//! 2. **Outputs** `poll_effect`, until it gives `None`: what is to be told to whom, in order.
+//! 1. **Requests** `claim`, `arrive`, `lease`, `renew`, `release`, `proclaim`, `observe`, `unobserve`, `ask`, `cancel`,
+//!    `depart`, `refuse_all`, **time** `handle_timeout`, due at `poll_timeout`, and **the disk** `draft` and `settle`.
+//! 2. `advance`: what need not wait for the disk is carried out.
+//! 3. **Outputs** `poll_effect`, until it gives `None`: what is to be told to whom, in order.
 //!
 //! | file | noun |
 //! |---|---|
@@ -13,26 +14,31 @@
 //! | `hold` | what is held: its token, its time to live, its end |
 //! | `election` | the leader's value, and who observes it |
 //! | `barrier` | parties that wait for one another |
-//! | `keys`, `kv` | keys with their history; and their conditions, leases and watches |
+//! | `keys`, `kv` | keys with their history; and what is asked of them, and their watches |
+//! | `line`, `group`, `saved` | changes of keys: waiting, made together, and as records of the store |
+//! | `numbers` | where tokens and revisions come from |
 //! | `fences` | the last tokens of locks that nobody has to do with any more |
+//! | `effect` | what comes of requests: whom to tell what |
 //! | `deadlock` | circles of sessions that wait for one another |
 //! | `revoke` | all of that as one session has it, and taking it away |
 //! | `rows` | what is shown of all this |
-//!
-//! Tokens are given from one counter that is never behind the boot-time clock in microseconds. So they grow over the life of
-//! each name, and over restarts of the daemon too, for as long as the machine runs.
 
 mod barrier;
 mod claim;
 mod deadlock;
+mod effect;
 mod election;
 mod fences;
 mod gate;
+mod group;
 mod hold;
 mod keys;
 mod kv;
+mod line;
+mod numbers;
 mod revoke;
 mod rows;
+mod saved;
 mod wait_queue;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -44,23 +50,28 @@ use ipc_core::name::ResourceName;
 use ipc_core::payload::Payload;
 use ipc_core::time::Instant;
 use ipc_core::wire::coordination::{Operation, Waiting};
-use ipc_core::wire::message::RevokedWhat;
 use slotmap::SlotMap;
 
 use super::keys::PeerKey;
 
 use self::barrier::{Arrival, Barriers};
 pub(super) use self::claim::Want;
+pub(super) use self::effect::{Effect, Link, Reason};
 use self::fences::Fences;
 pub(super) use self::gate::Share;
 use self::gate::{Gate, GateKey};
+use self::group::Group;
 pub(super) use self::hold::Hand;
 use self::hold::Hold;
 use self::keys::Keys;
 pub(super) use self::keys::{Change, Condition, Entry, Selection};
 use self::kv::KeyWatch;
-pub(super) use self::kv::{Fence, KeyTerms, Value};
+pub(super) use self::kv::{Act, Ask, Fence, Request, Value};
+use self::line::Line;
+use self::numbers::Numbers;
 pub(super) use self::revoke::Stake;
+use self::saved::Restored;
+pub use self::saved::{after_loss, highest_number};
 use self::wait_queue::Place;
 
 /// A request that waits: whose it is and what its session knows it by.
@@ -113,57 +124,6 @@ pub(super) struct Terms {
     pub(super) delay: Duration,
 }
 
-/// One session of a circle: it holds what the one before wants, and waits for this.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Link {
-    pub(super) peer: PeerKey,
-    pub(super) waits_for: String,
-}
-
-/// Why a request came to nothing.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Reason {
-    Error(Error),
-    /// Others hold it; this is the eldest of them.
-    Busy {
-        what: String,
-        holder: Option<PeerKey>,
-    },
-    /// Each waits for the next, and the last for the first.
-    Deadlock(Vec<Link>),
-}
-
-impl From<Error> for Reason {
-    fn from(error: Error) -> Self {
-        Reason::Error(error)
-    }
-}
-
-/// What is to be told, or charged.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Effect {
-    /// A request has got what it wants.
-    Granted { to: WaitId, operation: Operation, token: u64, ttl: Option<Duration> },
-    /// All parties have arrived.
-    Passed { to: WaitId, generation: u64, place: u32 },
-    /// A request came to nothing.
-    Refused { to: WaitId, operation: Operation, reason: Reason },
-    /// A request waits.
-    Waits { to: WaitId, operation: Operation, holder: Option<PeerKey>, waiting: Waiting },
-    /// A session has lost what it held.
-    Lost { to: WaitId, token: u64, error: Error },
-    /// A session may not observe or watch any more.
-    Revoked { to: WaitId, what: RevokedWhat, error: Error },
-    /// An observer is told who leads.
-    Leads { to: WaitId, leader: Option<PeerKey>, token: u64, value: Payload, is_answer: bool },
-    /// A watch is told of a change of a key.
-    Changed { to: WaitId, change: Change },
-    /// A watch has been told what it was to be told at first.
-    Watches { to: WaitId, revision: u64 },
-    /// A session holds so much more, waits for so much more, observes so much more.
-    Charged { peer: PeerKey, holds: i32, waits: i32, observations: i32 },
-}
-
 /// What one session has to do with coordination.
 #[derive(Debug, Default)]
 struct OfPeer {
@@ -171,11 +131,17 @@ struct OfPeer {
     waits: BTreeMap<u64, Wait>,
     observes: BTreeMap<u64, GateKey>,
     watches: BTreeMap<u64, KeyWatch>,
+    /// Requests for changes of keys that have not come to anything yet.
+    changes: u32,
 }
 
 impl OfPeer {
     fn is_empty(&self) -> bool {
-        self.holds.is_empty() && self.waits.is_empty() && self.observes.is_empty() && self.watches.is_empty()
+        self.holds.is_empty()
+            && self.waits.is_empty()
+            && self.observes.is_empty()
+            && self.watches.is_empty()
+            && self.changes == 0
     }
 }
 
@@ -219,6 +185,10 @@ pub(super) struct Coordination {
     /// Leases that outlive their connection, by user.
     detached: BTreeMap<u32, u32>,
     keys: Keys,
+    line: Line,
+    /// What of the keys is on its way to the disk.
+    group: Option<Group>,
+    restored: Restored,
     /// Keys by the lease they end with.
     leased: BTreeMap<u64, BTreeSet<ResourceName>>,
     /// Keys that end by themselves, by the revision of their put.
@@ -229,7 +199,7 @@ pub(super) struct Coordination {
     fences_max: usize,
     timers: BTreeSet<(Instant, Timer)>,
     effects: VecDeque<Effect>,
-    last_token: u64,
+    numbers: Numbers,
 }
 
 impl Coordination {
@@ -243,13 +213,18 @@ impl Coordination {
         self.timers.first().map(|(at, _)| *at)
     }
 
+    /// When a commit is to be tried again, if none is under way.
+    pub(super) fn poll_commit_timeout(&self) -> Option<Instant> {
+        self.numbers.poll_timeout()
+    }
+
     /// Ends what is due at `now`.
     pub(super) fn handle_timeout(&mut self, now: Instant) {
         while let Some((at, timer)) = self.timers.first().copied().filter(|(at, _)| *at <= now) {
             self.timers.remove(&(at, timer));
             match timer {
                 Timer::Hold(token) => self.expire(now, token),
-                Timer::Key(revision) => self.expire_key(now, revision),
+                Timer::Key(revision) => self.expire_key(revision),
                 Timer::Gate(gate) => self.reopen(now, gate),
                 Timer::Wait(id) => self.give_up_waiting(now, id),
             }
@@ -265,6 +240,11 @@ impl Coordination {
     pub(super) fn counts(&self, peer: PeerKey) -> (usize, usize, usize) {
         let counts = |of: &OfPeer| (of.holds.len(), of.waits.len(), of.observes.len() + of.watches.len());
         self.peers.get(&peer).map_or((0, 0, 0), counts)
+    }
+
+    /// Requests of the session for changes of keys that have not come to anything yet.
+    pub(super) fn changes_pending(&self, peer: PeerKey) -> u32 {
+        self.peers.get(&peer).map_or(0, |of| of.changes)
     }
 
     /// A session ends: its requests, then its observations and watches, then what it holds, each in the order in which they came.
@@ -337,6 +317,7 @@ impl Coordination {
         limits: &ipc_core::limits::Limits,
     ) -> Result<(), Reason> {
         self.check_wait(&asker, limits)?;
+        self.numbers.check()?;
         let known = self.barriers.get(&name).map(|barrier| (barrier.parties, barrier.arrived.len()));
         match known {
             Some((others, _)) if others != parties => {
@@ -383,8 +364,7 @@ impl Coordination {
     }
 
     fn next_token(&mut self, now: Instant) -> u64 {
-        self.last_token = (self.last_token + 1).max(now.as_nanos() / 1000);
-        self.last_token
+        self.numbers.next(now)
     }
 
     fn check_wait(&self, asker: &Asker, limits: &ipc_core::limits::Limits) -> Result<(), Error> {

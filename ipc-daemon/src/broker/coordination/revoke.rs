@@ -36,7 +36,7 @@ impl Coordination {
         let watches = of.watches.iter().map(|(correlation, watch)| {
             let name = match &watch.selection {
                 Selection::Key(name) => Some(name.clone()),
-                Selection::Prefix(_) => None,
+                Selection::Prefix(_) | Selection::Range(..) => None,
             };
             (Stake::KeyWatch(*correlation), name)
         });

@@ -24,7 +24,7 @@ use crate::broker::keys::PeerKey;
 use crate::broker::policy::Action;
 
 /// What is held in memory survives nothing but its holder.
-pub(super) const DURABILITY: Durability = Durability::Memory;
+const DURABILITY: Durability = Durability::Memory;
 
 /// The outcome of a request that was understood.
 pub(super) type Done = Result<(), Reason>;
@@ -36,7 +36,10 @@ impl Broker {
         let deadline = Duration::from_micros(header.deadline_us.into());
         let until = (header.deadline_us > 0).then(|| now + deadline);
         let asker = Asker { peer, correlation: header.correlation, operation, until };
-        let takes_payload = matches!(operation, Operation::CAMPAIGN | Operation::PROCLAIM | Operation::PUT);
+        let takes_payload = matches!(
+            operation,
+            Operation::CAMPAIGN | Operation::PROCLAIM | Operation::PUT | Operation::TRANSACT
+        );
         if !takes_payload && header.payload_len > 0 && Operation::ALL.contains(&operation) {
             return Err(WireError::Envelope("this operation has no payload"));
         }
@@ -57,6 +60,8 @@ impl Broker {
             Operation::LIST => self.list_keys(asker, frame.decode()?),
             Operation::WATCH => self.watch_keys(now, asker, frame.decode()?),
             Operation::UNWATCH => self.unwatch_keys(asker, frame.decode()?),
+            Operation::TRANSACT => self.transact(now, asker, frame.decode()?, frame)?,
+            Operation::LIST_RANGE => self.list_range(asker, frame.decode()?),
             Operation::HISTORY => self.list_history(now, asker, frame.decode()?),
             Operation(number) => {
                 let message = format!("this daemon does not know operation {number} of coordination");
@@ -216,6 +221,7 @@ impl Broker {
 
     /// Tells and charges everything that has come of coordination.
     pub(in crate::broker) fn settle_coordination(&mut self) {
+        self.coordination.advance(self.now, &self.config.limits);
         while let Some(effect) = self.coordination.poll_effect() {
             match effect {
                 Effect::Granted { to, operation, token, ttl } => {
@@ -226,7 +232,12 @@ impl Broker {
                     let passed = Passed { generation, place };
                     self.answer(to.peer, outcome(to, Operation::ARRIVE), &passed, &[]);
                 }
-                Effect::Refused { to, operation, reason } => self.refuse_for(to, operation, &reason),
+                Effect::Refused { to, operation, reason } => {
+                    if to.correlation != 0 {
+                        self.refuse_for(to, operation, &reason);
+                    }
+                    self.close_if_finished(to.peer);
+                }
                 Effect::Waits { to, operation, holder, waiting } => {
                     self.counters.holds_awaited += 1;
                     let sender = holder.map_or(0, |holder| self.announce_peer(to.peer, holder));
@@ -241,6 +252,10 @@ impl Broker {
                 Effect::Revoked { to, what, error } => self.tell_unwatched(to, what, &error),
                 Effect::Leads { to, leader, token, value, is_answer } => {
                     self.tell_leader(to, leader, token, &value, is_answer);
+                }
+                Effect::KeysChanged { to, operation, revisions, durability } => {
+                    self.tell_keys_changed(to, operation, &revisions, durability);
+                    self.close_if_finished(to.peer);
                 }
                 Effect::Changed { to, change } => self.tell_key_change(to, &change),
                 Effect::Watches { to, revision } => self.tell_watching(to, revision),
@@ -354,7 +369,7 @@ pub(super) fn ttl(ttl_us: u64) -> Result<Option<Duration>, Error> {
     Err(Error::new(ErrorCode::InvalidArgument, message))
 }
 
-pub(super) fn check_durability(wanted: Option<Durability>) -> Result<(), Error> {
+fn check_durability(wanted: Option<Durability>) -> Result<(), Error> {
     match wanted {
         None | Some(DURABILITY) => Ok(()),
         Some(more) => {

@@ -3,20 +3,21 @@
 use bytes::Bytes;
 use ipc_core::limits::KEYS_LISTED_MAX;
 use ipc_core::name::ResourceName;
-use ipc_core::payload::Payload;
+use ipc_core::payload::{Payload, PayloadKind};
 use ipc_core::time::Instant;
 use ipc_core::wire::codec::{List, Text};
 use ipc_core::wire::coordination::{
-    self as wire, ChangeKind, Changed, DeleteKey, GetKey, Got, KeyChanged, KeyState, ListHistory, ListKeys,
-    Listed, ListedKey, Operation, PutKey, Told, UnwatchKeys, WatchKeys, Watching,
+    self as wire, ChangeKind, Changed, DeleteKey, Durability, GetKey, Got, KeyChanged, KeyState, ListHistory,
+    ListKeys, ListRange, Listed, ListedKey, Operation, PutKey, Told, Transacted, UnwatchKeys, WatchKeys,
+    Watching,
 };
 use ipc_core::wire::{Frame, HEADER_BYTES, Header};
 use ipc_core::{Error, ErrorCode};
 
-use super::coordinate::{DURABILITY, Done, check_durability, invalid, notice, outcome, ttl};
+use super::coordinate::{Done, invalid, notice, outcome, ttl};
 use crate::broker::Broker;
 use crate::broker::coordination::{
-    Asker, Change, Condition, Entry, Fence, KeyTerms, Selection, Value, WaitId,
+    Act, Ask, Asker, Change, Condition, Entry, Fence, Request, Selection, Value, WaitId,
 };
 
 /// Values of one answer to a list, in bytes: one that is longer comes alone.
@@ -25,30 +26,81 @@ const LISTED_MAX_BYTES: usize = 256 * 1024;
 impl Broker {
     pub(super) fn put_key(&mut self, now: Instant, asker: Asker, request: PutKey, frame: &Frame<'_>) -> Done {
         let key = self.check_key(asker, &request.key.0)?;
-        check_durability(request.durability)?;
-        let body = frame.body.as_slice();
-        let max = self.config.limits.key_value_max_bytes;
-        if body.len() > max as usize {
-            let mut error = Error::quota("key_value_max_bytes", max.into());
-            error.code = ErrorCode::PayloadTooLarge;
-            return Err(error.into());
-        }
-        let payload = Payload { kind: frame.header.payload_kind, body: Bytes::copy_from_slice(body) };
+        let payload = self.key_value(frame.header.payload_kind, frame.body.as_slice())?;
         let value = Value { payload, ttl: ttl(request.ttl_us)?, lease: request.lease };
-        let terms = terms(request.condition, request.fence)?;
-        let hand = self.hand(asker.peer);
-        let revision = self.coordination.put(now, hand, &key, value, &terms, &self.config.limits)?;
-        self.conclude_request(asker, &KeyChanged { revision, durability: DURABILITY });
-        Ok(())
+        let ask = Ask { key, condition: condition(request.condition), act: Act::Put(value) };
+        self.change_keys(now, asker, vec![ask], request.fence, request.durability)
     }
 
     pub(super) fn delete_key(&mut self, now: Instant, asker: Asker, request: DeleteKey) -> Done {
         let key = self.check_key(asker, &request.key.0)?;
-        check_durability(request.durability)?;
-        let terms = terms(request.condition, request.fence)?;
-        let revision = self.coordination.delete(now, &key, &terms, &self.config.limits)?;
-        self.conclude_request(asker, &KeyChanged { revision, durability: DURABILITY });
-        Ok(())
+        let ask = Ask { key, condition: condition(request.condition), act: Act::Delete };
+        self.change_keys(now, asker, vec![ask], request.fence, request.durability)
+    }
+
+    /// The value of a put, in memory of its own.
+    pub(super) fn key_value(&self, kind: PayloadKind, body: &[u8]) -> Result<Payload, Error> {
+        let max = self.config.limits.key_value_max_bytes;
+        if body.len() > max as usize {
+            let mut error = Error::quota("key_value_max_bytes", max.into());
+            error.code = ErrorCode::PayloadTooLarge;
+            return Err(error);
+        }
+        Ok(Payload { kind, body: Bytes::copy_from_slice(body) })
+    }
+
+    pub(super) fn change_keys(
+        &mut self,
+        now: Instant,
+        asker: Asker,
+        asks: Vec<Ask>,
+        under: Option<wire::Fence>,
+        durability: Option<Durability>,
+    ) -> Done {
+        let durability = self.durability_of(durability)?;
+        let fence = under.map(fence).transpose()?;
+        let hand = self.hand(asker.peer);
+        let request = Request { asker: Some(asker), hand, asks, fence, durability };
+        Ok(self.coordination.ask(now, request, &self.config.limits)?)
+    }
+
+    /// What changes of keys are to survive: the disk, where there is one, unless something else is asked for.
+    fn durability_of(&self, wanted: Option<Durability>) -> Result<Durability, Error> {
+        if self.journal.has_store() {
+            let durability = wanted.unwrap_or(Durability::Disk);
+            return match durability {
+                Durability::Memory => Ok(durability),
+                Durability::Os | Durability::Disk => self.journal.check().map(|()| durability),
+            };
+        }
+        match wanted.unwrap_or(Durability::Memory) {
+            Durability::Memory => Ok(Durability::Memory),
+            more => {
+                let message = format!("this daemon keeps keys in memory, {} was asked for", more.name());
+                Err(Error::new(ErrorCode::Unsupported, message)
+                    .with_hint("ask for memory, or for nothing in particular"))
+            }
+        }
+    }
+
+    /// Tells what came of a request for changes.
+    pub(super) fn tell_keys_changed(
+        &mut self,
+        to: WaitId,
+        operation: Operation,
+        revisions: &[u64],
+        durability: Durability,
+    ) {
+        if to.correlation == 0 {
+            return;
+        }
+        if operation == Operation::TRANSACT {
+            let done = Transacted { revisions: List(revisions.to_vec()), durability };
+            self.answer(to.peer, outcome(to, operation), &done, &[]);
+        } else {
+            let revision = revisions.last().copied().unwrap_or_default();
+            self.answer(to.peer, outcome(to, operation), &KeyChanged { revision, durability }, &[]);
+        }
     }
 
     pub(super) fn get_key(&mut self, asker: Asker, request: &GetKey) -> Done {
@@ -63,10 +115,20 @@ impl Broker {
 
     pub(super) fn list_keys(&mut self, asker: Asker, request: ListKeys) -> Done {
         let selection = self.check_selection(asker, request.selection)?;
-        let after = request.after.0;
+        self.answer_list(asker, &selection, &request.after.0, request.count)
+    }
+
+    pub(super) fn list_range(&mut self, asker: Asker, request: ListRange) -> Done {
+        self.check_asker(asker, None)?;
+        let to = Some(request.to.0).filter(|to| !to.is_empty());
+        let selection = Selection::Range(request.from.0, to);
+        self.answer_list(asker, &selection, &request.after.0, request.count)
+    }
+
+    fn answer_list(&mut self, asker: Asker, selection: &Selection, after: &str, count: u32) -> Done {
         let page = Page::of(
-            request.count,
-            self.coordination.list(&selection, &after).map(|(key, entry)| (key, entry.revision, Some(entry))),
+            count,
+            self.coordination.list(selection, after).map(|(key, entry)| (key, entry.revision, Some(entry))),
         );
         self.answer_page(asker, page);
         Ok(())
@@ -101,7 +163,7 @@ impl Broker {
         Ok(())
     }
 
-    fn check_key(&self, asker: Asker, name: &str) -> Result<ResourceName, Error> {
+    pub(super) fn check_key(&self, asker: Asker, name: &str) -> Result<ResourceName, Error> {
         let key = ResourceName::parse(name)?;
         self.check_asker(asker, Some(&key))?;
         Ok(key)
@@ -183,15 +245,14 @@ fn state(entry: &Entry) -> KeyState {
     KeyState { revision, created, version, lease }
 }
 
-fn terms(condition: wire::Condition, fence: Option<wire::Fence>) -> Result<KeyTerms, Error> {
-    let condition = match condition {
+pub(super) fn condition(condition: wire::Condition) -> Condition {
+    match condition {
         wire::Condition::Any => Condition::Any,
         wire::Condition::Absent => Condition::Absent,
         wire::Condition::Revision { revision } => Condition::Revision(revision),
-    };
-    let fence = match fence {
-        Some(wire::Fence { lock, token }) => Some(Fence { lock: ResourceName::parse(&lock.0)?, token }),
-        None => None,
-    };
-    Ok(KeyTerms { condition, fence })
+    }
+}
+
+fn fence(wire::Fence { lock, token }: wire::Fence) -> Result<Fence, Error> {
+    Ok(Fence { lock: ResourceName::parse(&lock.0)?, token })
 }

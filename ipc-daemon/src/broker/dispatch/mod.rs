@@ -13,6 +13,8 @@ pub(super) mod permission;
 mod revoke;
 mod run;
 mod send;
+mod store;
+mod transaction;
 
 use ipc_core::time::Instant;
 use ipc_core::wire::{Flags, Frame, Kind, WireError};

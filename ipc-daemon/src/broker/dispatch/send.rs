@@ -243,7 +243,8 @@ impl Broker {
         let is_listening = !state.subscriptions.is_empty()
             || !state.watches.is_empty()
             || self.coordination.counts(peer).2 > 0;
-        if state.phase == Phase::InputEnded && !is_listening && self.calls.outgoing(peer) == 0 {
+        let is_answered = self.calls.outgoing(peer) == 0 && self.coordination.changes_pending(peer) == 0;
+        if state.phase == Phase::InputEnded && !is_listening && is_answered {
             self.depart(peer);
             self.outputs.push_back(Output::Close(peer));
         }

@@ -1,0 +1,65 @@
+//! What comes of requests: whom to tell what.
+
+use core::time::Duration;
+
+use ipc_core::Error;
+use ipc_core::payload::Payload;
+use ipc_core::wire::coordination::{Durability, Operation, Waiting};
+use ipc_core::wire::message::RevokedWhat;
+
+use super::WaitId;
+use super::keys::Change;
+use crate::broker::keys::PeerKey;
+
+/// One session of a circle: it holds what the one before wants, and waits for this.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::broker) struct Link {
+    pub(in crate::broker) peer: PeerKey,
+    pub(in crate::broker) waits_for: String,
+}
+
+/// Why a request came to nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::broker) enum Reason {
+    Error(Error),
+    /// Others hold it; this is the eldest of them.
+    Busy {
+        what: String,
+        holder: Option<PeerKey>,
+    },
+    /// Each waits for the next, and the last for the first.
+    Deadlock(Vec<Link>),
+}
+
+impl From<Error> for Reason {
+    fn from(error: Error) -> Self {
+        Reason::Error(error)
+    }
+}
+
+/// What is to be told, or charged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::broker) enum Effect {
+    /// A request has got what it wants.
+    Granted { to: WaitId, operation: Operation, token: u64, ttl: Option<Duration> },
+    /// All parties have arrived.
+    Passed { to: WaitId, generation: u64, place: u32 },
+    /// A request came to nothing.
+    Refused { to: WaitId, operation: Operation, reason: Reason },
+    /// A request waits.
+    Waits { to: WaitId, operation: Operation, holder: Option<PeerKey>, waiting: Waiting },
+    /// A session has lost what it held.
+    Lost { to: WaitId, token: u64, error: Error },
+    /// A session may not observe or watch any more.
+    Revoked { to: WaitId, what: RevokedWhat, error: Error },
+    /// An observer is told who leads.
+    Leads { to: WaitId, leader: Option<PeerKey>, token: u64, value: Payload, is_answer: bool },
+    /// A request for changes of keys was carried out: a revision for each.
+    KeysChanged { to: WaitId, operation: Operation, revisions: Vec<u64>, durability: Durability },
+    /// A watch is told of a change of a key.
+    Changed { to: WaitId, change: Change },
+    /// A watch has been told what it was to be told at first.
+    Watches { to: WaitId, revision: u64 },
+    /// A session holds so much more, waits for so much more, observes so much more.
+    Charged { peer: PeerKey, holds: i32, waits: i32, observations: i32 },
+}
