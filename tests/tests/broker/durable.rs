@@ -223,6 +223,16 @@ fn a_watch_goes_on_over_a_restart_unless_what_it_saw_is_lost() {
 }
 
 #[test]
+fn a_watch_over_a_store_that_is_gone_begins_anew() {
+    let mut scene = scene(Limits::default());
+    let client = scene.client();
+    let put = put(&mut scene, client, "a");
+    assert!(watch(&mut scene, client, Some(put + 1)).is_ok());
+    // It has seen a revision that this daemon has never given.
+    assert_eq!(watch(&mut scene, client, Some(put + 2)), Err(ErrorCode::Compacted));
+}
+
+#[test]
 fn a_time_to_live_begins_anew_after_a_restart_and_a_lease_is_over() {
     let mut scene = scene(Limits::default());
     let client = scene.client();

@@ -219,8 +219,7 @@ impl<'a> World<'a> {
 
     fn count_refusal(&mut self, asked: &Asked) {
         let is_kept = asked.durability > Durability::Memory
-            || asked.asks.iter().any(|ask| self.durability_of(ask.key) > Durability::Memory)
-            || self.line.iter().any(|other| other.durability > Durability::Memory);
+            || asked.asks.iter().any(|ask| self.durability_of(ask.key) > Durability::Memory);
         assert!(is_kept, "{asked:?} has nothing to do with the disk");
         match self.disk().fault {
             Some(Fault::Full(_)) => self.coverage.full += 1,
@@ -406,6 +405,9 @@ impl<'a> World<'a> {
             Ok(_) => {
                 assert!(!has_volatile, "it has seen what is lost");
                 assert!(told.is_empty() || is_written);
+                // A delete that was never answered shows in the history alone.
+                let revisions = told.iter().map(|notice| notice.decode::<Changed>().state.revision);
+                self.last = self.last.max(revisions.max().unwrap_or(0));
                 self.coverage.resumed += 1;
             }
             Err(code) => {

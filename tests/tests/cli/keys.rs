@@ -67,7 +67,7 @@ fn keys_are_listed_and_their_history_is_shown() {
     assert_eq!(values, [("put".into(), "2".into()), ("put".into(), "4".into())]);
     let from = history[1]["revision"].to_string();
     assert_eq!(run(&["--json", "kv", "history", "--from-revision", &from]).objects().len(), 1);
-    run(&["--json", "kv", "history", "--from-revision", "1"]).failed_with(75, "compacted");
+    run(&["--json", "kv", "history", "--from-revision", "2"]).failed_with(75, "compacted");
 }
 
 #[test]

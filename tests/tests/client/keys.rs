@@ -92,7 +92,7 @@ fn many_keys_are_listed_in_order_with_their_values() {
         let changes = client.key_history(&prefix(""), found[0].revision).await.unwrap();
         assert_eq!(changes.len(), names.len() + 1);
         assert!(changes.is_sorted_by(|one, two| one.revision() < two.revision()));
-        assert_eq!(client.key_history(&prefix(""), 1).await.unwrap_err().code, ErrorCode::Compacted);
+        assert_eq!(client.key_history(&prefix(""), 2).await.unwrap_err().code, ErrorCode::Compacted);
     });
 }
 

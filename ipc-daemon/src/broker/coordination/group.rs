@@ -32,13 +32,6 @@ struct Step {
     outcome: Result<Vec<Change>, Error>,
 }
 
-impl Step {
-    fn durability(&self) -> Durability {
-        let changes = self.outcome.iter().flatten();
-        changes.map(|change| change.durability).max().unwrap_or(Durability::Memory)
-    }
-}
-
 /// What is judged together.
 #[derive(Debug, Default)]
 pub(super) struct Group {
@@ -254,7 +247,8 @@ impl Coordination {
     fn take_back(&mut self, now: Instant, group: Group, error: &Error) {
         self.keys.keep_obsolete(group.obsolete);
         for step in group.steps.into_iter().rev() {
-            if step.durability() == Durability::Memory {
+            let kept_as = self.kept_as(&Group::default(), &step.request);
+            if step.outcome.is_err() || kept_as == Durability::Memory {
                 self.line.push_front(step.request);
                 continue;
             }

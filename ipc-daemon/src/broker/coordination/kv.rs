@@ -139,6 +139,7 @@ impl Coordination {
         limits: &Limits,
     ) -> Result<impl Iterator<Item = &'a Change>, Error> {
         self.begin_keys(now, limits);
+        self.check_from(from)?;
         self.keys.since(selection, from)
     }
 
@@ -169,7 +170,10 @@ impl Coordination {
             }
         }
         let first: Vec<Change> = match from {
-            Some(from) => self.keys.since(&selection, from)?.cloned().collect(),
+            Some(from) => {
+                self.check_from(from)?;
+                self.keys.since(&selection, from)?.cloned().collect()
+            }
             None => {
                 let present = self.keys.range(&selection, "");
                 let mut present: Vec<Change> = present
@@ -242,6 +246,19 @@ impl Coordination {
             None => format!("lock {lock} was not held lately"),
         };
         Err(Error::new(ErrorCode::StaleFencingToken, message).with_hint("take the lock again"))
+    }
+
+    /// Whoever asks from behind all numbers has seen changes of a store that is gone.
+    fn check_from(&self, from: u64) -> Result<(), Error> {
+        let last = self.numbers.last();
+        if from <= last + 1 {
+            return Ok(());
+        }
+        let message = format!("revision {from} was asked for, and none above {last} was ever given here");
+        let mut error = Error::new(ErrorCode::Compacted, message)
+            .with_hint("begin with what is there now, and go on from its revision");
+        error.detail_mut().limit = Some(last);
+        Err(error)
     }
 
     /// So much of the history is remembered.
