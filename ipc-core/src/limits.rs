@@ -45,6 +45,16 @@ pub const KEYS_LISTED_MAX: usize = 100;
 pub const TRANSACTION_KEYS_MAX: usize = 64;
 /// Changes of keys that a watch keeps for a program that does not take them; the rest waits at the daemon.
 pub const KEY_EVENTS_QUEUED_MAX: usize = 4096;
+/// Longest id of an entry of a work queue, in bytes.
+pub const ENTRY_ID_MAX_BYTES: usize = 128;
+/// Longest time for which an entry of a work queue cannot be taken: a week.
+pub const ENTRY_DELAY_MAX: Duration = TTL_MAX;
+/// Longest reason for which an entry is given back, in bytes; longer ones are cut at a character.
+pub const NACK_REASON_MAX_BYTES: usize = 256;
+/// Most entries of a work queue in one answer to a peek.
+pub const ENTRIES_LISTED_MAX: usize = 100;
+/// Most deliveries that a consumer has open at a time.
+pub const CREDIT_MAX: u32 = 65_536;
 /// Most permits of a semaphore, and most parties of a barrier.
 pub const PARTIES_MAX: u32 = 65_536;
 /// Room a call reserves in its caller's queue for an error reply, in bytes.
@@ -170,7 +180,7 @@ limits! {
     waits_per_connection_max: u32 = 4096, 1, 1_000_000;
     /// Elections one connection observes.
     observations_per_connection_max: u32 = 256, 1, 65_536;
-    /// Requests that wait for one lock, semaphore, election or barrier.
+    /// Requests that wait for one lock, semaphore, election, barrier or work queue.
     waiters_per_resource_max: u32 = 16_384, 1, 1_000_000;
     /// Locks, semaphores, elections and barriers that are held, waited for or observed.
     resources_max: u32 = 65_536, 1, 10_000_000;
@@ -194,6 +204,24 @@ limits! {
     key_history_max_bytes: u32 = 16 << 20, 1024, u32::MAX;
     /// Watches over keys of one connection.
     key_watches_per_connection_max: u32 = 256, 1, 65_536;
+    /// Work queues in which something is, is awaited or is remembered.
+    work_queues_max: u32 = 65_536, 1, 10_000_000;
+    /// Entries of all work queues.
+    work_queue_entries_max: u32 = 1_000_000, 1, 100_000_000;
+    /// Entries that wait in one work queue.
+    work_queue_length_max: u32 = 100_000, 1, 100_000_000;
+    /// Largest entry of a work queue, in bytes.
+    work_queue_entry_max_bytes: u32 = 1 << 20, 1, PAYLOAD_MAX_CEILING_BYTES;
+    /// Bytes of the entries that one uid has put: ids, payloads and 300 bytes for each; and of the ids that are remembered.
+    work_queue_bytes_per_uid_max: u32 = 256 << 20, 1024, u32::MAX;
+    /// Ids that one work queue remembers to find duplicates; past it the oldest are forgotten.
+    work_queue_ids_max: u32 = 100_000, 1, 10_000_000;
+    /// Time for which they are remembered, in milliseconds.
+    work_queue_id_window_ms: u32 = 300_000, 1, 604_800_000;
+    /// Time after which a delivery goes back whose taker does not say, in milliseconds.
+    work_queue_visibility_default_ms: u32 = 30_000, 10, 604_800_000;
+    /// Consumers of work queues of one connection.
+    work_queue_consumers_per_connection_max: u32 = 256, 1, 65_536;
     /// Topics that have a counter.
     topics_max: u32 = 65_536, 1, 10_000_000;
     /// Events one subscription may have queued.

@@ -85,6 +85,14 @@ impl ResourceName {
     pub fn is_reserved(&self) -> bool {
         self.0.split(['.', '/']).next() == Some("ipc")
     }
+
+    /// The name of the queue of dead letters that belongs to the work queue of this name.
+    ///
+    /// # Errors
+    /// `invalid_argument` when it would be too long.
+    pub fn dead_letters(&self) -> Result<Self, Error> {
+        Self::parse(&format!("{self}.dead"))
+    }
 }
 
 impl ServiceName {

@@ -126,11 +126,25 @@ ASKED = {
     38: (SELECTION, "number", "number"),
     39: ([("text", CONDITION, STEP)], FENCE, DURABILITY),
     40: ("text", "text", "text", "number"),
+    48: ("text", maybe("text"), "number", "number", "number", "number", UNIT, FENCE, DURABILITY),
+    49: ("text", UNIT, "number", "number", "bool", FENCE),
+    50: ("text", "number", FENCE),
+    51: ("text", "number", "number", "text", "bool", FENCE),
+    52: ("text", "number"),
+    53: ("text",),
+    54: ("text", FENCE),
+    55: ("text", "number", "number", "number"),
+    56: ("number",),
 }
 CAME = {1: GRANTED, 2: GRANTED, 16: GRANTED, 17: GRANTED, 18: GRANTED, 20: ("number",), 22: ("number", "number")}
 CAME |= {32: CHANGED, 33: ("text", STATE), 34: CHANGED, 35: LISTED, 36: ("number",), 38: LISTED}
 CAME |= {39: (["number"], UNIT), 40: LISTED}
-TOLD = {1: ("number", "number", "text"), 2: ("number",), 4: (UNIT, "text", STATE)}
+IDENTITY = {0: ("number", "number", "number"), 1: ("text", "text")}
+DELIVERED = ("text", "number", "text", *("number",) * 5, IDENTITY, maybe("text"))
+PEEKED = ("text", "number", UNIT, *("number",) * 4, IDENTITY, maybe("text"), "number", "number")
+CAME |= {48: ("number", "text", "bool", "number", UNIT), 49: DELIVERED, 51: ("bool",), 52: ("bool", [PEEKED])}
+CAME |= {53: ("number",) * 14, 54: ("number",)}
+TOLD = {6: DELIVERED, 1: ("number", "number", "text"), 2: ("number",), 4: (UNIT, "text", STATE)}
 NUMBERED = {0x70: ASKED, 0x71: CAME, 0x73: TOLD}
 # What a `done` holds depends on the operation that it answers.
 DONE = {"done_registered": ("number", "bool"), "done_subscribed": ("number",), "done_published": ("number", "number")}

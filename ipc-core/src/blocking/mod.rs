@@ -22,6 +22,7 @@
 //! | `publish` | publishing, subscriptions and watches over names |
 //! | `hold` | locks, semaphores, elections, barriers and leases |
 //! | `keys` | keys and watches over them |
+//! | `queues` | work queues |
 //! | `service`, `serve` | offering methods, and serving their calls |
 //! | `inherited` | the deadline of the call that is being served |
 //! | `reconnect` | a new connection with everything made again |
@@ -46,6 +47,7 @@ mod keys;
 mod link;
 mod publish;
 mod pump;
+mod queues;
 mod reconnect;
 mod serve;
 mod service;
@@ -58,6 +60,7 @@ pub use hold::Hold;
 pub use inherited::remaining;
 pub use keys::KeyWatch;
 pub use publish::{NameWatch, Subscription};
+pub use queues::{Consumer, Taken};
 pub use reconnect::Reconnected;
 pub use serve::{Serving, ServingState};
 pub use service::{Request, Service};
@@ -65,7 +68,8 @@ pub use service::{Request, Service};
 pub use crate::error::ServiceError;
 pub use crate::options::{Backoff, CallOptions, ConnectOptions};
 pub use crate::session::{
-    Committed, Condition, DaemonInfo, Delivery, DeliveryRef, Durability, EventRef, HoldOptions, KeyChange,
-    KeyEvent, KeyOptions, KeyValue, Lost, Missed, NameChange, NameEvent, Passed, Published, Received, Reply,
-    Selection, SubscribeOptions, Transacted, Transaction,
+    Committed, Condition, ConsumeOptions, DaemonInfo, Delivery, DeliveryRef, Durability, EntryOptions,
+    EntryPut, EntryState, EventRef, HoldOptions, KeyChange, KeyEvent, KeyOptions, KeyValue, Lost, Missed,
+    NackOptions, NameChange, NameEvent, Overflow, Passed, PeekedEntry, Published, QueueCounts, Received,
+    Reply, Selection, SubscribeOptions, TakeOptions, Transacted, Transaction, Work,
 };

@@ -223,6 +223,7 @@ impl Client {
                 | Event::HoldLost(_)
                 | Event::Observed(_)
                 | Event::KeysChanged(_)
+                | Event::Work(_)
                 | Event::Closed(_) => {}
             }
         }

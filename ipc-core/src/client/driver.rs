@@ -114,6 +114,7 @@ impl Driver {
                 | Event::Observed(_)
                 | Event::KeysChanged(_)
                 | Event::Acquired(_)
+                | Event::Work(_)
                 | Event::RegistrationLost(..) => {}
             }
         }

@@ -6,7 +6,7 @@
 //! - `shared`, `turns`, `wakers`: what handles and driver share, whose turn it is to read, who is to be woken;
 //! - `driver`, `reconnect`: the one task, and what it does when the connection is lost;
 //! - `socket`, `spin`: bytes in and out, and looking again before sleeping;
-//! - `call`, `subscription`, `names`, `serving`, `hold`, `election`, `keys`, `events`: what users hold.
+//! - `call`, `subscription`, `names`, `serving`, `hold`, `election`, `keys`, `queues`, `events`: what users hold.
 
 mod call;
 mod driver;
@@ -15,6 +15,7 @@ mod events;
 mod hold;
 mod keys;
 mod names;
+mod queues;
 mod reconnect;
 mod serving;
 mod shared;
@@ -34,14 +35,16 @@ pub use events::{ConnectionEvent, ConnectionEvents};
 pub use hold::Hold;
 pub use keys::KeyWatch;
 pub use names::NameWatch;
+pub use queues::{Consumer, Taken};
 pub use serving::Serving;
 pub use subscription::Subscription;
 
 pub use crate::options::{Backoff, CallOptions, ConnectOptions, PublishOptions};
 pub use crate::session::{
-    Committed, Condition, DaemonInfo, Delivery, Durability, HoldOptions, KeyChange, KeyEvent, KeyOptions,
-    KeyValue, Leader, Lost, Missed, NameChange, NameEvent, Observed, Passed, Published, Received, Reply,
-    Selection, SubscribeOptions, Transacted, Transaction,
+    Committed, Condition, ConsumeOptions, DaemonInfo, Delivery, Durability, EntryOptions, EntryPut,
+    EntryState, HoldOptions, KeyChange, KeyEvent, KeyOptions, KeyValue, Leader, Lost, Missed, NackOptions,
+    NameChange, NameEvent, Observed, Overflow, Passed, PeekedEntry, Published, QueueCounts, Received, Reply,
+    Selection, SubscribeOptions, TakeOptions, Transacted, Transaction, Work,
 };
 
 use crate::error::Error;

@@ -143,6 +143,7 @@ pub(crate) struct State {
     pub(super) registration_wakers: WakerTable,
     pub(super) observation_wakers: WakerTable,
     pub(super) key_watch_wakers: WakerTable,
+    pub(super) consumer_wakers: WakerTable,
     /// Those who want to know when something is lost.
     pub(super) hold_wakers: WakerLists,
     serving: WakerLists,
@@ -178,6 +179,7 @@ impl State {
             registration_wakers: WakerTable::default(),
             observation_wakers: WakerTable::default(),
             key_watch_wakers: WakerTable::default(),
+            consumer_wakers: WakerTable::default(),
             hold_wakers: WakerLists::default(),
             serving: WakerLists::default(),
             room_wakers: Vec::new(),
@@ -244,6 +246,7 @@ impl State {
             Event::Delivered(key) => wakes.extend(self.subscription_wakers.take(key.slot())),
             Event::HoldLost(key) => self.hold_wakers.take(key.slot(), wakes),
             Event::KeysChanged(key) => wakes.extend(self.key_watch_wakers.take(key.slot())),
+            Event::Work(key) => wakes.extend(self.consumer_wakers.take(key.slot())),
             Event::Observed(key) => wakes.extend(self.observation_wakers.take(key.slot())),
             Event::NamesChanged(key) => wakes.extend(self.watch_wakers.take(key.slot())),
             Event::Acquired(key) => {
@@ -297,6 +300,7 @@ impl State {
             &mut self.registration_wakers,
             &mut self.observation_wakers,
             &mut self.key_watch_wakers,
+            &mut self.consumer_wakers,
         ] {
             table.drain(wakes);
         }

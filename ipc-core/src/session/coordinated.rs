@@ -13,7 +13,7 @@ use super::event::{Answer, Event, HoldKey, Leader, ObservationKey, Observed, Pas
 use super::inflight::{Open, Purpose};
 use super::key::Committed;
 use super::slab::Key;
-use super::{Session, State, keys};
+use super::{Session, State, keys, queues};
 
 impl Session {
     pub(super) fn on_outcome(&mut self, now: Instant, frame: Frame<'_>) -> Result<(), WireError> {
@@ -21,10 +21,14 @@ impl Session {
         let Some(open) = self.inflight.get_mut(key) else { return self.on_unwanted(&frame) };
         if frame.header.flags.contains(Flags::ERROR) {
             let error = Error::from(frame.decode::<ErrorBody>()?);
-            if let Purpose::WatchKeys { watch, is_own } = open.purpose {
-                self.on_watching_keys((key, is_own), watch, Err(error));
-            } else {
-                self.fail_coordination(key, error);
+            match open.purpose {
+                Purpose::WatchKeys { watch, is_own } => {
+                    self.on_watching_keys((key, is_own), watch, Err(error));
+                }
+                Purpose::Consume { consumer, is_own } => {
+                    self.on_consuming((key, is_own), consumer, Err(error))
+                }
+                _ => self.fail_coordination(key, error),
             }
             return Ok(());
         }
@@ -43,6 +47,10 @@ impl Session {
                 let watching = frame.decode()?;
                 self.on_watching_keys((key, is_own), watch, Ok(watching));
             }
+            Purpose::Consume { consumer, is_own } => {
+                frame.decode::<()>()?;
+                self.on_consuming((key, is_own), consumer, Ok(()));
+            }
             Purpose::Coordinate(operation) => {
                 let answer = match operation {
                     Operation::ARRIVE => {
@@ -60,7 +68,7 @@ impl Session {
                     Operation::GET => keys::got(&frame)?,
                     Operation::TRANSACT => keys::transacted(&frame)?,
                     Operation::LIST | Operation::LIST_RANGE | Operation::HISTORY => keys::listed(&frame)?,
-                    _ => Answer::Done,
+                    _ => queues::answered(operation, &frame)?,
                 };
                 self.inflight.complete(key, Ok(answer));
             }
@@ -73,6 +81,10 @@ impl Session {
     fn on_unwanted(&mut self, frame: &Frame<'_>) -> Result<(), WireError> {
         let gives = [Operation::LEASE, Operation::LOCK, Operation::ACQUIRE, Operation::CAMPAIGN];
         let operation = Operation(frame.header.handle.index);
+        if !frame.header.flags.contains(Flags::ERROR) && operation == Operation::TAKE {
+            let work = queues::delivered(frame)?;
+            self.forget_work(&work.queue, work.delivery, true);
+        }
         if !frame.header.flags.contains(Flags::ERROR) && gives.contains(&operation) {
             let Granted { token, .. } = frame.decode()?;
             self.send_release(token);
@@ -166,6 +178,11 @@ impl Session {
                     let error = Error::new(ErrorCode::SlowConsumer, "who leads was not read in time");
                     self.observed(key, Observed::Ended(error));
                 }
+                Ok(())
+            }
+            Told::DELIVERED => self.on_delivered(&frame),
+            Told::CONSUMER_LOST => {
+                self.on_consumer_lost(correlation);
                 Ok(())
             }
             Told::CHANGED => self.on_key_changed(frame),

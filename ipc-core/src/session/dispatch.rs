@@ -226,7 +226,8 @@ impl Session {
             | Purpose::Renew { .. }
             | Purpose::Coordinate(_)
             | Purpose::Observe(_)
-            | Purpose::WatchKeys { .. } => {
+            | Purpose::WatchKeys { .. }
+            | Purpose::Consume { .. } => {
                 let Err(error) = result else { return Err(WireError::UnexpectedKind(Kind::DONE.0)) };
                 self.fail_coordination(key, error);
                 return Ok(());

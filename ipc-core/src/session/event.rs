@@ -12,6 +12,7 @@ pub use crate::wire::message::NameChange;
 
 use super::key::{Committed, KeyPage, Transacted};
 use super::slab::Key;
+use super::work::{EntryPut, PeekedEntry, QueueCounts, Work};
 
 macro_rules! key_type {
     ($(#[$doc:meta])* $name:ident) => {
@@ -59,6 +60,11 @@ key_type! {
 key_type! {
     /// One watch over keys; it lives over restarts.
     KeyWatchKey
+}
+
+key_type! {
+    /// One consumer of a work queue; it lives over restarts.
+    ConsumerKey
 }
 
 /// What the daemon said about itself.
@@ -129,6 +135,29 @@ pub enum Answer {
     Transacted(Transacted),
     /// Of what asks for keys.
     Keys(KeyPage),
+    /// Of an entry put into a work queue.
+    Put(EntryPut),
+    /// Of an entry taken.
+    Taken(Box<Work>),
+    /// Of an entry given back.
+    Nacked {
+        /// Whether it is a dead letter now.
+        is_dead: bool,
+    },
+    /// Of a queue counted.
+    Counted(Box<QueueCounts>),
+    /// Of a look into a queue.
+    Peeked {
+        /// The first entries.
+        entries: Vec<PeekedEntry>,
+        /// Whether there are more.
+        more: bool,
+    },
+    /// Of a queue purged.
+    Purged {
+        /// How many entries are gone.
+        count: u64,
+    },
     /// Of everything else.
     Done,
 }
@@ -327,6 +356,8 @@ pub enum Event {
     KeysChanged(KeyWatchKey),
     /// An observation that was empty has something to take.
     Observed(ObservationKey),
+    /// A consumer that was empty has something to take.
+    Work(ConsumerKey),
     /// A registration could not be made again after a restart, and is gone.
     RegistrationLost(RegistrationKey, Error),
     /// The conversation is over. Every open request has its outcome already.

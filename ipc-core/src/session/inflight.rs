@@ -11,7 +11,8 @@ use crate::wire::coordination::Operation;
 
 use super::courier::RequestId;
 use super::event::{
-    HoldKey, KeyWatchKey, ObservationKey, Outcome, RegistrationKey, SubscriptionKey, Ticket, WatchKey,
+    ConsumerKey, HoldKey, KeyWatchKey, ObservationKey, Outcome, RegistrationKey, SubscriptionKey, Ticket,
+    WatchKey,
 };
 use super::handles::HandleKey;
 use super::slab::{Key, Slab};
@@ -65,12 +66,22 @@ pub(super) enum Purpose {
         /// Nobody but the session waits for it.
         is_own: bool,
     },
+    Consume {
+        consumer: ConsumerKey,
+        /// Nobody but the session waits for it.
+        is_own: bool,
+    },
 }
 
 impl Purpose {
     /// Whether the daemon can be asked to end it early.
     pub(super) fn is_cancellable(&self) -> bool {
-        matches!(self, Purpose::Call(_) | Purpose::Acquire(_) | Purpose::Coordinate(Operation::ARRIVE))
+        let waits = |operation: &Operation| [Operation::ARRIVE, Operation::TAKE].contains(operation);
+        match self {
+            Purpose::Call(_) | Purpose::Acquire(_) => true,
+            Purpose::Coordinate(operation) => waits(operation),
+            _ => false,
+        }
     }
 }
 
@@ -240,6 +251,7 @@ impl Inflight {
                     Purpose::Bind { .. }
                         | Purpose::Renew { is_own: true, .. }
                         | Purpose::WatchKeys { is_own: true, .. }
+                        | Purpose::Consume { is_own: true, .. }
                 )
             ) {
                 self.remove(key);

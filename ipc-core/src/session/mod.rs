@@ -15,6 +15,7 @@
 //! | `registrations`, `inbound` | services we offer, calls we are serving |
 //! | `holds`, `coordination`, `coordinated` | locks and the like, with their time to live; what is asked for and told of them |
 //! | `key`, `keys` | what is said of keys; keys and watches over them |
+//! | `work`, `queues` | what is said of work queues; entries and consumers |
 //! | `subscriptions`, `watches` | events and changes of names, with what was not taken yet |
 //! | `revoked` | what is taken away when the daemon's rules change |
 //! | `output` | bytes on their way to the daemon |
@@ -37,6 +38,7 @@ mod key;
 mod keys;
 mod mail;
 mod output;
+mod queues;
 mod registrations;
 mod requests;
 mod revoked;
@@ -47,6 +49,7 @@ mod tag;
 #[cfg(test)]
 mod tests;
 mod watches;
+mod work;
 
 use core::time::Duration;
 use std::collections::VecDeque;
@@ -54,9 +57,9 @@ use std::collections::VecDeque;
 pub use coordination::{HoldOptions, Wanted};
 pub use drain::Drain;
 pub use event::{
-    Answer, DaemonInfo, Delivery, DeliveryRef, Event, EventRef, HoldKey, InboundKey, Incoming, KeyWatchKey,
-    Leader, Lost, Missed, NameChange, NameEvent, ObservationKey, Observed, Outcome, Passed, Published,
-    Received, RegistrationKey, Reply, SubscriptionKey, Ticket, WatchKey,
+    Answer, ConsumerKey, DaemonInfo, Delivery, DeliveryRef, Event, EventRef, HoldKey, InboundKey, Incoming,
+    KeyWatchKey, Leader, Lost, Missed, NameChange, NameEvent, ObservationKey, Observed, Outcome, Passed,
+    Published, Received, RegistrationKey, Reply, SubscriptionKey, Ticket, WatchKey,
 };
 pub use handles::HandleKey;
 pub use holds::HoldState;
@@ -68,6 +71,10 @@ pub use registrations::{Offer, OfferedMethod};
 pub use requests::CallOptions;
 pub use state::{State, Trigger};
 pub use subscriptions::{Deliveries, SubscribeOptions};
+pub use work::{
+    ConsumeOptions, EntryOptions, EntryPut, EntryState, NackOptions, Overflow, PeekedEntry, QueueCounts,
+    TakeOptions, Work, WorkEvent,
+};
 
 use crate::error::{Error, ErrorCode};
 use crate::id::Epoch;
@@ -86,6 +93,7 @@ use inflight::{Inflight, Purpose};
 use keys::KeyWatch;
 use mail::Mail;
 use output::Output;
+use queues::Consuming;
 use registrations::Registrations;
 use slab::Slab;
 use subscriptions::Subscription;
@@ -154,6 +162,7 @@ pub struct Session {
     holds: Holds,
     observations: Slab<Observation>,
     key_watches: Slab<KeyWatch>,
+    consumers: Slab<Consuming>,
     announced: Announced,
     calls: VecDeque<Incoming>,
     events: VecDeque<Event>,
@@ -189,6 +198,7 @@ impl Session {
             holds: Holds::default(),
             observations: Slab::new(),
             key_watches: Slab::new(),
+            consumers: Slab::new(),
             announced: Announced::default(),
             calls: VecDeque::new(),
             events: VecDeque::new(),
@@ -220,6 +230,7 @@ impl Session {
         self.greet();
         self.ask_again();
         self.watch_keys_again();
+        self.consume_again();
     }
 
     fn greet(&mut self) {
@@ -373,8 +384,8 @@ impl Session {
 
     /// Whether the daemon may send something that nobody asked for just then: events, changes of names, calls.
     pub fn is_listening(&self) -> bool {
-        let asked =
-            self.subscriptions.len() + self.watches.len() + self.observations.len() + self.key_watches.len();
+        let names = self.subscriptions.len() + self.watches.len();
+        let asked = names + self.observations.len() + self.key_watches.len() + self.consumers.len();
         asked + self.registrations.entries.len() > 0 || self.holds.are_timed()
     }
 
@@ -463,6 +474,7 @@ impl Session {
                 Purpose::Acquire(key) => self.forget_hold(key),
                 Purpose::Observe(key) => self.forget_observation(key),
                 Purpose::WatchKeys { watch, .. } => self.forget_unmade_key_watch(watch),
+                Purpose::Consume { consumer, .. } => self.forget_unmade_consumer(consumer),
                 Purpose::Call(_)
                 | Purpose::Publish(_)
                 | Purpose::Mail(_)

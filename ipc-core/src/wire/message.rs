@@ -263,27 +263,37 @@ pub struct PeerInfo {
     pub identity: IdentityInfo,
 }
 
-impl From<&Peer> for PeerInfo {
-    fn from(peer: &Peer) -> Self {
-        let identity = match &peer.identity {
+impl From<&Identity> for IdentityInfo {
+    fn from(identity: &Identity) -> Self {
+        match identity {
             Identity::Local { uid, gid, pid } => IdentityInfo::Local { uid: *uid, gid: *gid, pid: *pid },
             Identity::Remote { principal, address } => {
                 IdentityInfo::Remote { principal: Text(principal.clone()), address: Text(address.clone()) }
             }
-        };
-        Self { peer: peer.id.0, identity }
+        }
+    }
+}
+
+impl From<IdentityInfo> for Identity {
+    fn from(info: IdentityInfo) -> Self {
+        match info {
+            IdentityInfo::Local { uid, gid, pid } => Identity::Local { uid, gid, pid },
+            IdentityInfo::Remote { principal, address } => {
+                Identity::Remote { principal: principal.0, address: address.0 }
+            }
+        }
+    }
+}
+
+impl From<&Peer> for PeerInfo {
+    fn from(peer: &Peer) -> Self {
+        Self { peer: peer.id.0, identity: IdentityInfo::from(&peer.identity) }
     }
 }
 
 impl From<PeerInfo> for Peer {
     fn from(info: PeerInfo) -> Self {
-        let identity = match info.identity {
-            IdentityInfo::Local { uid, gid, pid } => Identity::Local { uid, gid, pid },
-            IdentityInfo::Remote { principal, address } => {
-                Identity::Remote { principal: principal.0, address: address.0 }
-            }
-        };
-        Self { id: PeerId(info.peer), identity }
+        Self { id: PeerId(info.peer), identity: info.identity.into() }
     }
 }
 

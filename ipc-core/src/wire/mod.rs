@@ -5,7 +5,7 @@
 //!
 //! - [`Header`] and [`Kind`]: the fixed part, parsed by hand;
 //! - [`message`]: what the envelopes of each kind hold;
-//! - [`coordination`]: the operations of coordination, and what their envelopes hold;
+//! - [`coordination`], [`queue`]: the operations of coordination, and what their envelopes hold;
 //! - [`codec`]: the one place that calls bincode;
 //! - [`Decoder`]: a stream of bytes cut into frames, with limits checked before anything is allocated;
 //! - [`encode_frame`]: a frame appended to a buffer;
@@ -19,6 +19,7 @@ mod error;
 mod frame;
 mod header;
 pub mod message;
+pub mod queue;
 
 pub use decoder::{Decoder, FrameLimits, SHARE_MIN_BYTES};
 pub use error::WireError;

@@ -5,6 +5,7 @@
 
 mod coordination;
 mod keys;
+mod queues;
 mod revoked;
 
 use std::fmt::Write as _;
@@ -122,6 +123,7 @@ pub fn vectors() -> Vec<Vector> {
         keys::asked_for(),
         keys::asked_of_several(),
         keys::answered(),
+        queues::all(),
         coordination::told(),
         revoked::told(),
     ];

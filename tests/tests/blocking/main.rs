@@ -4,6 +4,7 @@ mod calls;
 mod coordination;
 mod events;
 mod keys;
+mod queues;
 mod services;
 
 use std::thread::JoinHandle;

@@ -6,6 +6,7 @@ mod coordination;
 mod events;
 mod keys;
 mod names;
+mod queues;
 mod services;
 
 use std::future::Future;

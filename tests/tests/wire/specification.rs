@@ -128,6 +128,11 @@ fn the_limits_of_the_protocol_are_the_librarys() {
         ("LEADER_VALUE_MAX_BYTES", limits::LEADER_VALUE_MAX_BYTES as u64),
         ("KEYS_LISTED_MAX", limits::KEYS_LISTED_MAX as u64),
         ("TRANSACTION_KEYS_MAX", limits::TRANSACTION_KEYS_MAX as u64),
+        ("ENTRY_ID_MAX_BYTES", limits::ENTRY_ID_MAX_BYTES as u64),
+        ("ENTRY_DELAY_MAX", limits::ENTRY_DELAY_MAX.as_micros() as u64),
+        ("NACK_REASON_MAX_BYTES", limits::NACK_REASON_MAX_BYTES as u64),
+        ("ENTRIES_LISTED_MAX", limits::ENTRIES_LISTED_MAX as u64),
+        ("CREDIT_MAX", limits::CREDIT_MAX.into()),
         ("PARTIES_MAX", limits::PARTIES_MAX.into()),
         ("ERROR_REPLY_RESERVE_BYTES", limits::ERROR_REPLY_RESERVE_BYTES as u64),
     ]);

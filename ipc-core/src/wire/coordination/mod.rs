@@ -85,6 +85,24 @@ numbers! { Operation:
     TRANSACT = 39, "transact";
     /// Lists keys from one to another.
     LIST_RANGE = 40, "list_range";
+    /// Puts an entry into a work queue.
+    ENQUEUE = 48, "enqueue";
+    /// Takes an entry out of a work queue, to work on it.
+    TAKE = 49, "take";
+    /// Says that the work is done.
+    ACK = 50, "ack";
+    /// Gives an entry back.
+    NACK = 51, "nack";
+    /// Shows what is in a work queue.
+    PEEK = 52, "peek";
+    /// Counts what is in a work queue.
+    COUNT = 53, "count";
+    /// Throws away what waits in a work queue.
+    PURGE = 54, "purge";
+    /// Has entries delivered as they come, as many at a time as there are credits.
+    CONSUME = 55, "consume";
+    /// Ends that.
+    UNCONSUME = 56, "unconsume";
 }
 
 numbers! { Told:
@@ -98,6 +116,10 @@ numbers! { Told:
     CHANGED = 4, "changed";
     /// The watcher of keys did not read in time: the watch has ended, and goes on where it is asked to.
     WATCH_LOST = 5, "watch_lost";
+    /// An entry of a work queue, to be worked on.
+    DELIVERED = 6, "delivered";
+    /// The consumer did not read in time: it gets nothing more until it asks anew.
+    CONSUMER_LOST = 7, "consumer_lost";
 }
 
 /// What a promise survives.
