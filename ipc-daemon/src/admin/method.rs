@@ -56,7 +56,9 @@ impl Method {
     pub(super) const fn description(self) -> &'static str {
         match self {
             Method::Status => "the daemon: version, addresses, counters, limits, usage; no payload",
-            Method::List => "what is on the bus; payload: services, peers, topics, locks, leases or all",
+            Method::List => {
+                "what is on the bus; payload: services, peers, topics, locks, queues, leases or all"
+            }
             Method::Describe => "one service with its methods and instances; payload: its name",
             Method::Sockets => "every socket of the daemon; no payload",
             Method::BridgeList => "the exposed ports and the forwards; no payload",

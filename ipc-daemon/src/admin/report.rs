@@ -14,7 +14,9 @@ use serde_json::{Value, json};
 
 use super::ListenAddress;
 use super::process::Names;
-use crate::broker::{BarrierRow, GateRow, LeaseRow, PeerRow, ServiceRow, Status, TopicRow, Usage, View};
+use crate::broker::{
+    BarrierRow, GateRow, LeaseRow, PeerRow, QueueRow, ServiceRow, Status, TopicRow, Usage, View,
+};
 
 /// What does not change while the daemon runs.
 #[derive(Clone, Debug)]
@@ -127,28 +129,38 @@ pub(super) struct Kinds {
     peers: bool,
     topics: bool,
     locks: bool,
+    queues: bool,
     leases: bool,
 }
 
 impl Kinds {
-    /// Parses `services`, `peers`, `topics`, `locks`, `leases` or `all`; nothing means all.
+    /// Parses `services`, `peers`, `topics`, `locks`, `queues`, `leases` or `all`; nothing means all.
     ///
     /// # Errors
     /// `invalid_argument`.
     pub(super) fn parse(text: &str) -> Result<Self, Error> {
-        let none = Self { services: false, peers: false, topics: false, locks: false, leases: false };
+        let none =
+            Self { services: false, peers: false, topics: false, locks: false, queues: false, leases: false };
         match text {
             "services" => Ok(Self { services: true, ..none }),
             "peers" => Ok(Self { peers: true, ..none }),
             "topics" => Ok(Self { topics: true, ..none }),
             "locks" => Ok(Self { locks: true, ..none }),
+            "queues" => Ok(Self { queues: true, ..none }),
             "leases" => Ok(Self { leases: true, ..none }),
-            "all" | "" => Ok(Self { services: true, peers: true, topics: true, locks: true, leases: true }),
+            "all" | "" => Ok(Self {
+                services: true,
+                peers: true,
+                topics: true,
+                locks: true,
+                queues: true,
+                leases: true,
+            }),
             other => {
                 let shown: String = other.chars().take(40).flat_map(char::escape_debug).collect();
                 let message = format!("\"{shown}\" is no kind of thing on the bus");
                 Err(Error::new(ErrorCode::InvalidArgument, message)
-                    .with_hint("ask for services, peers, topics, locks, leases or all"))
+                    .with_hint("ask for services, peers, topics, locks, queues, leases or all"))
             }
         }
     }
@@ -162,6 +174,7 @@ pub(super) struct Inventory {
     topics: Vec<TopicRow>,
     gates: Vec<GateRow>,
     barriers: Vec<BarrierRow>,
+    queues: Vec<QueueRow>,
     leases: Vec<LeaseRow>,
 }
 
@@ -174,6 +187,7 @@ impl Inventory {
             topics: if kinds.topics { view.topics() } else { Vec::new() },
             gates: if kinds.locks { view.gates(now) } else { Vec::new() },
             barriers: if kinds.locks { view.barriers() } else { Vec::new() },
+            queues: if kinds.queues { view.queues(now) } else { Vec::new() },
             leases: if kinds.leases { view.leases(now) } else { Vec::new() },
         }
     }
@@ -212,8 +226,10 @@ impl Inventory {
         let topics = self.topics.iter().map(topic_row);
         let gates = self.gates.iter().map(|gate| gate_row(gate, names));
         let barriers = self.barriers.iter().map(barrier_row);
+        let queues = self.queues.iter().map(queue_row);
         let leases = self.leases.iter().map(|lease| lease_row(lease, names));
-        services.chain(peers).chain(topics).chain(gates).chain(barriers).chain(leases).collect()
+        let named = services.chain(peers).chain(topics);
+        named.chain(gates).chain(barriers).chain(queues).chain(leases).collect()
     }
 
     /// The first service in full.
@@ -308,6 +324,22 @@ fn barrier_row(barrier: &BarrierRow) -> Value {
     })
 }
 
+fn queue_row(queue: &QueueRow) -> Value {
+    let counts = &queue.counts;
+    json!({
+        "kind": "queue",
+        "name": queue.name,
+        "ready": counts.ready,
+        "delayed": counts.delayed,
+        "delivered": counts.delivered,
+        "dead": counts.dead,
+        "waiting": counts.waiting,
+        "consumers": counts.consumers,
+        "bytes": counts.bytes,
+        "oldest_ms": counts.oldest_us / 1000,
+    })
+}
+
 fn lease_row(lease: &LeaseRow, names: &Names) -> Value {
     json!({
         "kind": "lease",
@@ -381,9 +413,16 @@ mod tests {
     fn a_list_holds_what_was_asked_for_with_its_identity() {
         let broker = broker();
         let names = Names::from([(42, "sh".to_owned())]);
-        for (kinds, expected) in
-            [("services", 0), ("peers", 1), ("topics", 0), ("locks", 0), ("leases", 0), ("all", 1), ("", 1)]
-        {
+        for (kinds, expected) in [
+            ("services", 0),
+            ("peers", 1),
+            ("topics", 0),
+            ("locks", 0),
+            ("queues", 0),
+            ("leases", 0),
+            ("all", 1),
+            ("", 1),
+        ] {
             let inventory =
                 Inventory::take(&broker.view(PeerId(1)), Kinds::parse(kinds).unwrap(), Instant::default());
             assert_eq!(inventory.rows(&names).as_array().unwrap().len(), expected, "{kinds}");
@@ -395,7 +434,7 @@ mod tests {
         assert_eq!((&row["kind"], &row["process"]), (&json!("peer"), &json!("sh")));
         assert_eq!((&row["uid"], &row["gid"], &row["pid"]), (&json!(1000), &json!(100), &json!(42)));
         assert_eq!((&row["transport"], &row["principal"]), (&json!("unix_stream"), &Value::Null));
-        assert_eq!(Kinds::parse("queues").unwrap_err().code, ErrorCode::InvalidArgument);
+        assert_eq!(Kinds::parse("rows").unwrap_err().code, ErrorCode::InvalidArgument);
     }
 
     #[test]

@@ -64,8 +64,8 @@ pub use self::records::{RecordKind, Write};
 pub use self::refusals::Refusal;
 use self::refusals::Refusals;
 pub use self::snapshot::{
-    BarrierRow, GateRow, HolderRow, LeaseRow, MethodRow, PeerRow, Present, QuotaRow, ServiceRow, Status,
-    TopicRow, Usage, View,
+    BarrierRow, GateRow, HolderRow, LeaseRow, MethodRow, PeerRow, Present, QueueRow, QuotaRow, ServiceRow,
+    Status, TopicRow, Usage, View,
 };
 pub use self::stats::Counters;
 use self::topics::Topics;
@@ -300,7 +300,8 @@ impl Broker {
         let (holds, waits, observes) = self.coordination.counts(peer);
         let is_listening = !state.subscriptions.is_empty() || !state.watches.is_empty() || observes > 0;
         // What others wait for it to do, it cannot do any more.
-        let is_needed = !state.registrations.is_empty() || holds + waits > 0;
+        let is_needed =
+            !state.registrations.is_empty() || holds + waits > 0 || self.coordination.is_at_work(peer);
         let is_answered = self.calls.outgoing(peer) == 0 && self.coordination.changes_pending(peer) == 0;
         if is_needed || (!is_listening && is_answered) {
             self.depart(peer);

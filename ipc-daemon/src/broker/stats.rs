@@ -57,6 +57,18 @@ counters! {
     holds_awaited,
     /// Circles of sessions that would have waited for one another.
     deadlocks_found,
+    /// Entries put into work queues.
+    work_entries_put,
+    /// Entries of work queues handed to somebody.
+    work_entries_delivered,
+    /// Of those, the ones that had been handed to somebody before.
+    work_entries_redelivered,
+    /// Entries of work queues acknowledged.
+    work_entries_acknowledged,
+    /// Entries of work queues that became dead letters.
+    work_entries_buried,
+    /// Entries of work queues that made room for others, or were purged.
+    work_entries_dropped,
     /// Commits to the disk.
     commits_made,
     /// Commits that failed.

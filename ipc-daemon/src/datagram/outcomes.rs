@@ -234,6 +234,12 @@ fn encode(to: DatagramHeader, outcome: Outcome) -> Vec<u8> {
             | Answer::Changed(_)
             | Answer::Transacted(_)
             | Answer::Keys(_)
+            | Answer::Put(_)
+            | Answer::Taken(_)
+            | Answer::Nacked { .. }
+            | Answer::Counted(_)
+            | Answer::Peeked { .. }
+            | Answer::Purged { .. }
             | Answer::Done,
         ) => Err(WireError::Envelope("it is no outcome of a request")),
         Err(error) => Ok(failed(&error)),

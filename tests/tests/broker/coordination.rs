@@ -48,9 +48,22 @@ impl Scene {
         envelope: &T,
         payload: &[u8],
     ) -> u64 {
+        self.ask_with(from, operation, 0, envelope, payload)
+    }
+
+    /// Asks with a deadline in microseconds, and gives the correlation.
+    pub(crate) fn ask_with<T: Wire>(
+        &mut self,
+        from: usize,
+        operation: Operation,
+        deadline_us: u32,
+        envelope: &T,
+        payload: &[u8],
+    ) -> u64 {
         self.last += 1;
         let mut header = Header::new(Kind::COORDINATE).with_correlation(self.last);
         header.handle.index = operation.0;
+        header.deadline_us = deadline_us;
         self.bus.say(from, header, envelope, payload);
         self.last
     }
@@ -79,6 +92,7 @@ impl Scene {
         outcome.map_err(|body| ErrorCode::from_number(body.code).expect("a code of the table"))
     }
 
+    /// Takes the outcome of that request, if it has come, and nothing else.
     pub(crate) fn take_outcome(
         &mut self,
         from: usize,
@@ -104,7 +118,12 @@ impl Scene {
     }
 
     /// The resource that a refusal names, or none.
-    fn limit<T: Wire>(&mut self, from: usize, operation: Operation, envelope: &T) -> Option<String> {
+    pub(crate) fn limit<T: Wire>(
+        &mut self,
+        from: usize,
+        operation: Operation,
+        envelope: &T,
+    ) -> Option<String> {
         self.outcome(from, operation, envelope)?.err()?.resource.map(|resource| resource.0)
     }
 }

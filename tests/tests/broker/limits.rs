@@ -37,6 +37,7 @@ const OF_A_USER: &str = "each_resource_is_refused_past_its_limit_and_given_back"
 const EXPOSE: &str = "tests/tests/e2e/expose/limits.rs";
 const EXPOSE_UDP: &str = "tests/tests/e2e/expose/udp_limits.rs";
 const FORWARD: &str = "tests/tests/e2e/forward/limits.rs";
+const WORK: &str = "tests/tests/broker/queues/limits.rs";
 const REFUSALS: &str = "tests/tests/wire/refusals.rs";
 
 const PROOFS: &[(&str, Proof)] = &[
@@ -93,6 +94,15 @@ const PROOFS: &[(&str, Proof)] = &[
     ("key_history_max", There(KEYS, "history_is_a_window_and_says_so")),
     ("key_history_max_bytes", There(KEYS, "history_holds_its_bytes")),
     ("key_watches_per_connection_max", There(COORDINATION, "leases_values_and_watches_have_their_limits")),
+    ("work_queues_max", There(WORK, "queues_and_entries_are_limited")),
+    ("work_queue_entries_max", There(WORK, "queues_and_entries_are_limited")),
+    ("work_queue_length_max", There(WORK, "a_queue_holds_as_many_as_it_may")),
+    ("work_queue_entry_max_bytes", There(WORK, "an_entry_has_a_largest_size")),
+    ("work_queue_bytes_per_uid_max", There(WORK, "users_pay_for_what_they_put_and_for_their_ids")),
+    ("work_queue_ids_max", There(WORK, "ids_are_remembered_up_to_the_limit_and_for_their_time")),
+    ("work_queue_id_window_ms", There(WORK, "ids_are_remembered_up_to_the_limit_and_for_their_time")),
+    ("work_queue_visibility_default_ms", There(WORK, "a_delivery_goes_back_at_its_time")),
+    ("work_queue_consumers_per_connection_max", There(WORK, "consumers_of_one_connection_are_limited")),
     ("topics_max", Here(topics)),
     ("queue_events_per_subscription_max", Here(queue_events)),
     ("queue_events_per_subscription_default", Here(queue_events_default)),

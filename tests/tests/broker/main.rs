@@ -17,6 +17,7 @@ mod monitor;
 mod names;
 mod policy;
 mod policy_matrix;
+mod queues;
 mod quota;
 mod revoked;
 mod runs;

@@ -265,7 +265,7 @@ impl Coordination {
         let waits = self.peers.get(&party.peer).into_iter().flat_map(|of| of.waits.values());
         let mut gates = waits.filter(|wait| wait.owner == party.owner).filter_map(|wait| match &wait.at {
             WaitsAt::Gate { gate, .. } => Some(self.describe(*gate)),
-            WaitsAt::Barrier { .. } => None,
+            WaitsAt::Barrier { .. } | WaitsAt::Queue { .. } => None,
         });
         gates.next().unwrap_or_default()
     }

@@ -9,6 +9,7 @@ use ipc_core::wire::message::RevokedWhat;
 
 use super::WaitId;
 use super::keys::Change;
+use super::queue::Given;
 use crate::broker::keys::PeerKey;
 
 /// One session of a circle: it holds what the one before wants, and waits for this.
@@ -60,6 +61,12 @@ pub(in crate::broker) enum Effect {
     Changed { to: WaitId, change: Change },
     /// A watch has been told what it was to be told at first.
     Watches { to: WaitId, revision: u64 },
+    /// An entry of a work queue is delivered: to a request as its answer, or to a consumer.
+    Delivered { to: WaitId, is_answer: bool, given: Box<Given> },
+    /// A consumer is there.
+    Consumes { to: WaitId },
+    /// An entry has become a dead letter.
+    Buried,
     /// A session holds so much more, waits for so much more, observes so much more.
     Charged { peer: PeerKey, holds: i32, waits: i32, observations: i32 },
 }

@@ -2,8 +2,8 @@
 //!
 //! The methods of [`Coordination`] fall into three classes, to be called in this order:
 //!
-//! 1. **Requests** `claim`, `arrive`, `lease`, `renew`, `release`, `proclaim`, `observe`, `unobserve`, `ask`, `cancel`,
-//!    `depart`, `refuse_all`, **time** `handle_timeout`, due at `poll_timeout`, and **the disk** `draft` and `settle`.
+//! 1. **Requests** `claim`, `arrive`, `lease`, `renew`, `release`, `proclaim`, `observe`, `unobserve`, `ask`, those of
+//!    `queue`, `cancel`, `depart`, `refuse_all`, **time** `handle_timeout`, due at `poll_timeout`, and **the disk** `draft` and `settle`.
 //! 2. `advance`: what need not wait for the disk is carried out.
 //! 3. **Outputs** `poll_effect`, until it gives `None`: what is to be told to whom, in order.
 //!
@@ -17,6 +17,7 @@
 //! | `keys`, `kv` | keys with their history; and what is asked of them, and their watches |
 //! | `line`, `group`, `saved` | changes of keys: waiting, made together, and as records of the store |
 //! | `numbers` | where tokens and revisions come from |
+//! | [`queue`] | work queues: what is put, taken, acknowledged, given back and dead |
 //! | `fences` | the last tokens of locks that nobody has to do with any more |
 //! | `effect` | what comes of requests: whom to tell what |
 //! | `deadlock` | circles of sessions that wait for one another |
@@ -36,6 +37,7 @@ mod keys;
 mod kv;
 mod line;
 mod numbers;
+mod queue;
 mod revoke;
 mod rows;
 mod saved;
@@ -72,6 +74,8 @@ use self::numbers::Numbers;
 pub(super) use self::revoke::Stake;
 use self::saved::Restored;
 pub use self::saved::{after_loss, highest_number};
+pub(super) use self::queue::{Given, NackTerms, NewEntry, Peekable, TakeTerms, Taking, micros};
+use self::queue::{QueueKey, Queues, Works};
 use self::wait_queue::Place;
 
 /// A request that waits: whose it is and what its session knows it by.
@@ -133,15 +137,14 @@ struct OfPeer {
     watches: BTreeMap<u64, KeyWatch>,
     /// Requests for changes of keys that have not come to anything yet.
     changes: u32,
+    works: Works,
 }
 
 impl OfPeer {
     fn is_empty(&self) -> bool {
-        self.holds.is_empty()
-            && self.waits.is_empty()
-            && self.observes.is_empty()
-            && self.watches.is_empty()
-            && self.changes == 0
+        let is_told_nothing = self.observes.is_empty() && self.watches.is_empty();
+        let is_idle = self.works.is_empty() && self.changes == 0;
+        self.holds.is_empty() && self.waits.is_empty() && is_told_nothing && is_idle
     }
 }
 
@@ -159,6 +162,7 @@ struct Wait {
 enum WaitsAt {
     Gate { gate: GateKey, place: Place, share: Share, terms: Terms, value: Payload },
     Barrier { name: ResourceName, place: Place },
+    Queue { queue: QueueKey, place: Place, terms: TakeTerms, fence: Option<Fence> },
 }
 
 /// Something that is due.
@@ -172,6 +176,12 @@ enum Timer {
     Gate(GateKey),
     /// A request waits no longer.
     Wait(WaitId),
+    /// A delivery ends, by its token.
+    Delivery(u64),
+    /// An entry of a work queue can be taken.
+    Entry(QueueKey, u64),
+    /// A work queue forgets an id.
+    Ids(QueueKey),
 }
 
 /// Everything that is coordinated.
@@ -194,6 +204,7 @@ pub(super) struct Coordination {
     /// Keys that end by themselves, by the revision of their put.
     expiring: BTreeMap<u64, ResourceName>,
     key_watchers: BTreeSet<WaitId>,
+    queues: Queues,
     fences: Fences,
     /// How many of them are remembered.
     fences_max: usize,
@@ -227,6 +238,9 @@ impl Coordination {
                 Timer::Key(revision) => self.expire_key(revision),
                 Timer::Gate(gate) => self.reopen(now, gate),
                 Timer::Wait(id) => self.give_up_waiting(now, id),
+                Timer::Delivery(token) => self.expire_delivery(now, token),
+                Timer::Entry(queue, number) => self.end_delay(now, queue, number),
+                Timer::Ids(queue) => self.forget_ids(now, queue),
             }
         }
     }
@@ -247,7 +261,8 @@ impl Coordination {
         self.peers.get(&peer).map_or(0, |of| of.changes)
     }
 
-    /// A session ends: its requests, then its observations and watches, then what it holds, each in the order in which they came.
+    /// A session ends: its requests, then its observations and watches, then its work, then what it holds, each in the order in
+    /// which they came.
     pub(super) fn depart(&mut self, now: Instant, peer: PeerKey) {
         let Some(of) = self.peers.get(&peer) else { return };
         let waits: Vec<u64> = of.waits.keys().copied().collect();
@@ -266,6 +281,7 @@ impl Coordination {
         for watch in watches {
             self.unwatch(peer, watch);
         }
+        self.leave_work(now, peer);
         for token in holds {
             self.lose(now, token);
         }
@@ -421,6 +437,10 @@ impl Coordination {
                 self.barriers.leave(name, *place);
                 None
             }
+            WaitsAt::Queue { queue, place, .. } => {
+                self.leave_line(*queue, *place);
+                None
+            }
         };
         (Some(wait), gate)
     }
@@ -432,6 +452,7 @@ impl Coordination {
         let reason = match &wait.at {
             WaitsAt::Gate { gate, .. } => self.busy(*gate),
             WaitsAt::Barrier { name, .. } => Reason::Busy { what: format!("barrier {name}"), holder: None },
+            WaitsAt::Queue { queue, .. } => self.nothing_in(*queue),
         };
         if let Some(wait) = self.end_wait(now, to) {
             self.effects.push_back(Effect::Refused { to, operation: wait.operation, reason });

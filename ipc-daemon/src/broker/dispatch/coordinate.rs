@@ -24,7 +24,7 @@ use crate::broker::keys::PeerKey;
 use crate::broker::policy::Action;
 
 /// What is held in memory survives nothing but its holder.
-const DURABILITY: Durability = Durability::Memory;
+pub(super) const DURABILITY: Durability = Durability::Memory;
 
 /// The outcome of a request that was understood.
 pub(super) type Done = Result<(), Reason>;
@@ -38,7 +38,11 @@ impl Broker {
         let asker = Asker { peer, correlation: header.correlation, operation, until };
         let takes_payload = matches!(
             operation,
-            Operation::CAMPAIGN | Operation::PROCLAIM | Operation::PUT | Operation::TRANSACT
+            Operation::CAMPAIGN
+                | Operation::PROCLAIM
+                | Operation::PUT
+                | Operation::TRANSACT
+                | Operation::ENQUEUE
         );
         if !takes_payload && header.payload_len > 0 && Operation::ALL.contains(&operation) {
             return Err(WireError::Envelope("this operation has no payload"));
@@ -63,6 +67,15 @@ impl Broker {
             Operation::TRANSACT => self.transact(now, asker, frame.decode()?, frame)?,
             Operation::LIST_RANGE => self.list_range(asker, frame.decode()?),
             Operation::HISTORY => self.list_history(now, asker, frame.decode()?),
+            Operation::ENQUEUE => self.enqueue(now, asker, frame.decode()?, frame),
+            Operation::TAKE => self.take_entry(now, asker, frame.decode()?),
+            Operation::ACK => self.ack_entry(now, asker, frame.decode()?),
+            Operation::NACK => self.nack_entry(now, asker, frame.decode()?),
+            Operation::PEEK => self.peek_entries(now, asker, &frame.decode()?),
+            Operation::COUNT => self.count_queue(now, asker, &frame.decode()?),
+            Operation::PURGE => self.purge_queue(asker, frame.decode()?),
+            Operation::CONSUME => self.consume_queue(now, asker, frame.decode()?),
+            Operation::UNCONSUME => self.unconsume_queue(asker, frame.decode()?),
             Operation(number) => {
                 let message = format!("this daemon does not know operation {number} of coordination");
                 let error = Error::new(ErrorCode::Unsupported, message);
@@ -83,6 +96,11 @@ impl Broker {
             return Err(Error::new(ErrorCode::InvalidArgument, "nobody waits for the answer"));
         }
         self.check_policy(asker.peer, &Action::Coordinate(name))
+    }
+
+    /// Whether the policy lets it have to do with that name.
+    pub(super) fn check_coordinate(&self, peer: PeerKey, name: &ResourceName) -> Result<(), Error> {
+        self.check_policy(peer, &Action::Coordinate(Some(name)))
     }
 
     fn lease(&mut self, now: Instant, asker: Asker, request: TakeLease) -> Done {
@@ -259,6 +277,9 @@ impl Broker {
                 }
                 Effect::Changed { to, change } => self.tell_key_change(to, &change),
                 Effect::Watches { to, revision } => self.tell_watching(to, revision),
+                Effect::Delivered { to, is_answer, given } => self.tell_delivery(to, is_answer, &given),
+                Effect::Consumes { to } => self.answer(to.peer, outcome(to, Operation::CONSUME), &(), &[]),
+                Effect::Buried => self.counters.work_entries_buried += 1,
                 Effect::Charged { peer, holds, waits, observations } => {
                     if holds > 0 {
                         self.watch_process(peer);
@@ -307,7 +328,7 @@ impl Broker {
         self.answer(to.peer, header, &Leader { token }, &value.body);
     }
 
-    fn refuse_for(&mut self, to: WaitId, operation: Operation, reason: &Reason) {
+    pub(super) fn refuse_for(&mut self, to: WaitId, operation: Operation, reason: &Reason) {
         let error = match reason {
             Reason::Error(error) => error.clone(),
             Reason::Busy { what, holder } => {
@@ -369,7 +390,7 @@ pub(super) fn ttl(ttl_us: u64) -> Result<Option<Duration>, Error> {
     Err(Error::new(ErrorCode::InvalidArgument, message))
 }
 
-fn check_durability(wanted: Option<Durability>) -> Result<(), Error> {
+pub(super) fn check_durability(wanted: Option<Durability>) -> Result<(), Error> {
     match wanted {
         None | Some(DURABILITY) => Ok(()),
         Some(more) => {

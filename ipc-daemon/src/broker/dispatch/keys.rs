@@ -21,7 +21,7 @@ use crate::broker::coordination::{
 };
 
 /// Values of one answer to a list, in bytes: one that is longer comes alone.
-const LISTED_MAX_BYTES: usize = 256 * 1024;
+pub(super) const LISTED_MAX_BYTES: usize = 256 * 1024;
 
 impl Broker {
     pub(super) fn put_key(&mut self, now: Instant, asker: Asker, request: PutKey, frame: &Frame<'_>) -> Done {
@@ -58,7 +58,7 @@ impl Broker {
         durability: Option<Durability>,
     ) -> Done {
         let durability = self.durability_of(durability)?;
-        let fence = under.map(fence).transpose()?;
+        let fence = parse_fence(under)?;
         let hand = self.hand(asker.peer);
         let request = Request { asker: Some(asker), hand, asks, fence, durability };
         Ok(self.coordination.ask(now, request, &self.config.limits)?)
@@ -253,6 +253,8 @@ pub(super) fn condition(condition: wire::Condition) -> Condition {
     }
 }
 
-fn fence(wire::Fence { lock, token }: wire::Fence) -> Result<Fence, Error> {
-    Ok(Fence { lock: ResourceName::parse(&lock.0)?, token })
+/// The token of a lock under which something is asked for.
+pub(super) fn parse_fence(fence: Option<wire::Fence>) -> Result<Option<Fence>, Error> {
+    let parse = |wire::Fence { lock, token }| Ok(Fence { lock: ResourceName::parse(&lock.0)?, token });
+    fence.map(parse).transpose()
 }

@@ -10,6 +10,7 @@ mod keys;
 mod monitor;
 mod name;
 pub(super) mod permission;
+mod queue;
 mod revoke;
 mod run;
 mod send;

@@ -5,6 +5,7 @@ use core::time::Duration;
 use ipc_core::identity::Peer as PeerIdentity;
 use ipc_core::name::ResourceName;
 use ipc_core::time::Instant;
+use ipc_core::wire::queue::QueueCounts;
 
 use super::View;
 use crate::broker::Broker;
@@ -68,6 +69,15 @@ pub struct LeaseRow {
     pub remaining: Option<Duration>,
 }
 
+/// A work queue.
+#[derive(Clone, Debug)]
+pub struct QueueRow {
+    /// Its name.
+    pub name: String,
+    /// What is in it, in numbers.
+    pub counts: QueueCounts,
+}
+
 impl View<'_> {
     /// The locks, semaphores and elections that it may take, in order of sort and name.
     pub fn gates(&self, now: Instant) -> Vec<GateRow> {
@@ -79,6 +89,13 @@ impl View<'_> {
     /// The barriers that it may arrive at, in order of their names.
     pub fn barriers(&self) -> Vec<BarrierRow> {
         let mut rows = self.broker.barriers();
+        rows.retain(|row| self.may_coordinate(&row.name));
+        rows
+    }
+
+    /// The work queues that it may use, in order of their names.
+    pub fn queues(&self, now: Instant) -> Vec<QueueRow> {
+        let mut rows = self.broker.queues(now);
         rows.retain(|row| self.may_coordinate(&row.name));
         rows
     }
@@ -128,6 +145,12 @@ impl Broker {
     pub fn barriers(&self) -> Vec<BarrierRow> {
         let rows = self.coordination.barriers().into_iter();
         rows.map(|row| BarrierRow { name: row.name, parties: row.parties, arrived: row.arrived }).collect()
+    }
+
+    /// Every work queue in which something is, is awaited or is remembered, in order of its name.
+    pub fn queues(&self, now: Instant) -> Vec<QueueRow> {
+        let rows = self.coordination.queue_states(now).into_iter();
+        rows.map(|row| QueueRow { name: row.name, counts: row.counts }).collect()
     }
 
     /// Every lease by itself, in order of its grant.

@@ -8,7 +8,7 @@ use ipc_core::name::{Filter, ServiceName, TopicName};
 use ipc_core::wire::message::RegisterMode;
 use ipc_core::{Error, ErrorCode};
 
-pub use self::coordination::{BarrierRow, GateRow, HolderRow, LeaseRow};
+pub use self::coordination::{BarrierRow, GateRow, HolderRow, LeaseRow, QueueRow};
 use super::Broker;
 use super::event::Transport;
 use super::keys::PeerKey;

@@ -1,0 +1,264 @@
+//! PURE. Work queues: entries that are put, delivered to whoever takes them, and gone once they are acknowledged.
+//!
+//! An entry is in one place at a time: it waits (ready, or delayed), or it is in one delivery. A delivery has a token, and
+//! ends with it: by an ack, by a nack, with its time, or with the session it is bound to. Every end but the ack puts the
+//! entry back where it stood, or, when it was delivered as often as it may be, among the dead letters: into the queue
+//! `NAME.dead`, which is a queue like any other. Nothing else takes an entry away but a purge, and a put into a full queue that
+//! was told to make room.
+//!
+//! | file | noun |
+//! |---|---|
+//! | `entries`, `ids` | the entries of a queue in their order, and the ids that were put lately |
+//! | `put` | entries that come, make room or are purged |
+//! | `line` | those who take and consume, served in turn |
+//! | `delivery` | what is being worked on, and how that ends |
+//! | `rows` | what is shown of all this |
+
+mod delivery;
+mod entries;
+mod ids;
+mod line;
+mod put;
+mod rows;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ipc_core::limits::Limits;
+use ipc_core::name::ResourceName;
+use ipc_core::time::Instant;
+use ipc_core::{Error, ErrorCode};
+use slotmap::{SlotMap, new_key_type};
+
+use self::delivery::Delivery;
+pub(in crate::broker) use self::delivery::{Given, NackTerms};
+use self::entries::Entries;
+pub(in crate::broker) use self::entries::{Entry, State};
+use self::ids::{Forgotten, Ids};
+use self::line::{Claimant, Consumer};
+pub(in crate::broker) use self::line::{TakeTerms, Taking};
+pub(in crate::broker) use self::put::NewEntry;
+pub(in crate::broker) use self::rows::{Peekable, micros};
+use super::wait_queue::WaitQueue;
+use super::{Coordination, Timer};
+
+new_key_type! {
+    /// A work queue.
+    pub(super) struct QueueKey;
+}
+
+/// What has happened to a queue so far.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tally {
+    puts: u64,
+    duplicates: u64,
+    acks: u64,
+    redeliveries: u64,
+    deaths: u64,
+    drops: u64,
+}
+
+/// One work queue.
+#[derive(Debug)]
+struct Queue {
+    name: ResourceName,
+    entries: Entries,
+    /// Requests that wait for an entry, and consumers that have credit: each is served one entry in its turn.
+    line: WaitQueue<Claimant>,
+    /// How many requests of those in the line wait.
+    waiting: u32,
+    consumers: u32,
+    ids: Ids,
+    tally: Tally,
+}
+
+impl Queue {
+    fn new(name: ResourceName) -> Self {
+        Self {
+            name,
+            entries: Entries::default(),
+            line: WaitQueue::default(),
+            waiting: 0,
+            consumers: 0,
+            ids: Ids::default(),
+            tally: Tally::default(),
+        }
+    }
+
+    /// Whether nothing is in it, is awaited from it or is remembered of it.
+    fn is_idle(&self) -> bool {
+        self.entries.is_empty() && self.line.is_empty() && self.consumers == 0 && self.ids.is_empty()
+    }
+}
+
+/// Every work queue.
+#[derive(Debug, Default)]
+pub(super) struct Queues {
+    queues: SlotMap<QueueKey, Queue>,
+    by_name: BTreeMap<ResourceName, QueueKey>,
+    /// What is being worked on, by token.
+    deliveries: BTreeMap<u64, Delivery>,
+    /// Entries of all queues.
+    entries: usize,
+    /// What the entries and the remembered ids of each user cost.
+    bytes_by_uid: BTreeMap<u32, usize>,
+}
+
+/// What one session has to do with work queues.
+#[derive(Debug, Default)]
+pub(super) struct Works {
+    /// Its consumers, by their correlation.
+    consumers: BTreeMap<u64, Consumer>,
+    /// Deliveries that are bound to it.
+    deliveries: BTreeSet<u64>,
+}
+
+impl Works {
+    pub(super) fn is_empty(&self) -> bool {
+        self.consumers.is_empty() && self.deliveries.is_empty()
+    }
+}
+
+impl Queues {
+    fn key(&self, name: &ResourceName) -> Option<QueueKey> {
+        self.by_name.get(name).copied()
+    }
+
+    fn get(&self, key: QueueKey) -> Option<&Queue> {
+        self.queues.get(key)
+    }
+
+    fn get_mut(&mut self, key: QueueKey) -> Option<&mut Queue> {
+        self.queues.get_mut(key)
+    }
+
+    /// The queue of that name, made if there is none.
+    ///
+    /// # Errors
+    /// `quota_exceeded`.
+    fn open(&mut self, name: &ResourceName, limits: &Limits) -> Result<QueueKey, Error> {
+        if self.key(name).is_none() && self.queues.len() >= limits.work_queues_max as usize {
+            return Err(Error::quota("work_queues_max", limits.work_queues_max.into()));
+        }
+        Ok(self.open_in_any_case(name))
+    }
+
+    fn open_in_any_case(&mut self, name: &ResourceName) -> QueueKey {
+        if let Some(key) = self.key(name) {
+            return key;
+        }
+        let key = self.queues.insert(Queue::new(name.clone()));
+        self.by_name.insert(name.clone(), key);
+        key
+    }
+
+    fn charge(&mut self, uid: u32, bytes: usize) {
+        *self.bytes_by_uid.entry(uid).or_default() += bytes;
+    }
+
+    fn refund(&mut self, uid: u32, bytes: usize) {
+        if let Some(used) = self.bytes_by_uid.get_mut(&uid) {
+            *used = used.saturating_sub(bytes);
+            if *used == 0 {
+                self.bytes_by_uid.remove(&uid);
+            }
+        }
+    }
+
+    fn refund_ids(&mut self, forgotten: Vec<Forgotten>) {
+        for Forgotten { uid, bytes } in forgotten {
+            self.refund(uid, bytes);
+        }
+    }
+
+    /// An entry is gone for good.
+    fn remove_entry(&mut self, key: QueueKey, number: u64) -> Option<Entry> {
+        let entry = self.get_mut(key)?.entries.remove(number)?;
+        self.entries -= 1;
+        self.refund(entry.uid, entry.cost());
+        Some(entry)
+    }
+}
+
+impl Coordination {
+    /// An entry is somewhere else from here on, and its timer with it.
+    fn move_entry(&mut self, key: QueueKey, number: u64, state: State) {
+        let Some(queue) = self.queues.get_mut(key) else { return };
+        if let Some(State::Delayed(until)) = queue.entries.set_state(number, state) {
+            self.timers.remove(&(until, Timer::Entry(key, number)));
+        }
+        if let State::Delayed(until) = state {
+            self.timers.insert((until, Timer::Entry(key, number)));
+        }
+    }
+
+    /// Takes an entry out for good.
+    fn drop_entry(&mut self, key: QueueKey, number: u64) -> Option<Entry> {
+        let entry = self.queues.remove_entry(key, number)?;
+        if let State::Delayed(until) = entry.state {
+            self.timers.remove(&(until, Timer::Entry(key, number)));
+        }
+        Some(entry)
+    }
+
+    /// The delay of an entry has passed.
+    pub(super) fn end_delay(&mut self, now: Instant, key: QueueKey, number: u64) {
+        let is_due = |entry: &Entry| matches!(entry.state, State::Delayed(until) if until <= now);
+        let entry = self.queues.get(key).and_then(|queue| queue.entries.get(number));
+        if entry.is_some_and(is_due) {
+            self.move_entry(key, number, State::Ready);
+            self.pump_queues(now, vec![key]);
+        }
+    }
+
+    /// Forgets ids whose time has passed.
+    pub(super) fn forget_ids(&mut self, now: Instant, key: QueueKey) {
+        let Some(queue) = self.queues.get_mut(key) else { return };
+        let forgotten = queue.ids.forget(now);
+        if let Some(due) = queue.ids.due() {
+            self.timers.insert((due, Timer::Ids(key)));
+        }
+        self.queues.refund_ids(forgotten);
+        self.close_queue_if_idle(key);
+    }
+
+    pub(super) fn close_queue_if_idle(&mut self, key: QueueKey) {
+        if self.queues.get(key).is_some_and(Queue::is_idle)
+            && let Some(queue) = self.queues.queues.remove(key)
+        {
+            self.queues.by_name.remove(&queue.name);
+        }
+    }
+
+    /// Whether the session works on something, or is to be given work.
+    pub(in crate::broker) fn is_at_work(&self, peer: crate::broker::keys::PeerKey) -> bool {
+        self.peers.get(&peer).is_some_and(|of| !of.works.is_empty())
+    }
+}
+
+/// There is no such delivery, or it is not of that queue.
+fn not_delivered(queue: &ResourceName, token: u64) -> Error {
+    Error::new(ErrorCode::LockLost, format!("{token} is no open delivery of queue {queue}")).with_hint(
+        "its work was acknowledged or given back before, or it took too long, and the entry is delivered again",
+    )
+}
+
+/// The lower of two limits of which 0 is none.
+fn lower_of(one: u32, other: u32) -> u32 {
+    match (one, other) {
+        (0, only) | (only, 0) => only,
+        (one, other) => one.min(other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_limit_is_higher_than_any() {
+        let cases = [(0, 0, 0), (0, 5, 5), (5, 0, 5), (3, 5, 3), (5, 3, 3)];
+        for (one, other, lower) in cases {
+            assert_eq!(lower_of(one, other), lower);
+        }
+    }
+}
