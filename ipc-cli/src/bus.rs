@@ -108,3 +108,15 @@ pub(crate) fn check_resource(name: &str) -> Result<(), Error> {
 pub(crate) fn check_filter(filter: &str) -> Result<(), Error> {
     Filter::parse(filter).map(|_| ())
 }
+
+/// `LOCK:TOKEN`, the token of a lock that something is done under.
+pub(crate) fn parse_fence(text: &str) -> Result<(ResourceName, u64), Error> {
+    let parsed = text.rsplit_once(':').and_then(|(lock, token)| Some((lock, token.parse().ok()?)));
+    let Some((lock, token)) = parsed else {
+        let message = format!("'{text}' is no lock with a token");
+        return Err(
+            Error::new(ErrorCode::InvalidArgument, message).with_hint("write it like deploy/web:1234")
+        );
+    };
+    Ok((ResourceName::parse(lock)?, token))
+}

@@ -95,14 +95,10 @@ pub(crate) async fn supervise(
     stop: impl Future<Output = ()>,
 ) -> io::Result<ExitStatus> {
     let mut group = Group::spawn(line, environment, |command| command.spawn())?;
-    tokio::select! {
-        ended = group.leader_ended() => ended?,
-        () = stop => return group.terminate().await,
-    }
-    group.end()
+    group.end_or_stop(stop).await
 }
 
-/// Runs a command with that input, on our own output, and waits for its end. When this is dropped, nothing of it is left.
+/// Runs a command with that input, on our own output, until it ends or `stop` is ready, as [`supervise`] does.
 ///
 /// # Errors
 /// What the kernel says when a process or a pipe cannot be made.
@@ -110,14 +106,14 @@ pub(crate) async fn feed_to(
     line: &[OsString],
     environment: &[(&'static str, Option<String>)],
     input: bytes::Bytes,
+    stop: impl Future<Output = ()>,
 ) -> io::Result<ExitStatus> {
     let mut group = Group::spawn(line, environment, |command| command.stdin(Stdio::piped()).spawn())?;
     let stdin =
         group.leader.stdin.take().ok_or_else(|| io::Error::other("a pipe of the command is missing"))?;
     let stdin = pipe::Sender::from_owned_fd(OwnedFd::from(stdin))?;
     let _feed = Helper(tokio::spawn(feed(stdin, input)));
-    group.leader_ended().await?;
-    group.end()
+    group.end_or_stop(stop).await
 }
 
 /// The exit status that stands for that of a command, as shells have it.
@@ -184,6 +180,15 @@ impl Group {
         let leader = spawn(&mut command)?;
         let number = Pid::from_child(&leader);
         Ok(Self { leader, number, children, is_reaped: false })
+    }
+
+    /// Waits for its end, or ends it when `stop` is ready.
+    async fn end_or_stop(&mut self, stop: impl Future<Output = ()>) -> io::Result<ExitStatus> {
+        tokio::select! {
+            ended = self.leader_ended() => ended?,
+            () = stop => return self.terminate().await,
+        }
+        self.end()
     }
 
     /// Waits until the leader has ended; it stays a zombie.

@@ -10,7 +10,7 @@ use crate::error::{self, Failure};
 use crate::render::{Palette, Table};
 
 /// Where a command writes, and how.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Output {
     json: bool,
     quiet: bool,

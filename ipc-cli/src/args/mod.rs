@@ -3,6 +3,7 @@
 mod coordination;
 mod options;
 mod payload;
+mod queue;
 mod verbs;
 
 pub(crate) use coordination::{
@@ -11,6 +12,7 @@ pub(crate) use coordination::{
 };
 pub(crate) use options::{ColorWhen, Globals, PayloadAs};
 pub(crate) use payload::PayloadArgument;
+pub(crate) use queue::{QueueArgs, QueueDo, QueuePutArgs, QueueTakeArgs, QueueWhich};
 pub(crate) use verbs::{
     BackupArgs, BenchArgs, BenchWhat, BridgeArgs, BridgeDo, CallArgs, Command, CompletionsArgs, DescribeArgs,
     ExplainArgs, ListArgs, ListWhat, MonitorArgs, OnSlowArg, PingArgs, PolicyArgs, PolicyDo, PublishArgs,
@@ -113,7 +115,13 @@ mod tests {
             &["subscribe"],
             &["serve", "a.b", "m"],
             &["serve", "a.b", "m", "cat"],
-            &["list", "queues"],
+            &["queue"],
+            &["queue", "take", "a", "--workers", "2"],
+            &["queue", "take", "a", "--delay", "1s"],
+            &["queue", "put", "a", "x", "--overflow", "ignore"],
+            &["queue", "put", "a", "x", "--max-length", "0"],
+            &["queue", "ack", "a"],
+            &["queue", "peek", "a", "--count", "101"],
             &["bridge", "link", "tcp:b:1"],
             &["ping", "--count", "0"],
             &["ping", "--timeout", "0s"],

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use ipc_core::limits::{DEADLINE_MAX, TTL_MAX, TTL_MIN};
+use ipc_core::limits::{DEADLINE_MAX, ENTRY_DELAY_MAX, TTL_MAX, TTL_MIN};
 
 /// Options of every command.
 #[derive(Debug, Args)]
@@ -98,6 +98,16 @@ pub(crate) fn ttl(text: &str) -> Result<Duration, String> {
     }
     let (least, most) = (humantime::format_duration(TTL_MIN), humantime::format_duration(TTL_MAX));
     Err(format!("must be between {least} and {most}"))
+}
+
+/// How long something is put off: nothing, or up to a week.
+pub(crate) fn delay(text: &str) -> Result<Duration, String> {
+    let delay = if text == "0" { Ok(Duration::ZERO) } else { humantime::parse_duration(text) };
+    let delay = delay.map_err(|error| format!("{error}; write it like 500ms, 30s or 2h"))?;
+    if delay <= ENTRY_DELAY_MAX {
+        return Ok(delay);
+    }
+    Err(format!("must be at most {}", humantime::format_duration(ENTRY_DELAY_MAX)))
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use super::coordination::{BarrierArgs, ElectArgs, KvArgs, LeaseArgs, LockArgs, SemaphoreArgs};
 use super::options::{PayloadAs, duration};
+use super::queue::QueueArgs;
 
 /// What to do.
 #[derive(Debug, Subcommand)]
@@ -47,6 +48,8 @@ pub(crate) enum Command {
     Lease(LeaseArgs),
     /// Keys and their values, kept on disk unless something else is asked for
     Kv(KvArgs),
+    /// Work that is put, taken and acknowledged
+    Queue(QueueArgs),
     /// Ports whose bytes go to a service, and servers of the network that become services
     Bridge(BridgeArgs),
     /// Copy what the daemon keeps on disk to a new file, while it runs; `ipc-daemon --restore` takes it
@@ -101,6 +104,8 @@ pub(crate) enum ListWhat {
     Topics,
     /// Locks, semaphores, elections and barriers.
     Locks,
+    /// Work queues.
+    Queues,
     /// Everything.
     All,
 }
@@ -113,6 +118,7 @@ impl ListWhat {
             ListWhat::Peers => "peers",
             ListWhat::Topics => "topics",
             ListWhat::Locks => "locks",
+            ListWhat::Queues => "queues",
             ListWhat::All => "all",
         }
     }

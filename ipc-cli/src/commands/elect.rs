@@ -28,14 +28,13 @@ pub(crate) async fn run(
     output: &Output,
     mut interrupts: Interrupts,
 ) -> Result<(), Failure> {
-    bus::check_resource(&args.name)?;
-    holding::check_command(&args.hold)?;
     let name = args.name.as_str();
     if args.observe {
+        bus::check_resource(name)?;
         return unless_interrupted(&mut interrupts, observe(name, globals, output)).await;
     }
+    let client = holding::begin(name, &args.hold, globals, &mut interrupts).await?;
     let value = bus::read_payload(PayloadArgument::new(args.value, None)).await?;
-    let client = unless_interrupted(&mut interrupts, bus::connect(globals)).await?;
     let take = |options| client.campaign(name, value.clone(), options);
     holding::hold(What { noun: "election", name }, args.hold, output, interrupts, take).await
 }

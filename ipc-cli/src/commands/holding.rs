@@ -1,14 +1,16 @@
 //! Holding something while a command runs, or until standard input closes. What `lock`, `semaphore` and `elect` share.
 
 use core::future::Future;
+use std::ffi::OsString;
 use std::time::Duration;
 
-use ipc_core::client::Hold;
+use ipc_core::client::{Client, Hold};
 use ipc_core::{Error, ErrorCode, HoldOptions};
 use serde_json::{Map, Value, json};
 use tokio::task::spawn_blocking;
 
-use crate::args::HoldArgs;
+use crate::args::{Globals, HoldArgs};
+use crate::bus;
 use crate::child;
 use crate::error::Failure;
 use crate::interrupt::{Interrupts, unless_interrupted};
@@ -25,9 +27,21 @@ pub(super) struct What<'a> {
     pub(super) name: &'a str,
 }
 
+/// Connects for holding something, once it is known that what is to be done with it can be.
+pub(super) async fn begin(
+    name: &str,
+    args: &HoldArgs,
+    globals: &Globals,
+    interrupts: &mut Interrupts,
+) -> Result<Client, Failure> {
+    bus::check_resource(name)?;
+    check_program(&args.command)?;
+    unless_interrupted(interrupts, bus::connect(globals)).await
+}
+
 /// Fails for a command that cannot be run, before anything is held for it.
-pub(super) fn check_command(args: &HoldArgs) -> Result<(), Error> {
-    match args.command.first() {
+pub(super) fn check_program(command: &[OsString]) -> Result<(), Error> {
+    match command.first() {
         Some(program) if !child::is_found(program) => {
             let message = format!("there is no program '{}'", program.display());
             Err(Error::new(ErrorCode::InvalidArgument, message).with_hint("write CMD behind --"))

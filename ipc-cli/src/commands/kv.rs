@@ -150,25 +150,13 @@ fn options(change: &KvChange) -> Result<KeyOptions, Error> {
         (false, Some(revision)) => Condition::Revision(revision),
         (false, None) => Condition::Any,
     };
-    let fence = change.fence.as_deref().map(fence).transpose()?;
+    let fence = change.fence.as_deref().map(bus::parse_fence).transpose()?;
     Ok(KeyOptions {
         condition,
         fence,
         durability: change.durability.map(Into::into),
         ..KeyOptions::default()
     })
-}
-
-/// `LOCK:TOKEN`.
-fn fence(text: &str) -> Result<(ResourceName, u64), Error> {
-    let parsed = text.rsplit_once(':').and_then(|(lock, token)| Some((lock, token.parse().ok()?)));
-    let Some((lock, token)) = parsed else {
-        let message = format!("'{text}' is no lock with a token");
-        return Err(
-            Error::new(ErrorCode::InvalidArgument, message).with_hint("write it like deploy/web:1234")
-        );
-    };
-    Ok((ResourceName::parse(lock)?, token))
 }
 
 fn selection(which: &KvWhich) -> Result<Selection, Error> {
@@ -248,7 +236,7 @@ async fn run_command(command: &[OsString], change: &KeyChange) -> Result<(), Fai
         ("IPC_REVISION", Some(change.revision().to_string())),
         ("IPC_CHANGE", Some(kind.to_owned())),
     ];
-    let status = child::feed_to(command, &environment, value).await;
+    let status = child::feed_to(command, &environment, value, core::future::pending()).await;
     status
         .map(|_| ())
         .map_err(|error| Error::new(ErrorCode::Io, format!("the command cannot be run: {error}")).into())

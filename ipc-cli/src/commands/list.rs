@@ -1,4 +1,4 @@
-//! `list [services|peers|topics|locks|all]`: what is on the bus.
+//! `list [services|peers|topics|locks|queues|all]`: what is on the bus.
 
 use std::time::Duration;
 
@@ -18,11 +18,12 @@ pub(crate) async fn run(args: &ListArgs, globals: &Globals, output: &Output) -> 
     if output.is_json() {
         return rows.iter().try_for_each(|row| output.object(row));
     }
-    let kinds: [(&str, &[&str], ListWhat); 4] = [
+    let kinds: [(&str, &[&str], ListWhat); 5] = [
         ("Services", &["service"], ListWhat::Services),
         ("Peers", &["peer"], ListWhat::Peers),
         ("Topics", &["topic"], ListWhat::Topics),
         ("Locks", &["lock", "semaphore", "election", "barrier"], ListWhat::Locks),
+        ("Queues", &["queue"], ListWhat::Queues),
     ];
     let mut is_first = true;
     for (heading, kinds, what) in kinds {
@@ -46,6 +47,7 @@ pub(crate) async fn run(args: &ListArgs, globals: &Globals, output: &Output) -> 
                 ListWhat::Peers => peers(&rows),
                 ListWhat::Topics => topics(&rows),
                 ListWhat::Locks => locks(&rows),
+                ListWhat::Queues => queues(&rows),
                 ListWhat::Services | ListWhat::All => services(&rows),
             })?;
         }
@@ -123,6 +125,28 @@ fn locks(rows: &[&Value]) -> Table {
         let age = rows::number(row, "age_ms").map(|ms| duration_for_people(Duration::from_millis(ms)));
         let holder = row.get("holder").map(rows::peer).unwrap_or_default();
         table.row([kind, name, mode, token, age.unwrap_or_default(), waiting, holder]);
+    }
+    table
+}
+
+fn queues(rows: &[&Value]) -> Table {
+    let mut table = Table::new(&[
+        Column::Left("QUEUE"),
+        Column::Right("READY"),
+        Column::Right("DELAYED"),
+        Column::Right("DELIVERED"),
+        Column::Right("DEAD"),
+        Column::Right("OLDEST"),
+        Column::Right("WAITING"),
+        Column::Right("CONSUMERS"),
+    ]);
+    for row in rows {
+        let count = |key: &str| rows::number(row, key).map(count_for_people).unwrap_or_default();
+        let oldest = rows::number(row, "oldest_ms").filter(|ms| *ms > 0);
+        let oldest = oldest.map(|ms| duration_for_people(Duration::from_millis(ms))).unwrap_or_default();
+        let [ready, delayed, delivered, dead] = ["ready", "delayed", "delivered", "dead"].map(count);
+        let [waiting, consumers] = ["waiting", "consumers"].map(count);
+        table.row([text(row, "name"), ready, delayed, delivered, dead, oldest, waiting, consumers]);
     }
     table
 }

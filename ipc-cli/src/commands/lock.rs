@@ -2,9 +2,8 @@
 
 use super::holding::{self, What};
 use crate::args::{Globals, LockArgs};
-use crate::bus;
 use crate::error::Failure;
-use crate::interrupt::{Interrupts, unless_interrupted};
+use crate::interrupt::Interrupts;
 use crate::output::Output;
 
 /// Holds a lock while the command runs, or until standard input closes.
@@ -14,9 +13,7 @@ pub(crate) async fn run(
     output: &Output,
     mut interrupts: Interrupts,
 ) -> Result<(), Failure> {
-    bus::check_resource(&args.name)?;
-    holding::check_command(&args.hold)?;
-    let client = unless_interrupted(&mut interrupts, bus::connect(globals)).await?;
+    let client = holding::begin(&args.name, &args.hold, globals, &mut interrupts).await?;
     let name = args.name.as_str();
     let take = |options| async {
         if args.shared { client.lock_shared(name, options).await } else { client.lock(name, options).await }

@@ -19,6 +19,7 @@ mod monitor;
 mod ping;
 mod policy;
 mod publish;
+mod queue;
 mod quota;
 mod rows;
 mod semaphore;
@@ -26,6 +27,7 @@ mod serve;
 mod sockets;
 mod status;
 mod subscribe;
+mod working;
 
 use crate::args::{Command, Invocation};
 use crate::bus;
@@ -60,7 +62,8 @@ fn on_signal(command: &Command) -> OnSignal {
         | Command::Lock(_)
         | Command::Semaphore(_)
         | Command::Elect(_)
-        | Command::Kv(_) => OnSignal::Tell,
+        | Command::Kv(_)
+        | Command::Queue(_) => OnSignal::Tell,
         _ => OnSignal::Exit,
     }
 }
@@ -85,6 +88,7 @@ async fn run_on_bus(invocation: Invocation, output: &Output, interrupts: Interru
         Command::Barrier(args) => barrier::run(&args, globals, output).await,
         Command::Lease(args) => lease::run(&args, globals, output).await,
         Command::Kv(args) => kv::run(args, globals, output, interrupts).await,
+        Command::Queue(args) => queue::run(args, globals, output, interrupts).await,
         Command::Bridge(args) => bridge::run(&args, globals, output).await,
         Command::Backup(args) => backup::run(&args, globals, output).await,
         Command::Quota => quota::run(globals, output).await,

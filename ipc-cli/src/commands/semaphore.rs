@@ -2,9 +2,8 @@
 
 use super::holding::{self, What};
 use crate::args::{Globals, SemaphoreArgs};
-use crate::bus;
 use crate::error::Failure;
-use crate::interrupt::{Interrupts, unless_interrupted};
+use crate::interrupt::Interrupts;
 use crate::output::Output;
 
 /// Holds a permit while the command runs, or until standard input closes.
@@ -14,9 +13,7 @@ pub(crate) async fn run(
     output: &Output,
     mut interrupts: Interrupts,
 ) -> Result<(), Failure> {
-    bus::check_resource(&args.name)?;
-    holding::check_command(&args.hold)?;
-    let client = unless_interrupted(&mut interrupts, bus::connect(globals)).await?;
+    let client = holding::begin(&args.name, &args.hold, globals, &mut interrupts).await?;
     let (name, permits) = (args.name.as_str(), args.permits.get());
     let take = |options| client.acquire(name, permits, options);
     holding::hold(What { noun: "semaphore", name }, args.hold, output, interrupts, take).await

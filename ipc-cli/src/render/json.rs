@@ -49,6 +49,13 @@ fn json(payload: &Payload) -> Option<Value> {
 #[derive(Debug, Serialize)]
 pub(crate) struct PeerJson {
     id: u64,
+    #[serde(flatten)]
+    identity: IdentityJson,
+}
+
+/// A verified identity in an object.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct IdentityJson {
     #[serde(skip_serializing_if = "Option::is_none")]
     uid: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -63,14 +70,18 @@ pub(crate) struct PeerJson {
 
 impl From<&Peer> for PeerJson {
     fn from(peer: &Peer) -> Self {
-        let id = peer.id.0;
-        let nobody = Self { id, uid: None, gid: None, pid: None, principal: None, address: None };
-        match &peer.identity {
+        Self { id: peer.id.0, identity: IdentityJson::from(&peer.identity) }
+    }
+}
+
+impl From<&Identity> for IdentityJson {
+    fn from(identity: &Identity) -> Self {
+        match identity {
             Identity::Local { uid, gid, pid } => {
-                Self { uid: Some(*uid), gid: Some(*gid), pid: Some(*pid), ..nobody }
+                Self { uid: Some(*uid), gid: Some(*gid), pid: Some(*pid), ..Self::default() }
             }
             Identity::Remote { principal, address } => {
-                Self { principal: Some(principal.clone()), address: Some(address.clone()), ..nobody }
+                Self { principal: Some(principal.clone()), address: Some(address.clone()), ..Self::default() }
             }
         }
     }

@@ -5,7 +5,7 @@ mod paint;
 mod table;
 mod text;
 
-pub(crate) use json::{PayloadJson, PeerJson};
+pub(crate) use json::{IdentityJson, PayloadJson, PeerJson};
 pub(crate) use paint::Palette;
 pub(crate) use table::{Column, Table};
 pub(crate) use text::{

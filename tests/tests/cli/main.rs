@@ -12,6 +12,7 @@ mod inspect;
 mod keys;
 mod network;
 mod output;
+mod queues;
 mod serving;
 mod unreachable;
 mod usage;
