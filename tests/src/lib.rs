@@ -7,6 +7,7 @@ pub mod fuzz_targets;
 pub mod generator;
 pub mod golden;
 pub mod golden_datagrams;
+pub mod histories;
 pub mod lossy;
 pub mod memory_bus;
 pub mod model;

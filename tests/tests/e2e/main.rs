@@ -6,6 +6,7 @@ mod departure;
 mod exhaustion;
 mod expose;
 mod forward;
+mod histories;
 mod hostile;
 mod identity;
 mod lifecycle;
