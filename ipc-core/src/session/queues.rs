@@ -137,6 +137,13 @@ impl Session {
         }
     }
 
+    /// Nobody takes the outcome of a request any more: an entry that it gave goes back.
+    pub(super) fn abandon_work(&mut self, ticket: Ticket) {
+        if let Some(Ok(Answer::Taken(work))) = self.inflight.take(ticket) {
+            self.forget_work(&work.queue, work.delivery, true);
+        }
+    }
+
     /// Looks at the first entries of a queue, at most `count`, without taking them: [`Answer::Peeked`].
     ///
     /// # Errors

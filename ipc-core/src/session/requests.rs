@@ -144,6 +144,7 @@ impl Session {
     pub fn abandon(&mut self, ticket: Ticket) {
         self.abandon_mail(ticket);
         self.cancel(ticket);
+        self.abandon_work(ticket);
         let purpose = self.inflight.remove(ticket.0);
         self.drop_unmade(purpose.into_iter().collect());
     }
