@@ -231,14 +231,25 @@ impl Histories {
 
     /// What a whole queue has said concerns each of its entries, from its first put until it is gone for sure.
     fn spread_queues(&mut self, end: u64) {
+        let long = |event: &Event<EntryOp>| event.returned - event.invoked;
+        for events in self.queues.values_mut() {
+            events.sort_by_key(|event| event.invoked);
+        }
+        let longest: BTreeMap<&String, u64> = self
+            .queues
+            .iter()
+            .map(|(queue, events)| (queue, events.iter().map(long).max().unwrap_or(0)))
+            .collect();
         for ((queue, _), events) in &mut self.entries {
             let first = events.iter().map(|event| event.invoked).min().unwrap_or(end);
             let acked = events.iter().find(|event| matches!(event.op, EntryOp::Acked(_)));
             let acked = acked.map(|event| event.returned);
             let last = acked.unwrap_or(end);
-            let of_queue = self.queues.get(queue).into_iter().flatten();
-            let of_queue = of_queue.filter(|event| event.returned >= first && event.invoked <= last);
-            events.extend(of_queue.cloned());
+            let of_queue = self.queues.get(queue).map_or(&[][..], Vec::as_slice);
+            let earliest = first.saturating_sub(longest.get(queue).copied().unwrap_or(0));
+            let begin = of_queue.partition_point(|event| event.invoked < earliest);
+            let of_queue = of_queue[begin..].iter().take_while(|event| event.invoked <= last);
+            events.extend(of_queue.filter(|event| event.returned >= first).cloned());
             if acked.is_none() {
                 events.push(Event { op: EntryOp::Over, invoked: end, returned: end });
             }

@@ -76,6 +76,8 @@ use self::saved::Restored;
 pub use self::saved::{after_loss, highest_number};
 pub(super) use self::queue::{Given, NackTerms, NewEntry, Peekable, TakeTerms, Taking, micros};
 use self::queue::{QueueKey, Queues, Works};
+use self::saved::Restored;
+pub use self::saved::{after_loss, highest_number};
 use self::wait_queue::Place;
 
 /// A request that waits: whose it is and what its session knows it by.
