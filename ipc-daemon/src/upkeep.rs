@@ -204,6 +204,9 @@ fn describe(records: &Records) -> String {
     let counts = counts.into_iter().map(|(kind, count)| match RecordKind::from_number(kind) {
         Some(RecordKind::Numbers) => "the numbers".to_owned(),
         Some(RecordKind::Change) => format!("{count} changes of keys"),
+        Some(RecordKind::Entry) => format!("{count} entries of work queues"),
+        Some(RecordKind::EntryState) => format!("{count} states of such"),
+        Some(RecordKind::EntryId) => format!("{count} ids of such"),
         None => format!("{count} of kind {kind}"),
     });
     let counts: Vec<String> = counts.collect();

@@ -12,6 +12,12 @@ pub enum RecordKind {
     Numbers = 1,
     /// A change of a key, by its revision.
     Change = 2,
+    /// An entry of a work queue as it was put, by its number.
+    Entry = 3,
+    /// How such an entry stands, by its number.
+    EntryState = 4,
+    /// That the id of such an entry is remembered, by its number.
+    EntryId = 5,
 }
 
 impl RecordKind {
@@ -20,6 +26,9 @@ impl RecordKind {
         match number {
             1 => Some(Self::Numbers),
             2 => Some(Self::Change),
+            3 => Some(Self::Entry),
+            4 => Some(Self::EntryState),
+            5 => Some(Self::EntryId),
             _ => None,
         }
     }
@@ -149,7 +158,13 @@ mod tests {
 
     #[test]
     fn kinds_have_their_numbers() {
-        for kind in [RecordKind::Numbers, RecordKind::Change] {
+        for kind in [
+            RecordKind::Numbers,
+            RecordKind::Change,
+            RecordKind::Entry,
+            RecordKind::EntryState,
+            RecordKind::EntryId,
+        ] {
             assert_eq!(RecordKind::from_number(kind as u8), Some(kind));
         }
         assert_eq!(RecordKind::from_number(0), None);

@@ -30,7 +30,7 @@ fn work_is_done_once_it_is_acknowledged_and_comes_back_when_it_is_dropped() {
         let (one, two) = (bus.client().await, bus.client().await);
         let options = EntryOptions { id: Some("job-1".into()), priority: 3, ..EntryOptions::default() };
         let stored = one.put_entry("q", "job", options.clone()).await.unwrap();
-        assert_eq!((stored.id.as_str(), stored.durability), ("job-1", Durability::Memory));
+        assert_eq!((stored.id.as_str(), stored.durability), ("job-1", Durability::Disk));
         assert!(one.put_entry("q", "job", options).await.unwrap().is_duplicate);
         let work = two.take_entry("q", once()).await.unwrap();
         assert_eq!((work.id.as_str(), work.deliveries, work.priority), ("job-1", 1, 3));
@@ -131,8 +131,8 @@ fn a_full_queue_says_so() {
         assert_eq!(error.code, ErrorCode::QuotaExceeded, "{error}");
         let drop = EntryOptions { overflow: Overflow::DropOldest, ..full };
         assert_eq!(client.put_entry("q", "three", drop).await.unwrap().dropped, 1);
-        let disk = EntryOptions { durability: Some(Durability::Disk), ..EntryOptions::default() };
-        assert_eq!(client.put_entry("q", "x", disk).await.unwrap_err().code, ErrorCode::Unsupported);
+        let memory = EntryOptions { durability: Some(Durability::Memory), ..EntryOptions::default() };
+        assert_eq!(client.put_entry("r", "x", memory).await.unwrap().durability, Durability::Memory);
     });
 }
 

@@ -145,6 +145,11 @@ fn hold_against_their_promises(durable: Durable) {
 }
 
 #[test]
+fn what_is_on_the_disk_keeps_its_promises_whenever_the_daemon_dies() {
+    hold_against_their_promises(Durable { keys: true, entries: true });
+}
+
+#[test]
 fn what_is_in_memory_keeps_its_promises_until_the_daemon_dies_and_is_gone_then() {
     hold_against_their_promises(Durable { keys: false, entries: false });
 }

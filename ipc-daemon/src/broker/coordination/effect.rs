@@ -9,7 +9,7 @@ use ipc_core::wire::message::RevokedWhat;
 
 use super::WaitId;
 use super::keys::Change;
-use super::queue::Given;
+use super::queue::{Given, Stored};
 use crate::broker::keys::PeerKey;
 
 /// One session of a circle: it holds what the one before wants, and waits for this.
@@ -61,6 +61,12 @@ pub(in crate::broker) enum Effect {
     Changed { to: WaitId, change: Change },
     /// A watch has been told what it was to be told at first.
     Watches { to: WaitId, revision: u64 },
+    /// An entry was put into a work queue, or had been.
+    Enqueued { to: WaitId, stored: Stored },
+    /// An entry was acknowledged.
+    Acked { to: WaitId },
+    /// So many entries were thrown away.
+    Purged { to: WaitId, count: u64 },
     /// An entry of a work queue is delivered: to a request as its answer, or to a consumer.
     Delivered { to: WaitId, is_answer: bool, given: Box<Given> },
     /// A consumer is there.

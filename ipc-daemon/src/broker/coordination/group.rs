@@ -20,6 +20,7 @@ use super::hold::Hand;
 use super::keys::{Change, Condition, Entry, cost};
 use super::kv::{Act, Ask, Request, no_such_key};
 use super::{Coordination, Effect, Noun, Timer};
+use crate::broker::keys::PeerKey;
 use crate::broker::records::Write;
 
 /// After this time the end of a key that could not be written is tried again.
@@ -70,7 +71,8 @@ impl Coordination {
 
     /// Whether there is anything to be written.
     pub(in crate::broker) fn is_draft_due(&self, now: Instant) -> bool {
-        (self.group.is_none() && !self.line.is_empty()) || self.numbers.is_due(now)
+        let are_changes_due = self.group.is_none() && !self.line.is_empty();
+        are_changes_due || self.is_work_draft_due(now) || self.numbers.is_due(now)
     }
 
     /// Gives what is to be written, now that the disk is free. [`Coordination::settle`] has to follow if there is anything.
@@ -89,12 +91,14 @@ impl Coordination {
                 self.group = Some(group);
             }
         }
+        self.draft_work(now, writes);
         writes.extend(self.numbers.draft(now));
     }
 
     /// What was written is kept, or nothing of it is.
     pub(in crate::broker) fn settle(&mut self, now: Instant, result: &Result<(), Error>) {
         self.numbers.settle(now, result.is_ok());
+        self.settle_work(now, result);
         let Some(mut group) = self.group.take() else { return };
         let fences = core::mem::take(&mut group.fences);
         match result {
@@ -111,13 +115,14 @@ impl Coordination {
     /// Whether a change under an earlier token of that lock is on its way to the disk. The next holder is to see it, so it gets
     /// the lock after that.
     pub(super) fn is_outstanding(&self, gate: &Gate) -> bool {
-        let group = self.group.as_ref().filter(|_| gate.noun == Noun::Lock);
-        group.is_some_and(|group| group.fences.contains(&gate.name))
+        let group = self.group.as_ref();
+        let is_of_keys = group.is_some_and(|group| group.fences.contains(&gate.name));
+        gate.noun == Noun::Lock && (is_of_keys || self.is_work_outstanding(&gate.name))
     }
 
     /// Whether something waits, or is on its way to the disk.
     pub(in crate::broker) fn has_changes_pending(&self) -> bool {
-        self.group.is_some() || !self.line.is_empty()
+        self.group.is_some() || !self.line.is_empty() || self.is_work_pending()
     }
 
     /// How well the changes of a request are kept: as is asked for, and as well as what they replace.
@@ -270,7 +275,13 @@ impl Coordination {
 
     /// A request does not wait any more.
     fn finish(&mut self, request: &Request) {
-        let Some(peer) = request.peer() else { return };
+        if let Some(peer) = request.peer() {
+            self.end_change(peer);
+        }
+    }
+
+    /// A request of the session does not wait for the disk any more.
+    pub(super) fn end_change(&mut self, peer: PeerKey) {
         if let Some(of) = self.peers.get_mut(&peer) {
             of.changes -= 1;
             if of.is_empty() {

@@ -99,15 +99,23 @@ impl Coordination {
         }
         self.line.check(&request, limits)?;
         if let Some(peer) = request.peer() {
-            let of = self.peers.entry(peer).or_default();
-            if of.changes >= limits.key_changes_pending_per_connection_max {
-                let max = limits.key_changes_pending_per_connection_max.into();
-                return Err(Error::quota("key_changes_pending_per_connection_max", max));
-            }
-            of.changes += 1;
+            self.check_changes(peer, limits)?;
+            self.peers.entry(peer).or_default().changes += 1;
         }
         self.line.push(request);
         Ok(())
+    }
+
+    /// Whether another request of the session may wait for the disk.
+    ///
+    /// # Errors
+    /// `quota_exceeded`.
+    pub(super) fn check_changes(&self, peer: PeerKey, limits: &Limits) -> Result<(), Error> {
+        let max = limits.key_changes_pending_per_connection_max;
+        if self.changes_pending(peer) < max {
+            return Ok(());
+        }
+        Err(Error::quota("key_changes_pending_per_connection_max", max.into()))
     }
 
     /// The value of a key.

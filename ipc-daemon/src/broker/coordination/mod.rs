@@ -71,11 +71,9 @@ use self::kv::KeyWatch;
 pub(super) use self::kv::{Act, Ask, Fence, Request, Value};
 use self::line::Line;
 use self::numbers::Numbers;
-pub(super) use self::revoke::Stake;
-use self::saved::Restored;
-pub use self::saved::{after_loss, highest_number};
-pub(super) use self::queue::{Given, NackTerms, NewEntry, Peekable, TakeTerms, Taking, micros};
+pub(super) use self::queue::{By, Given, NackTerms, NewEntry, Peekable, Stored, TakeTerms, Taking, micros};
 use self::queue::{QueueKey, Queues, Works};
+pub(super) use self::revoke::Stake;
 use self::saved::Restored;
 pub use self::saved::{after_loss, highest_number};
 use self::wait_queue::Place;
@@ -137,7 +135,7 @@ struct OfPeer {
     waits: BTreeMap<u64, Wait>,
     observes: BTreeMap<u64, GateKey>,
     watches: BTreeMap<u64, KeyWatch>,
-    /// Requests for changes of keys that have not come to anything yet.
+    /// Requests for changes of keys, and of what is kept of work queues, that have not come to anything yet.
     changes: u32,
     works: Works,
 }
@@ -228,7 +226,7 @@ impl Coordination {
 
     /// When a commit is to be tried again, if none is under way.
     pub(super) fn poll_commit_timeout(&self) -> Option<Instant> {
-        self.numbers.poll_timeout()
+        self.numbers.poll_timeout().into_iter().chain(self.lazy_at()).min()
     }
 
     /// Ends what is due at `now`.
@@ -258,7 +256,7 @@ impl Coordination {
         self.peers.get(&peer).map_or((0, 0, 0), counts)
     }
 
-    /// Requests of the session for changes of keys that have not come to anything yet.
+    /// Requests of the session that wait for the disk.
     pub(super) fn changes_pending(&self, peer: PeerKey) -> u32 {
         self.peers.get(&peer).map_or(0, |of| of.changes)
     }

@@ -35,7 +35,9 @@ pub fn highest_number(key: &[u8], value: &[u8]) -> u64 {
     let Some((kind, id)) = key.split_first() else { return 0 };
     match RecordKind::from_number(*kind) {
         Some(RecordKind::Numbers) => Reader(value).u64().unwrap_or_default(),
-        Some(RecordKind::Change) => id.try_into().map(u64::from_be_bytes).unwrap_or_default(),
+        Some(RecordKind::Change | RecordKind::Entry | RecordKind::EntryState | RecordKind::EntryId) => {
+            id.try_into().map(u64::from_be_bytes).unwrap_or_default()
+        }
         None => 0,
     }
 }
@@ -121,6 +123,7 @@ impl Coordination {
         if self.keys.last() > self.numbers.last() {
             return Err("a change has a revision that was never reserved");
         }
+        self.open_queues()?;
         self.numbers.open(now);
         let life = self.numbers.last();
         let Restored { compacted, is_after_volatile } = core::mem::take(&mut self.restored);

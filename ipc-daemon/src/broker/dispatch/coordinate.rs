@@ -24,7 +24,7 @@ use crate::broker::keys::PeerKey;
 use crate::broker::policy::Action;
 
 /// What is held in memory survives nothing but its holder.
-pub(super) const DURABILITY: Durability = Durability::Memory;
+const DURABILITY: Durability = Durability::Memory;
 
 /// The outcome of a request that was understood.
 pub(super) type Done = Result<(), Reason>;
@@ -73,7 +73,7 @@ impl Broker {
             Operation::NACK => self.nack_entry(now, asker, frame.decode()?),
             Operation::PEEK => self.peek_entries(now, asker, &frame.decode()?),
             Operation::COUNT => self.count_queue(now, asker, &frame.decode()?),
-            Operation::PURGE => self.purge_queue(asker, frame.decode()?),
+            Operation::PURGE => self.purge_queue(now, asker, frame.decode()?),
             Operation::CONSUME => self.consume_queue(now, asker, frame.decode()?),
             Operation::UNCONSUME => self.unconsume_queue(asker, frame.decode()?),
             Operation(number) => {
@@ -277,6 +277,9 @@ impl Broker {
                 }
                 Effect::Changed { to, change } => self.tell_key_change(to, &change),
                 Effect::Watches { to, revision } => self.tell_watching(to, revision),
+                Effect::Enqueued { to, stored } => self.tell_stored(to, stored),
+                Effect::Acked { to } => self.tell_acked(to),
+                Effect::Purged { to, count } => self.tell_purged(to, count),
                 Effect::Delivered { to, is_answer, given } => self.tell_delivery(to, is_answer, &given),
                 Effect::Consumes { to } => self.answer(to.peer, outcome(to, Operation::CONSUME), &(), &[]),
                 Effect::Buried => self.counters.work_entries_buried += 1,
@@ -390,7 +393,7 @@ pub(super) fn ttl(ttl_us: u64) -> Result<Option<Duration>, Error> {
     Err(Error::new(ErrorCode::InvalidArgument, message))
 }
 
-pub(super) fn check_durability(wanted: Option<Durability>) -> Result<(), Error> {
+fn check_durability(wanted: Option<Durability>) -> Result<(), Error> {
     match wanted {
         None | Some(DURABILITY) => Ok(()),
         Some(more) => {

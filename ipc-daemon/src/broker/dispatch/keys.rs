@@ -64,8 +64,8 @@ impl Broker {
         Ok(self.coordination.ask(now, request, &self.config.limits)?)
     }
 
-    /// What changes of keys are to survive: the disk, where there is one, unless something else is asked for.
-    fn durability_of(&self, wanted: Option<Durability>) -> Result<Durability, Error> {
+    /// What keys and entries are to survive: the disk, where there is one, unless something else is asked for.
+    pub(super) fn durability_of(&self, wanted: Option<Durability>) -> Result<Durability, Error> {
         if self.journal.has_store() {
             let durability = wanted.unwrap_or(Durability::Disk);
             return match durability {
@@ -76,7 +76,8 @@ impl Broker {
         match wanted.unwrap_or(Durability::Memory) {
             Durability::Memory => Ok(Durability::Memory),
             more => {
-                let message = format!("this daemon keeps keys in memory, {} was asked for", more.name());
+                let message =
+                    format!("this daemon keeps everything in memory, {} was asked for", more.name());
                 Err(Error::new(ErrorCode::Unsupported, message)
                     .with_hint("ask for memory, or for nothing in particular"))
             }

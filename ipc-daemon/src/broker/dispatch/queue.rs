@@ -9,7 +9,7 @@ use ipc_core::limits::{
 use ipc_core::name::ResourceName;
 use ipc_core::payload::Payload;
 use ipc_core::time::Instant;
-use ipc_core::wire::codec::{List, Text};
+use ipc_core::wire::codec::{List, Text, Wire};
 use ipc_core::wire::coordination::{Bind, Operation, Told};
 use ipc_core::wire::message::IdentityInfo;
 use ipc_core::wire::queue::{
@@ -19,11 +19,11 @@ use ipc_core::wire::queue::{
 use ipc_core::wire::{Frame, HEADER_BYTES, Header};
 use ipc_core::{Error, ErrorCode};
 
-use super::coordinate::{DURABILITY, Done, check_durability, invalid, notice, outcome, ttl};
+use super::coordinate::{Done, invalid, notice, outcome, ttl};
 use super::keys::{LISTED_MAX_BYTES, parse_fence};
 use crate::broker::Broker;
 use crate::broker::coordination::{
-    Asker, Given, NackTerms, NewEntry, Peekable, TakeTerms, Taking, WaitId, micros,
+    Asker, By, Given, NackTerms, NewEntry, Peekable, Stored, TakeTerms, Taking, WaitId, micros,
 };
 
 /// What an entry takes in the envelope of an answer to a peek beside its id and its death, in bytes.
@@ -40,7 +40,6 @@ impl Broker {
         frame: &Frame<'_>,
     ) -> Done {
         let queue = self.check_queue(asker, &request.queue.0)?;
-        check_durability(request.durability)?;
         let Some(sender) = self.peers.get(asker.peer).map(|state| state.who.identity.clone()) else {
             return Ok(());
         };
@@ -53,10 +52,13 @@ impl Broker {
             max_length: request.max_length,
             overflow: request.overflow,
             sender,
+            durability: self.durability_of(request.durability)?,
         };
-        let (hand, fence) = (self.hand(asker.peer), parse_fence(request.fence)?);
-        let limits = &self.config.limits;
-        let stored = self.coordination.enqueue(now, hand, &queue, new, fence.as_ref(), limits)?;
+        let (by, fence) = (By { asker, hand: self.hand(asker.peer) }, parse_fence(request.fence)?);
+        Ok(self.coordination.enqueue(now, by, &queue, new, fence.as_ref(), &self.config.limits)?)
+    }
+
+    pub(super) fn tell_stored(&mut self, to: WaitId, stored: Stored) {
         self.counters.work_entries_put += u64::from(!stored.is_duplicate);
         self.counters.work_entries_dropped += u64::from(stored.dropped);
         let enqueued = Enqueued {
@@ -64,10 +66,27 @@ impl Broker {
             id: Text(stored.id),
             is_duplicate: stored.is_duplicate,
             dropped: stored.dropped,
-            durability: DURABILITY,
+            durability: stored.durability,
         };
-        self.conclude_request(asker, &enqueued);
-        Ok(())
+        self.tell_done(to, Operation::ENQUEUE, &enqueued);
+    }
+
+    pub(super) fn tell_acked(&mut self, to: WaitId) {
+        self.counters.work_entries_acknowledged += 1;
+        self.tell_done(to, Operation::ACK, &());
+    }
+
+    pub(super) fn tell_purged(&mut self, to: WaitId, count: u64) {
+        self.counters.work_entries_dropped += count;
+        self.tell_done(to, Operation::PURGE, &Purged { count });
+    }
+
+    /// Tells what came of a request that may have waited for the disk.
+    fn tell_done<T: Wire>(&mut self, to: WaitId, operation: Operation, result: &T) {
+        if to.correlation != 0 {
+            self.answer(to.peer, outcome(to, operation), result, &[]);
+        }
+        self.close_if_finished(to.peer);
     }
 
     /// The payload of an entry, in memory of its own.
@@ -116,10 +135,8 @@ impl Broker {
     pub(super) fn ack_entry(&mut self, now: Instant, asker: Asker, request: Ack) -> Done {
         let queue = self.check_work_of(asker, &request.queue.0)?;
         let fence = parse_fence(request.fence)?;
-        self.coordination.ack(now, &queue, request.delivery, fence.as_ref())?;
-        self.counters.work_entries_acknowledged += 1;
-        self.conclude_request(asker, &());
-        Ok(())
+        let limits = &self.config.limits;
+        Ok(self.coordination.ack(now, asker, &queue, request.delivery, fence.as_ref(), limits)?)
     }
 
     pub(super) fn nack_entry(&mut self, now: Instant, asker: Asker, request: Nack) -> Done {
@@ -135,13 +152,10 @@ impl Broker {
         Ok(())
     }
 
-    pub(super) fn purge_queue(&mut self, asker: Asker, request: Purge) -> Done {
+    pub(super) fn purge_queue(&mut self, now: Instant, asker: Asker, request: Purge) -> Done {
         let queue = self.check_work_of(asker, &request.queue.0)?;
         let fence = parse_fence(request.fence)?;
-        let count = self.coordination.purge(&queue, fence.as_ref())?;
-        self.counters.work_entries_dropped += count;
-        self.conclude_request(asker, &Purged { count });
-        Ok(())
+        Ok(self.coordination.purge(now, asker, &queue, fence.as_ref(), &self.config.limits)?)
     }
 
     pub(super) fn count_queue(&mut self, now: Instant, asker: Asker, request: &CountQueue) -> Done {

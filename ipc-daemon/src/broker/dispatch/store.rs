@@ -19,6 +19,11 @@ impl Broker {
         let restored = match RecordKind::from_number(*number) {
             Some(RecordKind::Numbers) => self.coordination.restore_numbers(value),
             Some(RecordKind::Change) => self.coordination.restore_change(now, id, value),
+            Some(RecordKind::Entry) => self.coordination.restore_entry(now, id, value),
+            Some(RecordKind::EntryState) => self.coordination.restore_entry_state(id, value),
+            Some(RecordKind::EntryId) => {
+                self.coordination.restore_entry_id(now, id, value, &self.config.limits)
+            }
             None => Err("its kind is not known to this version"),
         };
         restored.map_err(|why| damaged(key, why))

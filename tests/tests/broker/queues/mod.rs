@@ -1,5 +1,6 @@
 //! Work queues: in scenes, at their limits, and in random runs against the obvious ones.
 
+mod durable;
 mod limits;
 mod model;
 mod random;

@@ -27,6 +27,10 @@ pub(super) struct Piece {
     pub(super) deliveries: u32,
     pub(super) is_dead: bool,
     pub(super) at: At,
+    /// With which it was put.
+    delay: u64,
+    /// It has been taken, or could have been.
+    is_settled: bool,
     queue: String,
     /// Length of the id it has, one that the daemon has given included.
     id_length: usize,
@@ -188,6 +192,8 @@ impl Model {
             max: new.max,
             deliveries: 0,
             is_dead: false,
+            delay: new.delay,
+            is_settled: false,
             at: if new.delay > 0 { At::Delayed(self.now + new.delay) } else { At::Ready },
             queue: new.queue.clone(),
         });
@@ -291,6 +297,7 @@ impl Model {
         piece.deliveries -= u32::from(is_untouched);
         let is_dead = !is_untouched && max > 0 && piece.deliveries >= max;
         let queue = piece.queue.clone();
+        piece.is_settled = true;
         piece.at = if delay > 0 && !is_dead { At::Delayed(0) } else { At::Ready };
         if delay > 0 && !is_dead {
             let until = self.now + delay;
@@ -307,6 +314,7 @@ impl Model {
         let piece = self.piece_mut(order);
         piece.queue = format!("{}.dead", piece.queue);
         (piece.deliveries, piece.max, piece.is_dead, piece.at) = (0, 0, true, At::Ready);
+        piece.is_settled = true;
         let queue = piece.queue.clone();
         self.serve(&queue);
     }
@@ -355,6 +363,21 @@ impl Model {
         }
     }
 
+    /// The daemon ends and begins anew, with everything as it was put or as it stood; nobody is there any more.
+    pub(super) fn restart(&mut self) {
+        self.requests.iter_mut().for_each(|request| request.is_open = false);
+        self.consumers.iter_mut().for_each(|consumer| consumer.is_open = false);
+        self.outs.iter_mut().for_each(|out| out.is_open = false);
+        self.line.clear();
+        let now = self.now;
+        for piece in &mut self.pieces {
+            let is_delayed = !piece.is_settled && piece.delay > 0;
+            piece.at = if is_delayed { At::Delayed(now + piece.delay) } else { At::Ready };
+        }
+        let until = now + u64::from(self.limits.work_queue_id_window_ms) * 1000;
+        self.ids.iter_mut().for_each(|id| id.2 = until);
+    }
+
     /// What is due happens in order, but all of it now.
     pub(super) fn pass(&mut self, micros: u64) {
         self.now += micros;
@@ -380,6 +403,7 @@ impl Model {
                 _ => {
                     let piece = self.piece_mut(which);
                     piece.at = At::Ready;
+                    piece.is_settled = true;
                     let queue = piece.queue.clone();
                     self.serve(&queue);
                 }
@@ -416,6 +440,7 @@ impl Model {
             let out = self.outs.len();
             let piece = self.piece_mut(order);
             piece.deliveries += 1;
+            piece.is_settled = true;
             piece.at = At::Out(out);
             let (deliveries, body) = (piece.deliveries, piece.body.clone());
             let is_bound = terms.is_bound;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use ipc_core::ErrorCode;
 use ipc_core::limits::Limits;
+use ipc_core::time::Instant;
 use ipc_core::wire::Kind;
 use ipc_core::wire::coordination::{Bind, Operation, Told as ToldWhat};
 use ipc_core::wire::queue::{
@@ -12,6 +13,7 @@ use ipc_core::wire::queue::{
     Purged, QueueCounts, Take, Unconsume,
 };
 use ipc_core::wire::{Flags, Header};
+use ipc_tests::memory_bus::Disk;
 use ipc_tests::rng::{Rng, for_each_seed};
 
 use super::model::{At, Model, New, Put, Terms, Told};
@@ -34,8 +36,12 @@ struct World {
 }
 
 impl World {
-    fn new(limits: &Limits) -> Self {
-        let mut scene = Scene::new(limits.clone());
+    fn new(limits: &Limits, disk: Option<Disk>) -> Self {
+        let start = Instant::from_nanos(1_000_000_000);
+        let mut scene = match disk {
+            Some(disk) => Scene::with_disk(limits.clone(), start, disk),
+            None => Scene::new(limits.clone()),
+        };
         let clients = (0..CLIENTS).map(|_| scene.client()).collect();
         let model = Model::new(limits.clone());
         let numbers = BTreeMap::new();
@@ -60,6 +66,7 @@ impl World {
             19 => self.unconsume(rng),
             20 => self.die(client),
             21 if rng.chance(1, 6) => self.purge(client, queue),
+            22 if self.scene.bus.disk.is_some() && rng.chance(1, 3) => self.restart(),
             _ => self.pass(rng.below(30) * if rng.chance(1, 20) { 100 } else { 1 }),
         }
         self.hear();
@@ -244,6 +251,19 @@ impl World {
         self.clients[place] = self.scene.client();
     }
 
+    /// The daemon is killed, at a moment at which everything it does by itself has been written.
+    fn restart(&mut self) {
+        self.pass(2_000);
+        self.hear();
+        let now = self.scene.bus.now;
+        let disk = self.scene.bus.disk.take().expect("a disk");
+        let disk = Disk { records: disk.records, ..Disk::default() };
+        let limits = self.model.limits.clone();
+        self.scene = Scene::with_disk(limits, now, disk);
+        self.model.restart();
+        self.clients = (0..CLIENTS).map(|_| self.scene.client()).collect();
+    }
+
     fn pass(&mut self, millis: u64) {
         self.scene.bus.wait(Duration::from_millis(millis));
         self.model.pass(millis * 1000);
@@ -375,6 +395,8 @@ impl World {
         assert_eq!(found, due);
         self.scene.bus.leave(last);
         self.scene.bus.wait(Duration::from_secs(3600));
+        // What the daemon does by itself is written a little later.
+        self.scene.bus.wait(Duration::from_secs(2));
         let broker = &self.scene.bus.broker;
         assert!(broker.queues(self.scene.bus.now).is_empty(), "a queue was left behind");
         assert!(broker.usage().is_empty() && broker.poll_timeout().is_none());
@@ -394,9 +416,22 @@ fn small(rng: &mut Rng) -> Limits {
 }
 
 #[test]
+fn queues_on_a_disk_are_the_obvious_ones_over_restarts_too() {
+    for_each_seed(100, 20_000, |_, mut rng| {
+        let mut world = World::new(&small(&mut rng), Some(Disk::default()));
+        for _ in 0..200 {
+            world.step(&mut rng);
+        }
+        world.drain();
+        let records = world.scene.bus.disk.expect("a disk").records;
+        assert!(records.len() <= 1, "only the numbers are left: {records:?}");
+    });
+}
+
+#[test]
 fn queues_are_the_obvious_ones_and_lose_nothing() {
     for_each_seed(150, 20_000, |_, mut rng| {
-        let mut world = World::new(&small(&mut rng));
+        let mut world = World::new(&small(&mut rng), None);
         for _ in 0..200 {
             world.step(&mut rng);
         }

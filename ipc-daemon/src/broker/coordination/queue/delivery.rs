@@ -4,14 +4,17 @@ use core::time::Duration;
 
 use ipc_core::Error;
 use ipc_core::identity::Identity;
+use ipc_core::limits::Limits;
 use ipc_core::name::ResourceName;
 use ipc_core::payload::Payload;
 use ipc_core::time::Instant;
+use ipc_core::wire::coordination::Durability;
 
 use super::entries::State;
+use super::kept::{Act, Kept};
 use super::line::TakeTerms;
 use super::{QueueKey, lower_of, not_delivered};
-use crate::broker::coordination::{Coordination, Effect, Fence, Timer, WaitId};
+use crate::broker::coordination::{Asker, Coordination, Effect, Fence, Timer, WaitId};
 use crate::broker::keys::PeerKey;
 
 /// To whom an entry is delivered.
@@ -26,10 +29,10 @@ pub(super) enum Recipient {
 /// One entry in the hands of somebody.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Delivery {
-    queue: QueueKey,
-    number: u64,
+    pub(super) queue: QueueKey,
+    pub(super) number: u64,
     /// The session it ends with.
-    bound_to: Option<PeerKey>,
+    pub(super) bound_to: Option<PeerKey>,
     /// The consumer that gets its credit back.
     consumer: Option<WaitId>,
     terms: TakeTerms,
@@ -76,6 +79,7 @@ impl Coordination {
         let Some(queue) = self.queues.get_mut(key) else { return };
         let Some(entry) = queue.entries.get_mut(number) else { return };
         entry.deliveries += 1;
+        let is_durable = entry.durability > Durability::Memory;
         queue.tally.redeliveries += u64::from(entry.deliveries > 1);
         let given = Given {
             queue: queue.name.clone(),
@@ -96,39 +100,62 @@ impl Coordination {
         };
         let until = terms.visibility.map(|visibility| now + visibility);
         let bound_to = terms.is_bound.then_some(to.peer);
-        let delivery = Delivery { queue: key, number, bound_to, consumer, terms, until };
-        self.queues.deliveries.insert(token, delivery);
-        if let Some(until) = until {
-            self.timers.insert((until, Timer::Delivery(token)));
-        }
-        if let Some(peer) = bound_to {
-            self.peers.entry(peer).or_default().works.deliveries.insert(token);
-            self.charge(peer, 1, 0, 0);
+        self.open_delivery(token, Delivery { queue: key, number, bound_to, consumer, terms, until });
+        if is_durable {
+            self.queues.keeping.note_state(now, number, key);
         }
         let is_answer = consumer.is_none();
         self.effects.push_back(Effect::Delivered { to, is_answer, given: Box::new(given) });
     }
 
-    /// The work is done: the entry is gone.
+    fn open_delivery(&mut self, token: u64, delivery: Delivery) {
+        if let Some(until) = delivery.until {
+            self.timers.insert((until, Timer::Delivery(token)));
+        }
+        if let Some(peer) = delivery.bound_to {
+            self.peers.entry(peer).or_default().works.deliveries.insert(token);
+            self.charge(peer, 1, 0, 0);
+        }
+        self.queues.deliveries.insert(token, delivery);
+    }
+
+    /// The work is done: the entry is gone, and the asker is told once that is as durable as the entry was.
     ///
     /// # Errors
-    /// `lock_lost` when the delivery is not open any more; `stale_fencing_token`.
+    /// `lock_lost` when the delivery is not open any more; `stale_fencing_token`, `quota_exceeded`.
     pub(in crate::broker) fn ack(
         &mut self,
         now: Instant,
+        asker: Asker,
         name: &ResourceName,
         token: u64,
         fence: Option<&Fence>,
+        limits: &Limits,
     ) -> Result<(), Error> {
         self.check_delivery(name, token)?;
         self.check_fence(fence)?;
-        let Some(delivery) = self.end_delivery(token) else { return Err(not_delivered(name, token)) };
-        self.drop_entry(delivery.queue, delivery.number);
-        if let Some(queue) = self.queues.get_mut(delivery.queue) {
-            queue.tally.acks += 1;
+        self.check_changes(asker.peer, limits)?;
+        let Some(delivery) = self.close_delivery(token) else { return Err(not_delivered(name, token)) };
+        let fence = fence.map(|fence| fence.lock.clone());
+        let ack = Kept { asker, fence, act: Act::Ack { token, delivery, is_orphan: false } };
+        let entry = self.queues.get(delivery.queue).and_then(|queue| queue.entries.get(delivery.number));
+        if entry.is_some_and(|entry| entry.durability > Durability::Memory) {
+            self.keep(ack);
+        } else {
+            self.publish_work(now, ack);
         }
-        self.pump_queues(now, vec![delivery.queue]);
         Ok(())
+    }
+
+    /// The end of a delivery could not be kept: it is open again, unless it would have ended meanwhile.
+    pub(super) fn reopen_delivery(&mut self, now: Instant, token: u64, delivery: Delivery, is_orphan: bool) {
+        if is_orphan {
+            self.give_credit(&delivery);
+            self.give_back(now, &delivery, &at_once(false), "its taker ended");
+        } else {
+            // One whose time has passed ends at the next look at the clock.
+            self.open_delivery(token, delivery);
+        }
     }
 
     /// The entry is given back. Says whether it is dead now.
@@ -186,12 +213,22 @@ impl Coordination {
 
     /// Takes a delivery out of the tables. Its entry is to be moved, and its queue to be pumped.
     fn end_delivery(&mut self, token: u64) -> Option<Delivery> {
+        let delivery = self.close_delivery(token)?;
+        self.give_credit(&delivery);
+        Some(delivery)
+    }
+
+    pub(super) fn give_credit(&mut self, delivery: &Delivery) {
+        if let Some(consumer) = delivery.consumer {
+            self.change_credit(consumer, 1);
+        }
+    }
+
+    /// The same; its consumer has not got its credit back.
+    fn close_delivery(&mut self, token: u64) -> Option<Delivery> {
         let delivery = self.queues.deliveries.remove(&token)?;
         if let Some(until) = delivery.until {
             self.timers.remove(&(until, Timer::Delivery(token)));
-        }
-        if let Some(consumer) = delivery.consumer {
-            self.change_credit(consumer, 1);
         }
         if let Some(peer) = delivery.bound_to {
             if let Some(of) = self.peers.get_mut(&peer) {
@@ -208,10 +245,14 @@ impl Coordination {
         let entry = self.queues.get_mut(key).and_then(|queue| queue.entries.get_mut(number));
         let Some(entry) = entry else { return false };
         entry.deliveries -= u32::from(terms.is_untouched);
+        let is_durable = entry.durability > Durability::Memory;
         let max = lower_of(entry.max_deliveries, delivery.terms.max_deliveries);
         let is_worn = !terms.is_untouched && max > 0 && entry.deliveries >= max;
+        if is_durable {
+            self.queues.keeping.note_state(now, number, key);
+        }
         let mut stirred = vec![key];
-        let dead = if is_worn { self.bury(key, number, last) } else { None };
+        let dead = if is_worn { self.bury(now, key, number, last) } else { None };
         if dead.is_none() {
             let is_delayed = !terms.delay.is_zero();
             let state = if is_delayed { State::Delayed(now + terms.delay) } else { State::Ready };
@@ -223,7 +264,7 @@ impl Coordination {
     }
 
     /// An entry becomes a dead letter. Gives the queue it is in from here on, which is to be pumped.
-    pub(super) fn bury(&mut self, key: QueueKey, number: u64, last: &str) -> Option<QueueKey> {
+    pub(super) fn bury(&mut self, now: Instant, key: QueueKey, number: u64, last: &str) -> Option<QueueKey> {
         let name = self.queues.get(key)?.name.dead_letters().ok()?;
         self.move_entry(key, number, State::Ready);
         let queue = self.queues.get_mut(key)?;
@@ -236,6 +277,9 @@ impl Coordination {
         entry.deliveries = 0;
         entry.max_deliveries = 0;
         let dead = self.queues.open_in_any_case(&name);
+        if entry.durability > Durability::Memory {
+            self.queues.keeping.note_state(now, number, dead);
+        }
         self.queues.get_mut(dead)?.entries.insert(number, entry);
         self.effects.push_back(Effect::Buried);
         Some(dead)

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipc_core::identity::Identity;
 use ipc_core::payload::Payload;
 use ipc_core::time::Instant;
+use ipc_core::wire::coordination::Durability;
 
 /// What an entry costs beyond its id and payload, in bytes: the nodes and counters around it.
 pub(super) const OVERHEAD_BYTES: usize = 300;
@@ -19,6 +20,8 @@ pub(in crate::broker) enum State {
     Delayed(Instant),
     /// It is being worked on, in the delivery with that token.
     Delivered(u64),
+    /// It is about to make room, or to be purged.
+    Leaving,
 }
 
 /// One piece of work.
@@ -36,6 +39,8 @@ pub(in crate::broker) struct Entry {
     pub(super) uid: u32,
     /// What became of it, of a dead letter.
     pub(in crate::broker) death: Option<String>,
+    /// What it survives.
+    pub(in crate::broker) durability: Durability,
     pub(in crate::broker) state: State,
 }
 
@@ -57,6 +62,7 @@ pub(super) struct Entries {
     by_number: BTreeMap<u64, Entry>,
     ready: BTreeSet<(Reverse<u8>, u64)>,
     delayed: BTreeSet<(Instant, u64)>,
+    leaving: usize,
     bytes: usize,
 }
 
@@ -77,7 +83,7 @@ impl Entries {
     /// How many are ready, are delayed, are being worked on.
     pub(super) fn counts(&self) -> (usize, usize, usize) {
         let (ready, delayed) = (self.ready.len(), self.delayed.len());
-        (ready, delayed, self.len() - ready - delayed)
+        (ready, delayed, self.len() - ready - delayed - self.leaving)
     }
 
     /// How many are not being worked on.
@@ -120,7 +126,11 @@ impl Entries {
         match state {
             State::Ready => self.ready.insert((Reverse(priority), number)),
             State::Delayed(until) => self.delayed.insert((until, number)),
-            State::Delivered(_) => false,
+            State::Delivered(_) => true,
+            State::Leaving => {
+                self.leaving += 1;
+                true
+            }
         };
     }
 
@@ -128,7 +138,11 @@ impl Entries {
         match state {
             State::Ready => self.ready.remove(&(Reverse(priority), number)),
             State::Delayed(until) => self.delayed.remove(&(until, number)),
-            State::Delivered(_) => false,
+            State::Delivered(_) => true,
+            State::Leaving => {
+                self.leaving -= 1;
+                true
+            }
         };
     }
 
@@ -183,6 +197,7 @@ mod tests {
             sender: Identity::Local { uid: 7, gid: 7, pid: 7 },
             uid: 7,
             death: None,
+            durability: Durability::Memory,
             state,
         }
     }

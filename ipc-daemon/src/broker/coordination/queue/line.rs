@@ -71,13 +71,14 @@ impl Coordination {
         if terms.max_deliveries > 0 {
             name.dead_letters()?;
         }
+        self.numbers.check()?;
         self.check_fence(fence.as_ref())?;
         self.check_wait(&asker, limits)?;
         if let Some(key) = self.queues.key(name)
             && self.queues.get(key).is_some_and(|queue| queue.line.is_empty())
         {
             let mut stirred = Vec::new();
-            let found = self.next_entry(key, terms, &mut stirred);
+            let found = self.next_entry(now, key, terms, &mut stirred);
             if let Some(number) = found {
                 self.deliver(now, key, number, Recipient::Asker(asker.id()), terms);
             }
@@ -169,6 +170,7 @@ impl Coordination {
         for consumer in consumers {
             self.unconsume(peer, consumer);
         }
+        self.orphan_acks(peer);
         for token in deliveries {
             self.lose_delivery(now, token);
         }
@@ -224,7 +226,7 @@ impl Coordination {
         let (place, terms, stale) = (*place, *terms, self.check_fence(fence.as_ref()).err());
         let number = match stale {
             Some(_) => None,
-            None => self.next_entry(key, terms, stirred),
+            None => self.next_entry(now, key, terms, stirred),
         };
         if stale.is_none() && number.is_none() {
             return false;
@@ -249,7 +251,7 @@ impl Coordination {
     ) -> bool {
         let consumer = self.peers.get(&to.peer).and_then(|of| of.works.consumers.get(&to.correlation));
         let Some(terms) = consumer.map(|consumer| consumer.terms) else { return false };
-        let Some(number) = self.next_entry(key, terms, stirred) else { return false };
+        let Some(number) = self.next_entry(now, key, terms, stirred) else { return false };
         self.change_credit(to, -1);
         self.deliver(now, key, number, Recipient::Consumer(to), terms);
         true
@@ -274,7 +276,13 @@ impl Coordination {
     }
 
     /// The entry to be delivered next. Those that were delivered as often as this taker lets them be are dead.
-    fn next_entry(&mut self, key: QueueKey, terms: TakeTerms, stirred: &mut Vec<QueueKey>) -> Option<u64> {
+    fn next_entry(
+        &mut self,
+        now: Instant,
+        key: QueueKey,
+        terms: TakeTerms,
+        stirred: &mut Vec<QueueKey>,
+    ) -> Option<u64> {
         loop {
             let queue = self.queues.get(key)?;
             let number = queue.entries.first_ready()?;
@@ -283,7 +291,7 @@ impl Coordination {
             if max == 0 || entry.deliveries < max {
                 return Some(number);
             }
-            stirred.extend(Some(self.bury(key, number, "its taker takes no more of it")?));
+            stirred.extend(Some(self.bury(now, key, number, "its taker takes no more of it")?));
         }
     }
 }

@@ -12,20 +12,24 @@
 //! | `put` | entries that come, make room or are purged |
 //! | `line` | those who take and consume, served in turn |
 //! | `delivery` | what is being worked on, and how that ends |
+//! | `kept`, `saved` | what waits for the disk, and entries as records of the store |
 //! | `rows` | what is shown of all this |
 
 mod delivery;
 mod entries;
 mod ids;
+mod kept;
 mod line;
 mod put;
 mod rows;
+mod saved;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use ipc_core::limits::Limits;
 use ipc_core::name::ResourceName;
 use ipc_core::time::Instant;
+use ipc_core::wire::coordination::Durability;
 use ipc_core::{Error, ErrorCode};
 use slotmap::{SlotMap, new_key_type};
 
@@ -33,10 +37,11 @@ use self::delivery::Delivery;
 pub(in crate::broker) use self::delivery::{Given, NackTerms};
 use self::entries::Entries;
 pub(in crate::broker) use self::entries::{Entry, State};
-use self::ids::{Forgotten, Ids};
+use self::ids::{Forgotten, Ids, Window};
+use self::kept::Keeping;
 use self::line::{Claimant, Consumer};
 pub(in crate::broker) use self::line::{TakeTerms, Taking};
-pub(in crate::broker) use self::put::NewEntry;
+pub(in crate::broker) use self::put::{By, NewEntry, Stored};
 pub(in crate::broker) use self::rows::{Peekable, micros};
 use super::wait_queue::WaitQueue;
 use super::{Coordination, Timer};
@@ -67,6 +72,9 @@ struct Queue {
     /// How many requests of those in the line wait.
     waiting: u32,
     consumers: u32,
+    /// Entries that wait for the disk, and the ids of those that have been given one.
+    arriving: usize,
+    arriving_ids: BTreeMap<Box<str>, (u64, Durability)>,
     ids: Ids,
     tally: Tally,
 }
@@ -79,6 +87,8 @@ impl Queue {
             line: WaitQueue::default(),
             waiting: 0,
             consumers: 0,
+            arriving: 0,
+            arriving_ids: BTreeMap::new(),
             ids: Ids::default(),
             tally: Tally::default(),
         }
@@ -86,7 +96,8 @@ impl Queue {
 
     /// Whether nothing is in it, is awaited from it or is remembered of it.
     fn is_idle(&self) -> bool {
-        self.entries.is_empty() && self.line.is_empty() && self.consumers == 0 && self.ids.is_empty()
+        let is_used = !self.line.is_empty() || self.consumers > 0 || self.arriving > 0;
+        self.entries.is_empty() && !is_used && self.ids.is_empty()
     }
 }
 
@@ -101,6 +112,11 @@ pub(super) struct Queues {
     entries: usize,
     /// What the entries and the remembered ids of each user cost.
     bytes_by_uid: BTreeMap<u32, usize>,
+    /// How long, and how many, ids are remembered.
+    window: Window,
+    keeping: Keeping,
+    /// Where the entries are that have been restored so far.
+    restored: BTreeMap<u64, QueueKey>,
 }
 
 /// What one session has to do with work queues.
@@ -164,30 +180,35 @@ impl Queues {
         }
     }
 
-    fn refund_ids(&mut self, forgotten: Vec<Forgotten>) {
-        for Forgotten { uid, bytes } in forgotten {
-            self.refund(uid, bytes);
-        }
-    }
-
     /// An entry is gone for good.
     fn remove_entry(&mut self, key: QueueKey, number: u64) -> Option<Entry> {
         let entry = self.get_mut(key)?.entries.remove(number)?;
         self.entries -= 1;
         self.refund(entry.uid, entry.cost());
+        self.keeping.forget_state(number);
         Some(entry)
     }
 }
 
 impl Coordination {
-    /// An entry is somewhere else from here on, and its timer with it.
-    fn move_entry(&mut self, key: QueueKey, number: u64, state: State) {
-        let Some(queue) = self.queues.get_mut(key) else { return };
-        if let Some(State::Delayed(until)) = queue.entries.set_state(number, state) {
+    /// An entry is somewhere else from here on, and its timer with it. Gives where it was.
+    fn move_entry(&mut self, key: QueueKey, number: u64, state: State) -> Option<State> {
+        let before = self.queues.get_mut(key)?.entries.set_state(number, state)?;
+        if let State::Delayed(until) = before {
             self.timers.remove(&(until, Timer::Entry(key, number)));
         }
         if let State::Delayed(until) = state {
             self.timers.insert((until, Timer::Entry(key, number)));
+        }
+        Some(before)
+    }
+
+    fn refund_ids(&mut self, now: Instant, forgotten: Vec<Forgotten>) {
+        for Forgotten { uid, bytes, kept } in forgotten {
+            self.queues.refund(uid, bytes);
+            if let Some(number) = kept {
+                self.queues.keeping.note_forgotten(now, number);
+            }
         }
     }
 
@@ -204,7 +225,10 @@ impl Coordination {
     pub(super) fn end_delay(&mut self, now: Instant, key: QueueKey, number: u64) {
         let is_due = |entry: &Entry| matches!(entry.state, State::Delayed(until) if until <= now);
         let entry = self.queues.get(key).and_then(|queue| queue.entries.get(number));
-        if entry.is_some_and(is_due) {
+        if let Some(entry) = entry.filter(|entry| is_due(entry)) {
+            if entry.durability > Durability::Memory {
+                self.queues.keeping.note_state(now, number, key);
+            }
             self.move_entry(key, number, State::Ready);
             self.pump_queues(now, vec![key]);
         }
@@ -217,7 +241,7 @@ impl Coordination {
         if let Some(due) = queue.ids.due() {
             self.timers.insert((due, Timer::Ids(key)));
         }
-        self.queues.refund_ids(forgotten);
+        self.refund_ids(now, forgotten);
         self.close_queue_if_idle(key);
     }
 

@@ -77,7 +77,7 @@ impl Coordination {
         let queue = self.queues.key(name).and_then(|key| self.queues.get(key));
         queue.into_iter().flat_map(|queue| queue.entries.in_order()).map(move |(number, entry)| {
             let (state, due) = match entry.state {
-                State::Ready => (EntryState::Ready, None),
+                State::Ready | State::Leaving => (EntryState::Ready, None),
                 State::Delayed(until) => (EntryState::Delayed, Some(until)),
                 State::Delivered(token) => {
                     let delivery = self.queues.deliveries.get(&token);
