@@ -80,7 +80,7 @@ pub(crate) struct QueuePutArgs {
     /// Only if nobody has got the lock since that token was given
     #[arg(long, value_name = "LOCK:TOKEN")]
     pub(crate) fence: Option<String>,
-    /// What the entry is to survive; more than the daemon can give is refused [default: what it gives]
+    /// What the entry is to survive [default: disk]
     #[arg(long, value_name = "LEVEL", value_enum)]
     pub(crate) durability: Option<DurabilityArg>,
 }
