@@ -57,7 +57,7 @@ impl Broker {
         let Some(state) = self.peers.get_mut(peer) else { return };
         state.is_process_watched = false;
         let (holds, waits, _) = self.coordination.counts(peer);
-        if holds + waits > 0 {
+        if holds + waits > 0 || self.coordination.is_at_work(peer) {
             let message = "the process that opened this connection, and what it held, has ended";
             self.close(peer, &Error::new(ErrorCode::LockLost, message));
         }

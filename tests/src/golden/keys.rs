@@ -12,7 +12,11 @@ use ipc_core::wire::{Header, Kind};
 use super::coordination::{asked, numbered};
 use super::{Vector, vector};
 
-pub(super) fn asked_for() -> Vec<Vector> {
+pub(super) fn all() -> Vec<Vector> {
+    [asked_for(), asked_of_several(), answered()].into_iter().flatten().collect()
+}
+
+fn asked_for() -> Vec<Vector> {
     let value = |header: Header| Header { payload_kind: PayloadKind::Text, ..header };
     let prefix = || Selection::Prefix { prefix: "config/".into() };
     let fence = Some(Fence { lock: "deploy/web".into(), token: 81_985_529 });
@@ -83,7 +87,7 @@ pub(super) fn asked_for() -> Vec<Vector> {
 }
 
 /// What concerns several keys.
-pub(super) fn asked_of_several() -> Vec<Vector> {
+fn asked_of_several() -> Vec<Vector> {
     let fence = Some(Fence { lock: "deploy/web".into(), token: 81_985_529 });
     vec![
         vector(
@@ -119,7 +123,7 @@ fn step(key: &str, condition: Condition, act: StepAct) -> Step {
     Step { key: key.into(), condition, act }
 }
 
-pub(super) fn answered() -> Vec<Vector> {
+fn answered() -> Vec<Vector> {
     let outcome = |operation: Operation, correlation| numbered(Kind::OUTCOME, operation.0, correlation);
     let told = |told: Told, correlation| numbered(Kind::NOTICE, told.0, correlation);
     let value = |header: Header| Header { payload_kind: PayloadKind::Text, ..header };

@@ -12,6 +12,7 @@ use ipc_core::wire::message::{
     Close, ErrorBody, Hello, MethodInfo, OnSlow, OpenTopic, Register, RegisterMode, Registered, Resolve,
     Revoked, RevokedWhat, Subscribe, Unsubscribe,
 };
+use ipc_core::wire::queue::{Consume, Delivered, Enqueue, Overflow, Take};
 use ipc_core::wire::{FEATURE_REVOCATION, Flags, Header, Kind, PREAMBLE};
 use ipc_daemon::broker::{Policy, Rule};
 use ipc_tests::memory_bus::{MemoryBus, Received};
@@ -287,4 +288,42 @@ fn what_depended_on_a_name_goes_with_it() {
     let name = RevokedWhat::Name;
     assert_eq!(taken, [name, name, name, RevokedWhat::Subscription]);
     assert!(!bus.client(0).is_closed);
+}
+
+#[test]
+fn work_goes_back_into_its_queue_and_consumers_end() {
+    let mut bus = bus(&[1, 2], FEATURE_REVOCATION);
+    let put = Enqueue {
+        queue: "a.q".into(),
+        id: None,
+        priority: 0,
+        delay_us: 0,
+        max_deliveries: 0,
+        max_length: 0,
+        overflow: Overflow::Reject,
+        fence: None,
+        durability: None,
+    };
+    coordinate(&mut bus, 1, Operation::ENQUEUE, 31, &put);
+    for (correlation, queue) in [(21, "a.q"), (22, "b.q")] {
+        let consume = Consume { queue: queue.into(), credit: 1, visibility_us: 0, max_deliveries: 0 };
+        coordinate(&mut bus, 0, Operation::CONSUME, correlation, &consume);
+    }
+    bus.set_policy(policy(&["deny uid:1 coordinate a.q", ALL]));
+    let notices = bus.client(0).take(Kind::NOTICE).into_iter();
+    let told: Vec<_> =
+        notices.map(|notice| (notice.header.handle.index, notice.header.correlation)).collect();
+    assert_eq!(told, [(Told::DELIVERED.0, 21), (Told::CONSUMER_LOST.0, 21)]);
+    bus.client(1).take(Kind::OUTCOME);
+    let take = Take {
+        queue: "a.q".into(),
+        bind: Bind::Session,
+        visibility_us: 0,
+        max_deliveries: 0,
+        wait: false,
+        fence: None,
+    };
+    coordinate(&mut bus, 1, Operation::TAKE, 32, &take);
+    let taken = bus.client(1).take(Kind::OUTCOME).pop().expect("an outcome");
+    assert_eq!(taken.decode::<Delivered>().deliveries, 2);
 }

@@ -71,6 +71,8 @@ pub(in crate::broker) enum Effect {
     Delivered { to: WaitId, is_answer: bool, given: Box<Given> },
     /// A consumer is there.
     Consumes { to: WaitId },
+    /// A consumer is there no more.
+    ConsumerLost { to: WaitId },
     /// An entry has become a dead letter.
     Buried,
     /// A session holds so much more, waits for so much more, observes so much more.

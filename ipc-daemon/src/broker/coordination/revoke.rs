@@ -16,6 +16,8 @@ pub(in crate::broker) enum Stake {
     Wait(u64),
     Observation(u64),
     KeyWatch(u64),
+    Consumer(u64),
+    Delivery(u64),
     Hold(u64),
 }
 
@@ -27,6 +29,7 @@ impl Coordination {
             let name = match &wait.at {
                 WaitsAt::Gate { gate, .. } => self.gate_name(*gate),
                 WaitsAt::Barrier { name, .. } => Some(name.clone()),
+                WaitsAt::Queue { queue, .. } => self.queue_name(*queue),
             };
             (Stake::Wait(*correlation), name)
         });
@@ -44,7 +47,8 @@ impl Coordination {
             let gate = self.holds.get(token).and_then(|hold| hold.gate);
             (Stake::Hold(*token), gate.and_then(|gate| self.gate_name(gate)))
         });
-        waits.chain(observations).chain(watches).chain(holds).collect()
+        let work = self.work_stakes(of).into_iter();
+        waits.chain(observations).chain(watches).chain(work).chain(holds).collect()
     }
 
     fn gate_name(&self, gate: GateKey) -> Option<ResourceName> {
@@ -56,7 +60,11 @@ impl Coordination {
     pub(in crate::broker) fn revoke(&mut self, now: Instant, peer: PeerKey, lost: Vec<(Stake, Error)>) {
         let waits = lost.iter().filter_map(|(stake, error)| match *stake {
             Stake::Wait(correlation) => Some((WaitId { peer, correlation }, error.clone())),
-            Stake::Observation(_) | Stake::KeyWatch(_) | Stake::Hold(_) => None,
+            Stake::Observation(_)
+            | Stake::KeyWatch(_)
+            | Stake::Consumer(_)
+            | Stake::Delivery(_)
+            | Stake::Hold(_) => None,
         });
         let waits: Vec<(WaitId, Error)> = waits.collect();
         self.refuse_waits(now, waits);
@@ -73,6 +81,13 @@ impl Coordination {
                         self.tell_revoked(peer, correlation, RevokedWhat::KeyWatch, error);
                     }
                 }
+                // It asks anew, and is refused then with the reason.
+                Stake::Consumer(correlation) => {
+                    if self.unconsume(peer, correlation) {
+                        self.effects.push_back(Effect::ConsumerLost { to: WaitId { peer, correlation } });
+                    }
+                }
+                Stake::Delivery(token) => self.lose_delivery(now, token),
                 Stake::Hold(token) => {
                     self.tell_lost(token, error);
                     self.lose(now, token);

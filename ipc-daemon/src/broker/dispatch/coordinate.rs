@@ -282,6 +282,9 @@ impl Broker {
                 Effect::Purged { to, count } => self.tell_purged(to, count),
                 Effect::Delivered { to, is_answer, given } => self.tell_delivery(to, is_answer, &given),
                 Effect::Consumes { to } => self.answer(to.peer, outcome(to, Operation::CONSUME), &(), &[]),
+                Effect::ConsumerLost { to } => {
+                    self.answer(to.peer, notice(to, Told::CONSUMER_LOST), &(), &[])
+                }
                 Effect::Buried => self.counters.work_entries_buried += 1,
                 Effect::Charged { peer, holds, waits, observations } => {
                     if holds > 0 {

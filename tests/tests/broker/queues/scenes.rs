@@ -54,6 +54,22 @@ fn a_worker_that_sends_nothing_more_gives_back_what_it_has() {
 }
 
 #[test]
+fn work_ends_with_the_process_that_has_it_whoever_has_its_connection() {
+    let mut bench = Bench::new(Limits::default());
+    let [boss, worker, consumer] = [(); 3].map(|()| bench.worker());
+    for body in ["one", "two"] {
+        bench.puts(boss, body);
+    }
+    bench.takes(worker).unwrap();
+    bench.consumes(consumer, 1);
+    for who in [worker, consumer] {
+        bench.scene.bus.end_process(who);
+        assert!(bench.scene.bus.client(who).is_closed);
+    }
+    assert_eq!(bench.counts(boss, "q").ready, 2);
+}
+
+#[test]
 fn a_detached_delivery_outlives_its_taker_and_anybody_ends_it() {
     let mut bench = Bench::new(Limits::default());
     let [boss, taker, other] = [(); 3].map(|()| bench.worker());

@@ -198,7 +198,7 @@ impl Coordination {
     }
 
     /// Who was working on it is gone.
-    pub(super) fn lose_delivery(&mut self, now: Instant, token: u64) {
+    pub(in crate::broker::coordination) fn lose_delivery(&mut self, now: Instant, token: u64) {
         if let Some(delivery) = self.end_delivery(token) {
             self.give_back(now, &delivery, &at_once(false), "its taker ended");
         }

@@ -11,7 +11,9 @@ use ipc_core::{Error, ErrorCode};
 use super::delivery::Recipient;
 use super::{QueueKey, lower_of};
 use crate::broker::coordination::wait_queue::Place;
-use crate::broker::coordination::{Asker, Coordination, Effect, Fence, Reason, WaitId, WaitsAt};
+use crate::broker::coordination::{
+    Asker, Coordination, Effect, Fence, OfPeer, Reason, Stake, WaitId, WaitsAt,
+};
 use crate::broker::keys::PeerKey;
 
 /// What a delivery is bound to, and how often an entry is delivered.
@@ -174,6 +176,25 @@ impl Coordination {
         for token in deliveries {
             self.lose_delivery(now, token);
         }
+    }
+
+    /// What a session consumes and works on, with the queues.
+    pub(in crate::broker::coordination) fn work_stakes(
+        &self,
+        of: &OfPeer,
+    ) -> Vec<(Stake, Option<ResourceName>)> {
+        let consumers = of.works.consumers.iter();
+        let consumers = consumers
+            .map(|(correlation, consumer)| (Stake::Consumer(*correlation), self.queue_name(consumer.queue)));
+        let deliveries = of.works.deliveries.iter().map(|token| {
+            let delivery = self.queues.deliveries.get(token);
+            (Stake::Delivery(*token), delivery.and_then(|delivery| self.queue_name(delivery.queue)))
+        });
+        consumers.chain(deliveries).collect()
+    }
+
+    pub(in crate::broker::coordination) fn queue_name(&self, key: QueueKey) -> Option<ResourceName> {
+        self.queues.get(key).map(|queue| queue.name.clone())
     }
 
     /// A request leaves the line.
