@@ -8,7 +8,6 @@ use ipc_core::client::{Condition, Transaction};
 use ipc_core::{Error, ErrorCode};
 use serde::Serialize;
 
-use super::fence;
 use crate::args::{Globals, KvTxn, PayloadArgument};
 use crate::bus;
 use crate::error::Failure;
@@ -45,7 +44,7 @@ pub(super) async fn run(txn: KvTxn, globals: &Globals, output: &Output) -> Resul
         transaction = transaction.check(&key, condition);
     }
     if let Some(text) = &txn.fence {
-        let (lock, token) = fence(text)?;
+        let (lock, token) = bus::parse_fence(text)?;
         transaction = transaction.under(lock, token);
     }
     if let Some(level) = txn.durability {
