@@ -11,6 +11,7 @@ pub mod histories;
 pub mod lossy;
 pub mod memory_bus;
 pub mod model;
+pub mod pace;
 pub mod programs;
 pub mod raw;
 pub mod rng;

@@ -9,7 +9,7 @@ use std::io::{Read as _, Stdout, stdin, stdout};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{sleep, spawn};
+use std::thread::spawn;
 use std::time::Duration;
 
 use ipc_core::blocking::{
@@ -18,6 +18,7 @@ use ipc_core::blocking::{
 };
 use ipc_core::{Address, Error, ErrorCode};
 use ipc_tests::histories::record::Recorder;
+use ipc_tests::pace::pass;
 use ipc_tests::rng::Rng;
 
 const KEYS: [&str; 3] = ["k/a", "k/b", "k/c"];
@@ -105,7 +106,7 @@ impl Worker {
         let options = ConnectOptions { address: Some(address), ..ConnectOptions::default() };
         let connected = Client::connect(options).ok();
         if connected.is_none() {
-            sleep(Duration::from_millis(1));
+            pass(Duration::from_millis(1));
         }
         connected
     }
@@ -211,7 +212,7 @@ impl Worker {
         };
         let token = held.token();
         self.heard(number, Ok(format!("ok {token}")))?;
-        sleep(Duration::from_micros(self.rng.below(WORK_MAX_US)));
+        pass(Duration::from_micros(self.rng.below(WORK_MAX_US)));
         let number = self.asks(&format!("unlock {lock} {token}"));
         self.heard(number, held.release().map(|()| "ok".to_owned()))
     }
@@ -243,7 +244,7 @@ impl Worker {
         };
         let (id, token) = (work.id.clone(), work.delivery);
         self.heard(number, Ok(format!("ok {id} {token}")))?;
-        sleep(Duration::from_micros(self.rng.below(WORK_MAX_US)));
+        pass(Duration::from_micros(self.rng.below(WORK_MAX_US)));
         if self.rng.chance(1, 4) {
             let number = self.asks(&format!("nack {queue} {id} {token}"));
             return self.heard(number, work.nack(&NackOptions::default()).map(|_| "ok".to_owned()));

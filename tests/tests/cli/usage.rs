@@ -31,7 +31,7 @@ fn what_cannot_be_understood_is_refused_with_status_2() {
         &["subscribe", "topic", "--group", "g"],
         &["subscribe", "topic", "--on-slow", "block"],
         &["subscribe", "topic", "--raw", "--json"],
-        &["list", "queues"],
+        &["list", "nothing"],
         &["lock"],
         &["ping", "--timeout", "soon"],
         &["--address", "unix:/a", "--runtime-dir", "/b", "ping"],

@@ -13,6 +13,7 @@ use ipc_tests::histories::keys::Key;
 use ipc_tests::histories::locks::Lock;
 use ipc_tests::histories::record::Line;
 use ipc_tests::histories::{Event, Spec, check};
+use ipc_tests::pace::pass;
 use ipc_tests::programs::program;
 use ipc_tests::rng::{Rng, amount, for_each_seed};
 
@@ -91,20 +92,19 @@ fn run(rng: &mut Rng, restarts: usize, durable: Durable) -> Seen {
     let mut workers: Vec<Worker> = (0..WORKERS).map(|_| start(rng)).collect();
     let (mut accounts, mut crashes) = (Vec::new(), Vec::new());
     for _ in 0..restarts {
-        // How long a life lasts is what is to be random here; nothing is waited for.
-        std::thread::sleep(Duration::from_millis(rng.between(50, 500)));
+        pass(Duration::from_millis(rng.between(50, 500)));
         if rng.chance(1, 3) {
             let victim = workers.remove(rng.index(workers.len()));
             accounts.push(victim.kill());
             workers.push(start(rng));
-            std::thread::sleep(Duration::from_millis(rng.below(20)));
+            pass(Duration::from_millis(rng.below(20)));
         }
         let begun = now();
         daemon.kill();
         crashes.push(Crash { begun, gone: now() });
         daemon = Daemon::start_with(&options);
     }
-    std::thread::sleep(Duration::from_millis(200));
+    pass(Duration::from_millis(200));
     accounts.extend(workers.into_iter().map(Worker::finish));
     accounts.push(Worker::start(&socket, "drain", durable).finish());
     Seen { accounts, crashes, end: now() }

@@ -183,8 +183,14 @@ impl World {
         if open.is_empty() {
             return;
         }
-        let number = *rng.pick(&open);
+        self.end_consumer(*rng.pick(&open));
+    }
+
+    fn end_consumer(&mut self, number: usize) {
         let consumer = self.model.consumers[number].clone();
+        if !consumer.is_open {
+            return;
+        }
         let end = Unconsume { consumer: consumer.correlation };
         self.ask(consumer.client, Operation::UNCONSUME, &end, b"").expect("it is there");
         self.model.unconsume(number);
@@ -251,10 +257,18 @@ impl World {
         self.clients[place] = self.scene.client();
     }
 
-    /// The daemon is killed, at a moment at which everything it does by itself has been written.
+    /// The daemon is killed, at a moment at which everything it does by itself has been written: nobody has been given anything
+    /// for twice the time that may wait.
     fn restart(&mut self) {
-        self.pass(2_000);
-        self.hear();
+        for number in 0..self.model.consumers.len() {
+            self.end_consumer(number);
+        }
+        let mut quiet = 0;
+        while quiet < 2 {
+            self.pass(1_000);
+            quiet = if self.model.told.is_empty() { quiet + 1 } else { 0 };
+            self.hear();
+        }
         let now = self.scene.bus.now;
         let disk = self.scene.bus.disk.take().expect("a disk");
         let disk = Disk { records: disk.records, ..Disk::default() };
