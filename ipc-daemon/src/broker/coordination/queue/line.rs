@@ -88,6 +88,8 @@ impl Coordination {
             if found.is_some() {
                 return Ok(());
             }
+            // The last of it may have become a dead letter.
+            self.close_queue_if_idle(key);
         }
         if !wait {
             return Err(nothing(name).into());
