@@ -17,6 +17,7 @@ mod policy;
 mod python_client;
 mod shutdown;
 mod store;
+mod store_faults;
 mod strangers;
 mod tcp;
 mod title;

@@ -10,26 +10,26 @@ use std::time::{Duration, Instant};
 
 use ipc_core::blocking::Client;
 use ipc_core::client::{Condition, ConnectOptions, Durability, KeyOptions, Selection};
-use ipc_core::{Address, ErrorCode};
+use ipc_core::{Address, Error, ErrorCode};
 use ipc_tests::daemon::{Daemon, Options, PATIENCE, eventually};
 use ipc_tests::programs::program;
 use tempfile::TempDir;
 
 /// A place for several lives of a daemon.
-struct Place {
+pub(crate) struct Place {
     directory: TempDir,
 }
 
 impl Place {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { directory: tempfile::Builder::new().prefix("ipc-").tempdir_in("/tmp").unwrap() }
     }
 
-    fn options(&self) -> Options {
+    pub(crate) fn options(&self) -> Options {
         Options { state_dir: Some(self.directory.path().join("state")), ..Options::default() }
     }
 
-    fn start(&self) -> Daemon {
+    pub(crate) fn start(&self) -> Daemon {
         Daemon::start_with(&self.options())
     }
 
@@ -73,9 +73,12 @@ fn address(daemon: &Daemon) -> Address {
     Address::parse(&daemon.address().to_string_lossy()).unwrap()
 }
 
-fn client(daemon: &Daemon) -> Client {
-    let address = address(daemon);
-    Client::connect(ConnectOptions::new().address(address).call_timeout(PATIENCE)).unwrap()
+pub(crate) fn try_client(daemon: &Daemon) -> Result<Client, Error> {
+    Client::connect(ConnectOptions::new().address(address(daemon)).call_timeout(PATIENCE))
+}
+
+pub(crate) fn client(daemon: &Daemon) -> Client {
+    try_client(daemon).unwrap()
 }
 
 /// What one writer knows when its daemon is gone.
