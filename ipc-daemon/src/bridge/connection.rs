@@ -1,8 +1,8 @@
 //! One client of an exposed port: bytes in, one call at a time, bytes out.
 //!
 //! Reading goes on while a call is under way, up to a bound: so a client that vanishes is noticed, and its call cancelled.
-//! The next call begins when the reply before it has been taken by the client's socket, so a client that does not read
-//! holds one reply and no more.
+//! The next call begins while the reply before it is written, and its own reply is taken when that has been: so a client
+//! that does not read holds two replies and no more.
 //!
 //! A reset is noticed at once. A process that dies with nothing unread ends its connection as a half-close does, and TCP
 //! shows the difference only when the reply is written: until then, and never past its deadline, its call goes on. The
@@ -154,13 +154,7 @@ impl Conversation {
     fn poll(&mut self, stream: &TcpStream, context: &mut Context<'_>) -> Poll<End> {
         loop {
             let mut is_moved = false;
-            if self.reply.has_remaining() {
-                match self.poll_write(stream, context) {
-                    Poll::Ready(Ok(())) => is_moved = true,
-                    Poll::Ready(Err(_)) => return Poll::Ready(End::Gone),
-                    Poll::Pending => {}
-                }
-            } else {
+            if !self.reply.has_remaining() {
                 // Only then: a reply that is there is written even if the bus has closed the peer since.
                 match self.poll_reply(context) {
                     Poll::Ready(Ok(())) => is_moved = true,
@@ -168,9 +162,17 @@ impl Conversation {
                     Poll::Pending => {}
                 }
             }
+            // Before the reply is written: the service works on the next call meanwhile.
             match self.next_call() {
                 Ok(is_made) => is_moved |= is_made,
                 Err(end) => return Poll::Ready(end),
+            }
+            if self.reply.has_remaining() {
+                match self.poll_write(stream, context) {
+                    Poll::Ready(Ok(())) => is_moved = true,
+                    Poll::Ready(Err(_)) => return Poll::Ready(End::Gone),
+                    Poll::Pending => {}
+                }
             }
             if self.has_input && self.pending.room() > 0 {
                 match self.poll_read(stream, context) {
@@ -192,9 +194,9 @@ impl Conversation {
         Poll::Ready(reply.and_then(|reply| self.queue(reply)))
     }
 
-    /// Makes the next call if there is one and nothing stands before it. Says whether it did.
+    /// Makes the next call if there is one and no other is open. Says whether it did.
     fn next_call(&mut self) -> Result<bool, End> {
-        if self.caller.is_calling() || self.reply.has_remaining() {
+        if self.caller.is_calling() {
             return Ok(false);
         }
         let max_bytes = self.pending.max_bytes();
@@ -204,7 +206,7 @@ impl Conversation {
                 self.caller.call(body).map_err(End::Failed)?;
                 Ok(true)
             }
-            Ok(None) if self.has_input => Ok(false),
+            Ok(None) if self.has_input || self.reply.has_remaining() => Ok(false),
             Ok(None) => Err(End::Finished),
             Err(super::framing::LineTooLong) => {
                 let mut error = Error::quota("expose_pending_max_bytes", max_bytes as u64);
@@ -282,12 +284,14 @@ impl Conversation {
         }
     }
 
-    /// Ready when nothing has happened for too long. A call that is under way has its own deadline.
+    /// Ready when nothing has happened for too long. A call that is under way has its own deadline, unless it is the client's
+    /// turn to take a reply.
     fn poll_idle(&self, mut timer: Pin<&mut Sleep>, context: &mut Context<'_>) -> Poll<End> {
         loop {
             ready!(timer.as_mut().poll(context));
             let now = Instant::now();
-            let since = if self.caller.is_calling() { now } else { self.active_at };
+            let is_served = self.caller.is_calling() && !self.reply.has_remaining();
+            let since = if is_served { now } else { self.active_at };
             let due = since + self.idle_timeout;
             if due <= now {
                 return Poll::Ready(self.idled());

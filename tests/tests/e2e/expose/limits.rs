@@ -143,14 +143,14 @@ fn an_idle_connection_is_closed_and_a_busy_one_is_not() {
 }
 
 #[test]
-fn a_client_that_does_not_read_holds_one_reply_and_not_for_ever() {
+fn a_client_that_does_not_read_holds_two_replies_and_not_for_ever() {
     let exposed = Exposed::start("test.large/get,framing=line,idle=200ms", "");
     let service = Service::new("test.large").unwrap();
     serve(&exposed.daemon, service.method("get", |_| Ok(vec![b'x'; 15 << 20])));
     let mut client = exposed.connect();
     client.send("?\n?\n?\n");
     exposed.wait_for("errors", 1);
-    assert_eq!(exposed.number("calls"), 1, "the next call waits until the reply is read");
+    assert_eq!(exposed.number("calls"), 2, "the third call waits until the first reply is read");
     exposed.wait_for("connections", 0);
     drop(client);
     let ended = exposed.daemon.stop();
