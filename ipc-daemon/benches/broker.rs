@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::hint::black_box;
+use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use ipc_core::id::{Epoch, Handle};
@@ -24,6 +25,8 @@ const LIMITS: FrameLimits = FrameLimits { payload_max_bytes: 1 << 24, frame_max_
 struct World {
     broker: Broker,
     scratch: Vec<u8>,
+    /// When the last connection came: one user may make only so many in a second.
+    connected_at: Instant,
 }
 
 impl World {
@@ -34,12 +37,14 @@ impl World {
             epoch: Epoch(1),
             server: "bench".to_owned(),
         };
-        Self { broker: Broker::new(config), scratch: Vec::new() }
+        Self { broker: Broker::new(config), scratch: Vec::new(), connected_at: NOW }
     }
 
     fn connect(&mut self) -> PeerKey {
         let identity = Identity::Local { uid: 1, gid: 1, pid: 1 };
-        let peer = self.broker.connect(NOW, identity, Transport::UnixStream, Access::Granted).unwrap();
+        self.connected_at = self.connected_at + Duration::from_millis(1);
+        let now = self.connected_at;
+        let peer = self.broker.connect(now, identity, Transport::UnixStream, Access::Granted).unwrap();
         let hello = Hello { version_min: 1, version_max: 1, features: 0, name: "bench".into() };
         self.send(peer, Header::new(Kind::HELLO), &hello, &[]);
         peer

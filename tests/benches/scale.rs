@@ -21,9 +21,8 @@ use rustix::event::epoll;
 const STARTS: usize = 21;
 const CONNECTIONS: usize = 10_000;
 const PAIRS: usize = 1_000;
-/// Calls each caller has open at a time. With more of them a call waits longer for its turn, whatever the bus does: all open
-/// calls, divided by the rate, is the least that the mean can be.
-const DEPTH: u64 = 2;
+/// Calls each caller has open at a time.
+const DEPTH: u64 = 4;
 const PAYLOAD: [u8; 64] = [7; 64];
 const RUN: Duration = Duration::from_secs(5);
 const HANDLE: Handle = Handle { index: 0, generation: 1 };
