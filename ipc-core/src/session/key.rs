@@ -199,8 +199,8 @@ impl KeyChange {
         }
     }
 
-    /// The value it was put with.
-    pub(crate) fn into_put(self) -> Option<KeyValue> {
+    /// What was put; `None` for a delete.
+    pub fn into_put(self) -> Option<KeyValue> {
         match self {
             KeyChange::Put(put) => Some(put),
             KeyChange::Delete { .. } => None,

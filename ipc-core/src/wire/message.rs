@@ -165,7 +165,7 @@ pub enum RevokedWhat {
 pub struct Revoked {
     /// What is not had any more.
     pub what: RevokedWhat,
-    /// An [`ErrorCode`](crate::ErrorCode) by number.
+    /// An [`ErrorCode`] by number.
     pub code: u16,
     /// Why.
     pub message: Text,
