@@ -76,6 +76,8 @@ struct Queue {
     arriving: usize,
     arriving_ids: BTreeMap<Box<str>, (u64, Durability)>,
     ids: Ids,
+    /// When the timer for them is set to.
+    ids_due: Option<Instant>,
     tally: Tally,
 }
 
@@ -90,6 +92,7 @@ impl Queue {
             arriving: 0,
             arriving_ids: BTreeMap::new(),
             ids: Ids::default(),
+            ids_due: None,
             tally: Tally::default(),
         }
     }
@@ -238,11 +241,22 @@ impl Coordination {
     pub(super) fn forget_ids(&mut self, now: Instant, key: QueueKey) {
         let Some(queue) = self.queues.get_mut(key) else { return };
         let forgotten = queue.ids.forget(now);
-        if let Some(due) = queue.ids.due() {
-            self.timers.insert((due, Timer::Ids(key)));
-        }
+        self.time_ids(key);
         self.refund_ids(now, forgotten);
         self.close_queue_if_idle(key);
+    }
+
+    /// Sets the one timer for the ids of a queue to when the first of them is forgotten.
+    pub(super) fn time_ids(&mut self, key: QueueKey) {
+        let Some(queue) = self.queues.get_mut(key) else { return };
+        let due = queue.ids.due();
+        let before = core::mem::replace(&mut queue.ids_due, due);
+        if before != due {
+            if let Some(before) = before {
+                self.timers.remove(&(before, Timer::Ids(key)));
+            }
+            self.timers.extend(due.map(|due| (due, Timer::Ids(key))));
+        }
     }
 
     pub(super) fn close_queue_if_idle(&mut self, key: QueueKey) {
@@ -276,6 +290,7 @@ fn lower_of(one: u32, other: u32) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use super::ids::{Name, Window};
     use super::*;
 
     #[test]
@@ -284,5 +299,23 @@ mod tests {
         for (one, other, lower) in cases {
             assert_eq!(lower_of(one, other), lower);
         }
+    }
+
+    #[test]
+    fn the_ids_of_a_queue_have_one_timer_however_many_come_and_go() {
+        let mut coordination = Coordination::default();
+        coordination.queues.window = Window::of(&Limits { work_queue_ids_max: 2, ..Limits::default() });
+        let key = coordination.queues.open_in_any_case(&ResourceName::parse("a").expect("a name"));
+        for number in 1..=10 {
+            let now = Instant::from_nanos(number * 1000);
+            let id = number.to_string();
+            let name = Name { id: &id, number, uid: 1, durability: Durability::Memory };
+            coordination.remember_id(now, key, name);
+            coordination.forget_ids(now, key);
+            assert_eq!(coordination.timers.len(), 1, "after {number}");
+        }
+        let due = coordination.poll_timeout().expect("the timer");
+        coordination.handle_timeout(due + core::time::Duration::from_secs(1));
+        assert!(coordination.timers.is_empty());
     }
 }

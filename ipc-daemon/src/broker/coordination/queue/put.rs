@@ -15,7 +15,7 @@ use super::QueueKey;
 use super::entries::{self, Entry, State};
 use super::ids::{self, Name, Window};
 use super::kept::{Act, Arrival, Kept};
-use crate::broker::coordination::{Asker, Coordination, Effect, Fence, Hand, Timer};
+use crate::broker::coordination::{Asker, Coordination, Effect, Fence, Hand};
 
 /// Who puts something, and on whose behalf.
 #[derive(Clone, Copy, Debug)]
@@ -222,11 +222,8 @@ impl Coordination {
     pub(super) fn remember_id(&mut self, now: Instant, key: QueueKey, name: Name<'_>) {
         let window = self.queues.window;
         let Some(queue) = self.queues.get_mut(key) else { return };
-        let is_first = queue.ids.is_empty();
         let forgotten = queue.ids.remember(now, name, window);
-        if let Some(due) = queue.ids.due().filter(|_| is_first) {
-            self.timers.insert((due, Timer::Ids(key)));
-        }
+        self.time_ids(key);
         self.queues.charge(name.uid, ids::cost(name.id));
         self.refund_ids(now, forgotten);
     }
