@@ -327,3 +327,25 @@ fn work_goes_back_into_its_queue_and_consumers_end() {
     let taken = bus.client(1).take(Kind::OUTCOME).pop().expect("an outcome");
     assert_eq!(taken.decode::<Delivered>().deliveries, 2);
 }
+
+/// What is under way under a lock's token keeps the lock from the next holder.
+#[test]
+fn a_change_under_a_lock_needs_the_right_to_the_lock() {
+    let mut bus = coordinated(FEATURE_REVOCATION);
+    bus.set_policy(policy(&["deny uid:1 coordinate a.>", ALL]));
+    outcomes(&mut bus, 0);
+    for (correlation, lock, expected) in [(41, "a.b", Err(DENIED)), (42, "c", Ok(()))] {
+        let fence = ipc_core::wire::coordination::Fence { lock: lock.into(), token: 0 };
+        let put = PutKey {
+            key: "b.key".into(),
+            condition: Condition::Any,
+            ttl_us: 0,
+            lease: 0,
+            fence: Some(fence),
+            durability: None,
+        };
+        coordinate(&mut bus, 0, Operation::PUT, correlation, &put);
+        let codes: Vec<_> = outcomes(&mut bus, 0).into_iter().map(|(_, code)| code == Err(DENIED)).collect();
+        assert_eq!(codes, [expected.is_err()], "{lock}");
+    }
+}

@@ -19,6 +19,7 @@ use crate::broker::Broker;
 use crate::broker::coordination::{
     Act, Ask, Asker, Change, Condition, Entry, Fence, Request, Selection, Value, WaitId,
 };
+use crate::broker::keys::PeerKey;
 
 /// Values of one answer to a list, in bytes: one that is longer comes alone.
 pub(super) const LISTED_MAX_BYTES: usize = 256 * 1024;
@@ -58,10 +59,19 @@ impl Broker {
         durability: Option<Durability>,
     ) -> Done {
         let durability = self.durability_of(durability)?;
-        let fence = parse_fence(under)?;
+        let fence = self.fence(asker.peer, under)?;
         let hand = self.hand(asker.peer);
         let request = Request { asker: Some(asker), hand, asks, fence, durability };
         Ok(self.coordination.ask(now, request, &self.config.limits)?)
+    }
+
+    /// The token of a lock under which something is asked for. What is under way under it keeps the lock from the next holder, so
+    /// that this is for those who may have to do with the lock.
+    pub(super) fn fence(&self, peer: PeerKey, fence: Option<wire::Fence>) -> Result<Option<Fence>, Error> {
+        let Some(wire::Fence { lock, token }) = fence else { return Ok(None) };
+        let lock = ResourceName::parse(&lock.0)?;
+        self.check_coordinate(peer, &lock)?;
+        Ok(Some(Fence { lock, token }))
     }
 
     /// What keys and entries are to survive: the disk, where there is one, unless something else is asked for.
@@ -252,10 +262,4 @@ pub(super) fn condition(condition: wire::Condition) -> Condition {
         wire::Condition::Absent => Condition::Absent,
         wire::Condition::Revision { revision } => Condition::Revision(revision),
     }
-}
-
-/// The token of a lock under which something is asked for.
-pub(super) fn parse_fence(fence: Option<wire::Fence>) -> Result<Option<Fence>, Error> {
-    let parse = |wire::Fence { lock, token }| Ok(Fence { lock: ResourceName::parse(&lock.0)?, token });
-    fence.map(parse).transpose()
 }

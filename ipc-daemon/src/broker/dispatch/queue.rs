@@ -20,7 +20,7 @@ use ipc_core::wire::{Frame, HEADER_BYTES, Header};
 use ipc_core::{Error, ErrorCode};
 
 use super::coordinate::{Done, invalid, notice, outcome, ttl};
-use super::keys::{LISTED_MAX_BYTES, parse_fence};
+use super::keys::LISTED_MAX_BYTES;
 use crate::broker::Broker;
 use crate::broker::coordination::{
     Asker, By, Given, NackTerms, NewEntry, Peekable, Stored, TakeTerms, Taking, WaitId, micros,
@@ -54,7 +54,7 @@ impl Broker {
             sender,
             durability: self.durability_of(request.durability)?,
         };
-        let (by, fence) = (By { asker, hand: self.hand(asker.peer) }, parse_fence(request.fence)?);
+        let (by, fence) = (By { asker, hand: self.hand(asker.peer) }, self.fence(asker.peer, request.fence)?);
         Ok(self.coordination.enqueue(now, by, &queue, new, fence.as_ref(), &self.config.limits)?)
     }
 
@@ -107,7 +107,7 @@ impl Broker {
         let default = Duration::from_millis(self.config.limits.work_queue_visibility_default_ms.into());
         let visibility = ttl(request.visibility_us)?.or((!is_bound).then_some(default));
         let terms = TakeTerms { is_bound, visibility, max_deliveries: request.max_deliveries };
-        let fence = parse_fence(request.fence)?;
+        let fence = self.fence(asker.peer, request.fence)?;
         let taking = Taking { queue, terms, fence, wait: request.wait };
         self.coordination.take(now, asker, taking, &self.config.limits)
     }
@@ -134,7 +134,7 @@ impl Broker {
 
     pub(super) fn ack_entry(&mut self, now: Instant, asker: Asker, request: Ack) -> Done {
         let queue = self.check_work_of(asker, &request.queue.0)?;
-        let fence = parse_fence(request.fence)?;
+        let fence = self.fence(asker.peer, request.fence)?;
         let limits = &self.config.limits;
         Ok(self.coordination.ack(now, asker, &queue, request.delivery, fence.as_ref(), limits)?)
     }
@@ -146,7 +146,7 @@ impl Broker {
             reason: Text::clipped(&request.reason.0, NACK_REASON_MAX_BYTES).0,
             is_untouched: request.is_untouched,
         };
-        let fence = parse_fence(request.fence)?;
+        let fence = self.fence(asker.peer, request.fence)?;
         let is_dead = self.coordination.nack(now, &queue, request.delivery, &terms, fence.as_ref())?;
         self.conclude_request(asker, &Nacked { is_dead });
         Ok(())
@@ -154,7 +154,7 @@ impl Broker {
 
     pub(super) fn purge_queue(&mut self, now: Instant, asker: Asker, request: Purge) -> Done {
         let queue = self.check_work_of(asker, &request.queue.0)?;
-        let fence = parse_fence(request.fence)?;
+        let fence = self.fence(asker.peer, request.fence)?;
         Ok(self.coordination.purge(now, asker, &queue, fence.as_ref(), &self.config.limits)?)
     }
 
