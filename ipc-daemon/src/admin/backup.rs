@@ -1,10 +1,10 @@
 //! A copy of what is on the disk, made while the daemon runs.
 
-use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use ipc_core::identity::{Identity, Peer};
 use ipc_core::{Error, ErrorCode};
+use rustix::fs::{Mode, OFlags};
 use serde_json::{Value, json};
 
 use crate::bus::Bus;
@@ -35,9 +35,12 @@ fn place_of(path: &str) -> Result<StateFile, Error> {
         let message = format!("\"{}\" is no absolute path of a file", path.display());
         return Err(Error::new(ErrorCode::InvalidArgument, message));
     };
-    let opened = std::fs::File::open(directory);
+    // Anything else is refused and not opened: the bus would wait for the other end of a FIFO.
+    let flags = OFlags::DIRECTORY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let opened =
+        rustix::fs::open(directory, OFlags::RDONLY | flags, Mode::empty()).map_err(std::io::Error::from);
     let handle = opened.map_err(|error| failed(&directory.display(), &error.into()))?;
-    Ok(StateFile::new(OwnedFd::from(handle), directory, name))
+    Ok(StateFile::new(handle, directory, name))
 }
 
 fn failed(place: &dyn core::fmt::Display, error: &StoreError) -> Error {

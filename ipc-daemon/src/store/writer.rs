@@ -1,6 +1,8 @@
 //! The thread that writes, so that the bus never waits for the disk.
 
 use core::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 
 use tokio::sync::{mpsc, oneshot};
@@ -12,8 +14,8 @@ use crate::broker::{Commit, Fault};
 
 /// Name of the thread, and of the one that opens the store.
 pub(crate) const THREAD_NAME: &str = "store";
-/// Commits on their way there or back; the broker has one at a time.
-const JOBS_MAX: usize = 2;
+/// What is on its way there at most: one commit, one backup, and the word to stop.
+const JOBS_MAX: usize = 3;
 /// How long the end of the daemon waits for a disk that does not answer.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -29,13 +31,32 @@ pub(crate) struct Stored {
 #[derive(Debug)]
 enum Job {
     Commit(Commit),
-    Backup(StateFile, oneshot::Sender<Result<u64, StoreError>>),
+    Backup(StateFile, Turn, oneshot::Sender<Result<u64, StoreError>>),
     Stop,
+}
+
+/// The right to make a backup. There is one, until it is dropped: backups are not to take the place of commits.
+#[derive(Debug)]
+struct Turn(Arc<AtomicBool>);
+
+impl Turn {
+    fn take(is_taken: &Arc<AtomicBool>) -> Option<Self> {
+        (!is_taken.swap(true, Ordering::AcqRel)).then(|| Self(Arc::clone(is_taken)))
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
 }
 
 /// Where commits are handed in.
 #[derive(Clone, Debug)]
-pub(crate) struct Inlet(SyncSender<Job>);
+pub(crate) struct Inlet {
+    jobs: SyncSender<Job>,
+    is_backing_up: Arc<AtomicBool>,
+}
 
 impl Inlet {
     /// Hands in a commit.
@@ -43,21 +64,22 @@ impl Inlet {
     /// # Errors
     /// When the thread has ended.
     pub(crate) fn submit(&self, commit: Commit) -> Result<(), Fault> {
-        self.0.try_send(Job::Commit(commit)).map_err(|_| gone())
+        self.jobs.try_send(Job::Commit(commit)).map_err(|_| gone())
     }
-}
 
-impl Inlet {
     /// Copies the store, as it is at this moment, to a place where nothing is, and gives the number of its records. Commits go on
     /// meanwhile.
     ///
     /// # Errors
-    /// When something is there, or it cannot be read or written.
+    /// When something is there, it cannot be read or written, or another backup is under way.
     pub(crate) async fn back_up(&self, to: StateFile) -> Result<u64, StoreError> {
+        let failed = |why| StoreError::from(std::io::Error::other(why));
+        let ended = || failed("the thread that writes the store has ended");
+        let turn = Turn::take(&self.is_backing_up);
+        let turn = turn.ok_or_else(|| failed("another backup is under way; try again when it is made"))?;
         let (result, outcome) = oneshot::channel();
-        let busy = || StoreError::from(std::io::Error::other("the store is busy, or its thread has ended"));
-        self.0.try_send(Job::Backup(to, result)).map_err(|_| busy())?;
-        outcome.await.map_err(|_| busy())?
+        self.jobs.try_send(Job::Backup(to, turn, result)).map_err(|_| ended())?;
+        outcome.await.map_err(|_| ended())?
     }
 }
 
@@ -82,7 +104,8 @@ impl Writer {
             write(store, &jobs, &results);
             drop(is_running);
         })?;
-        Ok((Self { inlet: Inlet(inlet), running }, outlet))
+        let inlet = Inlet { jobs: inlet, is_backing_up: Arc::default() };
+        Ok((Self { inlet, running }, outlet))
     }
 
     /// Where commits are handed in.
@@ -93,7 +116,7 @@ impl Writer {
     /// Waits until what was handed in is written and the store is closed, but not for ever.
     pub(crate) fn stop(self) {
         // Without a thread, or with one that is stuck, there is nothing to ask for.
-        drop(self.inlet.0.try_send(Job::Stop));
+        drop(self.inlet.jobs.try_send(Job::Stop));
         if self.running.recv_timeout(STOP_TIMEOUT) == Err(RecvTimeoutError::Timeout) {
             tracing::warn!(
                 "the disk does not answer; the store is left as it is, and checked at the next start"
@@ -107,8 +130,8 @@ fn write(mut store: Store, jobs: &Receiver<Job>, results: &mpsc::Sender<Stored>)
     while let Ok(job) = jobs.recv() {
         let commit = match job {
             Job::Commit(commit) => commit,
-            Job::Backup(to, result) => {
-                back_up(&store, to, result);
+            Job::Backup(to, turn, result) => {
+                back_up(&store, to, turn, result);
                 continue;
             }
             Job::Stop => break,
@@ -124,7 +147,7 @@ fn write(mut store: Store, jobs: &Receiver<Job>, results: &mpsc::Sender<Stored>)
 }
 
 /// Has another thread make the copy.
-fn back_up(store: &Store, to: StateFile, result: oneshot::Sender<Result<u64, StoreError>>) {
+fn back_up(store: &Store, to: StateFile, turn: Turn, result: oneshot::Sender<Result<u64, StoreError>>) {
     let copier = match copier(store, to) {
         Ok(copier) => copier,
         Err(error) => return drop(result.send(Err(error))),
@@ -132,7 +155,13 @@ fn back_up(store: &Store, to: StateFile, result: oneshot::Sender<Result<u64, Sto
     // Should the thread not start, its end of the channel is gone, which is an answer too. The same name as this one has: what is
     // read there may be damaged.
     let thread = std::thread::Builder::new().name(THREAD_NAME.to_owned());
-    drop(thread.spawn(move || drop(result.send(copier()))));
+    let copy = move || {
+        let copied = copier();
+        // Before it is said: whoever hears of it may ask for the next one.
+        drop(turn);
+        drop(result.send(copied));
+    };
+    drop(thread.spawn(copy));
 }
 
 /// Says what has become of the store, when that changes: many commits may fail for one reason.
@@ -161,4 +190,25 @@ impl Log {
 /// What is said when the thread is not there any more.
 pub(crate) fn gone() -> Fault {
     Fault::Dead("the thread that writes the store has ended".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_backup_at_a_time_and_a_commit_finds_its_place_beside_it() {
+        let (jobs, waiting) = sync_channel(JOBS_MAX);
+        let inlet = Inlet { jobs, is_backing_up: Arc::default() };
+        let turn = Turn::take(&inlet.is_backing_up).expect("nobody has it");
+        assert!(Turn::take(&inlet.is_backing_up).is_none());
+        // The thread is busy: nothing is taken out.
+        let directory = std::fs::File::open("/").expect("a directory");
+        let place = StateFile::new(directory.into(), std::path::Path::new("/"), "backup");
+        inlet.jobs.try_send(Job::Backup(place, turn, oneshot::channel().0)).expect("there is room");
+        inlet.submit(Commit { sequence: 1, writes: Vec::new() }).expect("there is room");
+        inlet.jobs.try_send(Job::Stop).expect("there is room");
+        drop(waiting);
+        assert!(Turn::take(&inlet.is_backing_up).is_some(), "it goes with what was not done");
+    }
 }

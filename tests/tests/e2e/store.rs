@@ -260,6 +260,10 @@ fn a_backup_of_a_running_daemon_is_restored_above_every_number() {
     };
     let made = cli(&["backup", backup.to_str().unwrap()]);
     assert!(made.status.success(), "{made:?}");
+    let pipe = place.directory.path().join("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let inside = cli(&["backup", pipe.join("x").to_str().unwrap()]);
+    assert_eq!(inside.status.code(), Some(74), "nobody waits for the other end: {inside:?}");
     let again = cli(&["backup", backup.to_str().unwrap()]);
     assert_eq!(again.status.code(), Some(74), "it is there already: {again:?}");
     let last = fill(&mut writer, "b", 50);
