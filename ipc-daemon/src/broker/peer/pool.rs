@@ -26,9 +26,11 @@ impl BufferPool {
         self.small.pop().unwrap_or_default()
     }
 
-    /// An empty buffer with room for that much, if there is one.
+    /// An empty buffer with room for that much, if there is one. Never one of more than twice the size: whoever keeps what is
+    /// read into it keeps all of it, and is charged for what was read.
     pub(in crate::broker) fn take_large(&mut self, at_least_bytes: usize) -> Option<Vec<u8>> {
-        let at = self.large.iter().rposition(|buffer| buffer.capacity() >= at_least_bytes)?;
+        let fits = |capacity: usize| capacity >= at_least_bytes && capacity / 2 <= at_least_bytes;
+        let at = self.large.iter().rposition(|buffer| fits(buffer.capacity()))?;
         let buffer = self.large.swap_remove(at);
         self.large_bytes -= buffer.capacity();
         Some(buffer)
@@ -80,6 +82,15 @@ mod tests {
     }
 
     #[test]
+    fn no_more_than_twice_of_what_is_asked_for_is_given() {
+        for (asked, is_given) in [(500_001, false), (500_000, true), (250_000, true), (249_999, false)] {
+            let mut pool = BufferPool::default();
+            pool.give(Vec::with_capacity(500_000));
+            assert_eq!(pool.take_large(asked).is_some(), is_given, "{asked}");
+        }
+    }
+
+    #[test]
     fn the_memory_of_a_payload_comes_back_with_its_last_owner() {
         let mut pool = BufferPool::default();
         let mut memory = Vec::with_capacity(2 * SMALL_MAX_BYTES);
@@ -87,7 +98,7 @@ mod tests {
         let at = memory.as_ptr();
         let payload = Bytes::from(memory).slice(40..);
         pool.recycle(payload.clone());
-        assert!(pool.take_large(1).is_none(), "somebody still reads it");
+        assert!(pool.take_large(2 * SMALL_MAX_BYTES).is_none(), "somebody still reads it");
         pool.recycle(payload);
         let again = pool.take_large(2 * SMALL_MAX_BYTES).expect("it has come back");
         assert!(again.is_empty() && again.as_ptr() == at);
