@@ -145,7 +145,7 @@ pub(crate) struct CallArgs {
     #[arg(value_name = "PAYLOAD", allow_negative_numbers = true)]
     pub(crate) payload: Option<OsString>,
     /// Send it and do not wait for an answer
-    #[arg(long, conflicts_with = "deadline")]
+    #[arg(long)]
     pub(crate) oneway: bool,
     /// How long the service may take [default: --timeout]
     #[arg(long, value_name = "DUR", value_parser = duration)]

@@ -35,17 +35,17 @@ pub(crate) async fn run(args: CallArgs, globals: &Globals, output: &Output) -> R
     bus::check_method(&args.service, &args.method)?;
     let payload = bus::read_payload(PayloadArgument::new(args.payload, args.kind)).await?;
     let client = bus::connect(globals).await?;
+    let options =
+        CallOptions { deadline: Some(args.deadline.unwrap_or(globals.timeout)), ..CallOptions::default() };
     if args.oneway {
         check_there(&client, &args.service, &args.method).await?;
-        client.call_oneway(&args.service, &args.method, payload).await?;
+        client.call_oneway_with(&args.service, &args.method, payload, options).await?;
         client.close().await;
         if output.is_json() {
             output.object(&Sent { service: &args.service, method: &args.method, oneway: true })?;
         }
         return Ok(());
     }
-    let options =
-        CallOptions { deadline: Some(args.deadline.unwrap_or(globals.timeout)), ..CallOptions::default() };
     let begin = Instant::now();
     let reply = client.call_with(&args.service, &args.method, payload, options).await?;
     let duration_us = begin.elapsed().as_nanos() as f64 / 1e3;

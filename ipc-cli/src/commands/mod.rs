@@ -29,7 +29,7 @@ mod status;
 mod subscribe;
 mod working;
 
-use crate::args::{Command, Invocation};
+use crate::args::{Command, Invocation, KvDo};
 use crate::bus;
 use crate::error::Failure;
 use crate::interrupt::{Interrupts, OnSignal};
@@ -62,8 +62,8 @@ fn on_signal(command: &Command) -> OnSignal {
         | Command::Lock(_)
         | Command::Semaphore(_)
         | Command::Elect(_)
-        | Command::Kv(_)
         | Command::Queue(_) => OnSignal::Tell,
+        Command::Kv(args) if matches!(args.action, KvDo::Watch { .. }) => OnSignal::Tell,
         _ => OnSignal::Exit,
     }
 }

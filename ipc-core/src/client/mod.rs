@@ -172,8 +172,26 @@ impl Client {
         method: &str,
         payload: impl Into<Payload>,
     ) -> Result<(), Error> {
+        self.call_oneway_with(service, method, payload, CallOptions::default()).await
+    }
+
+    /// Calls a method and wants no answer, with a deadline or a trace context of its own; see
+    /// [`call_oneway`](Client::call_oneway).
+    ///
+    /// # Errors
+    /// As [`call_oneway`](Client::call_oneway).
+    ///
+    /// # Cancel safety
+    /// Dropped before it is ready, nothing was sent.
+    pub async fn call_oneway_with(
+        &self,
+        service: &str,
+        method: &str,
+        payload: impl Into<Payload>,
+        options: CallOptions,
+    ) -> Result<(), Error> {
         let find = |session: &mut crate::session::Session| session.method(service, method);
-        call::call_oneway(self.shared(), find, payload.into(), CallOptions::default()).await
+        call::call_oneway(self.shared(), find, payload.into(), options).await
     }
 
     /// A method to be called often: its name is looked up once.

@@ -129,7 +129,8 @@ fn a_one_way_call_prints_nothing_and_runs() {
     let file = directory.path().join("ran");
     let script = format!("cat > {}", file.display());
     let _service = serve(&daemon, "demo.note", &["sh", "-c", &script]);
-    let ran = run_at(daemon.runtime_dir(), &["call", "demo.note", "run", "noted", "--oneway"]);
+    let ran =
+        run_at(daemon.runtime_dir(), &["call", "demo.note", "run", "noted", "--oneway", "--deadline", "10s"]);
     assert_eq!(ran.succeeded(), "");
     wait_until("the command has run", || {
         std::fs::read_to_string(&file).ok().filter(|text| text == "noted").map(drop)

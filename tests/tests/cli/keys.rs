@@ -1,8 +1,11 @@
 //! `kv`.
 
-use ipc_tests::daemon::{Daemon, Signal};
+use std::io::Write;
 
-use crate::command::{Running, run_at, wait_until};
+use ipc_tests::daemon::{Daemon, Signal};
+use rustix::process::{Pid, kill_process};
+
+use crate::command::{Running, at, finish, run_at, tool, wait_until};
 
 #[test]
 fn a_key_is_put_got_and_deleted_under_conditions() {
@@ -124,4 +127,22 @@ fn several_keys_change_together_or_not_at_all() {
     assert_eq!(run(&["kv", "list", "--to", "c"]).succeeded(), "b\tx=y\n");
     run(&["--json", "kv", "txn", "--put", "a"]).failed_with(2, "invalid_argument");
     assert_eq!(run(&["kv", "txn"]).status, Some(2));
+}
+
+#[test]
+fn a_put_whose_value_does_not_come_ends_with_an_interrupt() {
+    let daemon = Daemon::start();
+    for (signal, status) in [(Signal::INT, 130), (Signal::TERM, 143)] {
+        let mut command = tool(&at(daemon.runtime_dir(), &["kv", "put", "a", "-"]));
+        let mut child = command.stdin(std::process::Stdio::piped()).spawn().expect("ipc-cli starts");
+        let mut input = child.stdin.take().expect("a pipe");
+        input.write_all(b"the beginning").expect("it reads");
+        wait_until("it reads", || {
+            rustix::io::ioctl_fionread(&input).is_ok_and(|left| left == 0).then_some(())
+        });
+        kill_process(Pid::from_child(&child), signal).expect("it runs");
+        let ran = finish(child);
+        drop(input);
+        assert_eq!((ran.status, ran.text(), ran.stderr.as_str()), (Some(status), "", ""));
+    }
 }
