@@ -74,6 +74,8 @@ pub(crate) struct Summary {
     pub(crate) floor_rate: Option<f64>,
     /// Of the bus to the floor of the same round: below 1 is better where time is measured, above 1 where a rate is.
     pub(crate) ratio: f64,
+    /// The same of the worst round: the highest where time is measured, the lowest where a rate is.
+    pub(crate) ratio_worst: f64,
     pub(crate) cpu_us_per_op: f64,
     pub(crate) floor_cpu_us_per_op: f64,
     pub(crate) rounds: usize,
@@ -85,6 +87,8 @@ impl Summary {
         let ours = |pick: fn(&Figures) -> Option<f64>| median(rounds.iter().filter_map(|(bus, _)| pick(bus)));
         let floors =
             |pick: fn(&Figures) -> Option<f64>| median(rounds.iter().filter_map(|(_, floor)| pick(floor)));
+        let ratios = rounds.iter().map(|(bus, floor)| bus.main() / floor.main().max(1e-9));
+        let worse = if rounds.iter().any(|(bus, _)| bus.rate.is_some()) { f64::min } else { f64::max };
         Self {
             name,
             unit,
@@ -93,8 +97,8 @@ impl Summary {
             rate: ours(|figures| figures.rate),
             floor_p50: floors(|figures| figures.p50),
             floor_rate: floors(|figures| figures.rate),
-            ratio: median(rounds.iter().map(|(bus, floor)| bus.main() / floor.main().max(1e-9)))
-                .unwrap_or(0.0),
+            ratio: median(ratios.clone()).unwrap_or(0.0),
+            ratio_worst: rounded(ratios.reduce(worse).unwrap_or(0.0)),
             cpu_us_per_op: ours(|figures| Some(figures.cpu_us_per_op)).unwrap_or(0.0),
             floor_cpu_us_per_op: floors(|figures| Some(figures.cpu_us_per_op)).unwrap_or(0.0),
             rounds: rounds.len(),
@@ -102,14 +106,18 @@ impl Summary {
     }
 }
 
-/// The median, rounded to three decimals so that no digits are shown that mean nothing.
+/// The median, rounded to three decimals: no digits are shown that mean nothing.
 fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
     let mut values: Vec<f64> = values.filter(|value| value.is_finite()).collect();
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
     let upper = *values.get(middle)?;
     let median = if values.len() % 2 == 1 { upper } else { (values.get(middle - 1)? + upper) / 2.0 };
-    Some((median * 1000.0).round() / 1000.0)
+    Some(rounded(median))
+}
+
+fn rounded(value: f64) -> f64 {
+    (value * 1000.0).round() / 1000.0
 }
 
 /// The time of single operations in nanoseconds, 4 bytes each; longer than 4 s counts as 4 s.

@@ -136,6 +136,7 @@ fn show(results: &[(&Case, Summary)], args: &BenchArgs, output: &Output) -> Resu
         Column::Left("UNIT"),
         Column::Right("P99"),
         Column::Right("RATIO"),
+        Column::Right("WORST"),
         Column::Right("TARGET"),
         Column::Right("CPU/OP"),
     ]);
@@ -147,8 +148,9 @@ fn show(results: &[(&Case, Summary)], args: &BenchArgs, output: &Output) -> Resu
             summary.unit.to_owned(),
             summary.p99.map(|p99| figure(Some(p99))).unwrap_or_default(),
             format!("{:.2}", summary.ratio),
+            format!("{:.2}", summary.ratio_worst),
             target(case, summary.ratio),
-            duration_for_people(Duration::from_nanos((summary.cpu_us_per_op * 1e3) as u64)),
+            cpu(case, summary.cpu_us_per_op),
         ]);
     }
     output.table(&table)?;
@@ -158,7 +160,10 @@ fn show(results: &[(&Case, Summary)], args: &BenchArgs, output: &Output) -> Resu
         duration_for_people(args.duration)
     );
     output.say(&Palette::quiet(output.talk_palette(), &note));
-    let missed = results.iter().filter(|(case, summary)| case.meets(summary.ratio) == Some(false)).count();
+    let is_missed = |(case, summary): &&(&Case, Summary)| {
+        case.meets(summary.ratio) == Some(false) || case.meets_cpu(summary.cpu_us_per_op) == Some(false)
+    };
+    let missed = results.iter().filter(is_missed).count();
     if missed > 0 {
         output.say(&palette.warn(&format!("{missed} missed their target")));
     }
@@ -173,6 +178,16 @@ fn figure(value: Option<f64>) -> String {
         Some(value) if value >= 1e4 => format!("{:.0} k", value / 1e3),
         Some(value) if value >= 100.0 => format!("{value:.0}"),
         Some(value) => format!("{value:.2}"),
+    }
+}
+
+/// CPU time for one operation, and what was aimed at.
+fn cpu(case: &Case, us: f64) -> String {
+    let shown = duration_for_people(Duration::from_nanos((us * 1e3) as u64));
+    match (case.cpu_target_us, case.meets_cpu(us)) {
+        (Some(target), Some(false)) => format!("{shown} (<= {target} us missed)"),
+        (Some(target), _) => format!("{shown} (<= {target} us)"),
+        (None, _) => shown,
     }
 }
 
