@@ -6,22 +6,16 @@ use std::process::{Command, Stdio};
 use ipc_tests::exposed::Exposed;
 use ipc_tests::services::Title;
 
-/// What a program writes when it is given `input`; `None` when there is no such program on this machine.
-fn run(program: &str, arguments: &[&str], input: &str) -> Option<String> {
+/// What a program writes when it is given `input`.
+fn run(program: &str, arguments: &[&str], input: &str) -> String {
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
-    let mut child = match command.spawn() {
-        Ok(child) => child,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            eprintln!("left out: this machine has no {program}");
-            return None;
-        }
-        Err(error) => panic!("{program}: {error}"),
-    };
+    let mut child =
+        command.spawn().unwrap_or_else(|error| panic!("{program}: {error}; .ci/run installs what is needed"));
     child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success(), "{program}: {output:?}");
-    Some(String::from_utf8_lossy(&output.stdout).into_owned())
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 const PYTHON_CLIENT: &str = r#"
@@ -41,7 +35,7 @@ fn a_python_client_asks_again_and_again() {
     let exposed = Exposed::start("demo.title/title", "");
     let _title = Title::start(&exposed.daemon);
     let port = exposed.address.port().to_string();
-    let answers = run("python3", &["-X", "utf8", "-c", PYTHON_CLIENT, &port], "").expect("python3 is needed");
+    let answers = run("python3", &["-X", "utf8", "-c", PYTHON_CLIENT, &port], "");
     let round = "Hello World\nÉlan Vital\nÄrger In Öl\nЕщё Раз\nX\n";
     assert_eq!(answers, round.repeat(30));
     assert_eq!(exposed.number("calls"), 150);
@@ -53,13 +47,9 @@ fn nc_and_socat_get_the_answer_and_end() {
     let _title = Title::start(&exposed.daemon);
     let port = exposed.address.port().to_string();
     // Both close their side when their input ends, and read on until the other side does.
-    if let Some(answer) = run("nc", &["-N", "127.0.0.1", &port], "hello world") {
-        assert_eq!(answer, "Hello World");
-    }
+    assert_eq!(run("nc", &["-N", "127.0.0.1", &port], "hello world"), "Hello World");
     let socat = format!("TCP:127.0.0.1:{port}");
-    if let Some(answer) = run("socat", &["-t", "30", "-", &socat], "hello world\n") {
-        assert_eq!(answer, "Hello World\n");
-    }
+    assert_eq!(run("socat", &["-t", "30", "-", &socat], "hello world\n"), "Hello World\n");
 }
 
 #[test]
@@ -69,13 +59,9 @@ fn nc_and_socat_send_lines() {
     let port = exposed.address.port().to_string();
     let (lines, titles) =
         ("hello world\nstraße nach süden\r\nlast", "Hello World\nStraße Nach Süden\nLast\n");
-    if let Some(answer) = run("nc", &["-N", "127.0.0.1", &port], lines) {
-        assert_eq!(answer, titles);
-    }
+    assert_eq!(run("nc", &["-N", "127.0.0.1", &port], lines), titles);
     let socat = format!("TCP:127.0.0.1:{port}");
-    if let Some(answer) = run("socat", &["-t", "30", "-", &socat], lines) {
-        assert_eq!(answer, titles);
-    }
+    assert_eq!(run("socat", &["-t", "30", "-", &socat], lines), titles);
 }
 
 const PYTHON_UDP_CLIENT: &str = r#"
@@ -96,7 +82,7 @@ fn a_python_client_gets_its_title_case_by_datagram() {
     let _title = Title::start(&exposed.daemon);
     let port = exposed.address.port().to_string();
     let answers = run("python3", &["-X", "utf8", "-c", PYTHON_UDP_CLIENT, &port], "");
-    assert_eq!(answers.expect("python3 is needed"), "Hello World\nÉlan Vital\nX\n");
+    assert_eq!(answers, "Hello World\nÉlan Vital\nX\n");
     assert_eq!((exposed.number("calls"), exposed.number("sources")), (3, 1));
 }
 
@@ -106,13 +92,9 @@ fn nc_and_socat_get_the_answer_by_datagram() {
     let _title = Title::start(&exposed.daemon);
     let port = exposed.address.port().to_string();
     // Neither can know that nothing more comes, so both wait a moment for it.
-    if let Some(answer) = run("nc", &["-u", "-W", "1", "127.0.0.1", &port], "hello world") {
-        assert_eq!(answer, "Hello World");
-    }
+    assert_eq!(run("nc", &["-u", "-W", "1", "127.0.0.1", &port], "hello world"), "Hello World");
     let socat = format!("UDP:127.0.0.1:{port}");
-    if let Some(answer) = run("socat", &["-t", "2", "-", &socat], "hello world") {
-        assert_eq!(answer, "Hello World");
-    }
+    assert_eq!(run("socat", &["-t", "2", "-", &socat], "hello world"), "Hello World");
 }
 
 #[test]
@@ -121,9 +103,8 @@ fn nc_at_the_socket_of_the_bus_is_told_that_this_is_something_else() {
     let socket = exposed.daemon.socket();
     let socket = socket.to_str().unwrap();
     for program in [&["nc", "-N", "-U", socket][..], &["socat", "-t", "30", "-", &format!("UNIX:{socket}")]] {
-        if let Some(answer) = run(program[0], &program[1..], "GET / HTTP/1.1\r\n\r\n") {
-            assert!(answer.contains("ipc"), "{program:?} got {answer:?}");
-        }
+        let answer = run(program[0], &program[1..], "GET / HTTP/1.1\r\n\r\n");
+        assert!(answer.contains("ipc"), "{program:?} got {answer:?}");
     }
     let status = ipc_tests::services::ask(&exposed.daemon, "status", "").unwrap();
     assert!(status["counters"]["refused_protocol"].as_u64() >= Some(1), "{}", status["counters"]);
