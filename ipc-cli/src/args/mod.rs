@@ -127,7 +127,7 @@ mod tests {
             &["ping", "--timeout", "0s"],
             &["ping", "--timeout", "5"],
             &["call", "a.b", "m", "--deadline", "2h"],
-            &["call", "a.b", "m", "--oneway", "--deadline", "1s"],
+            &["call", "a.b", "m", "--oneway", "--deadline", "2h"],
             &["subscribe", "t", "--raw", "--json"],
         ];
         for line in refused {
