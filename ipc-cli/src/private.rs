@@ -9,7 +9,7 @@ use std::process::Stdio;
 use std::time::Instant;
 
 use ipc_core::{Error, ErrorCode};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
@@ -24,10 +24,25 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(7);
 /// The line a daemon writes when it is ready.
 const READY: &str = "READY=1";
 
+/// A process that has ended when this has been dropped: it is killed, and waited for.
+#[derive(Debug)]
+pub(crate) struct Mortal(pub(crate) Child);
+
+impl Drop for Mortal {
+    fn drop(&mut self) {
+        let Some(pid) = self.0.id().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw) else {
+            return;
+        };
+        // It may have ended by itself. The runtime reaps it; here it is only seen that it has ended.
+        let _gone = self.0.start_kill();
+        let _seen = waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT);
+    }
+}
+
 /// A running daemon. Dropped, it is killed and its directory removed; [`PrivateDaemon::stop`] lets it end in order.
 #[derive(Debug)]
 pub(crate) struct PrivateDaemon {
-    process: Child,
+    process: Mortal,
     directory: TempDir,
     pid: u32,
     started_in: Duration,
@@ -57,11 +72,12 @@ impl PrivateDaemon {
                 Error::new(ErrorCode::Io, format!("cannot make a temporary directory: {error}"))
             })?;
         let begin = Instant::now();
-        let mut process = spawn(&program, directory.path(), config).map_err(|error| {
+        let spawned = spawn(&program, directory.path(), config).map_err(|error| {
             Error::new(ErrorCode::Unreachable, format!("cannot start {}: {error}", program.display()))
         })?;
-        let pid = process.id().unwrap_or_default();
-        if let Err(reason) = wait_until_ready(&mut process).await {
+        let mut process = Mortal(spawned);
+        let pid = process.0.id().unwrap_or_default();
+        if let Err(reason) = wait_until_ready(&mut process.0).await {
             let log = fs::read_to_string(directory.path().join("log")).unwrap_or_default();
             let message = format!("{} {reason}: {}", program.display(), log.trim_end());
             return Err(Error::new(ErrorCode::Unreachable, message).with_hint("run `ipc-daemon` by itself"));
@@ -94,13 +110,13 @@ impl PrivateDaemon {
     /// # Errors
     /// `io` when it did not end by itself, or left with a failure, or something of the directory stays.
     pub(crate) async fn stop(mut self) -> Result<(), Error> {
-        let pid = self.process.id().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
+        let pid = self.process.0.id().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
         if let Some(pid) = pid {
             // It may have ended by itself; the status tells.
             let _gone = kill_process(pid, Signal::TERM);
         }
         let failed = |what: String| Error::new(ErrorCode::Io, format!("the private daemon {what}"));
-        let Ok(ended) = timeout(STOP_TIMEOUT, self.process.wait()).await else {
+        let Ok(ended) = timeout(STOP_TIMEOUT, self.process.0.wait()).await else {
             return Err(failed(format!("did not stop within {} s and was killed", STOP_TIMEOUT.as_secs())));
         };
         let status = ended.map_err(|error| failed(format!("cannot be waited for: {error}")))?;
@@ -148,7 +164,7 @@ fn spawn(program: &Path, directory: &Path, config: &str) -> std::io::Result<Chil
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(fs::File::create(directory.join("log"))?);
     let mut command = Command::from(command);
     // Ctrl-C on the terminal is for this program, which stops the daemon last.
-    command.process_group(0).kill_on_drop(true).spawn()
+    command.process_group(0).spawn()
 }
 
 async fn wait_until_ready(process: &mut Child) -> Result<(), String> {

@@ -11,7 +11,7 @@ use tokio::process::{Child, ChildStderr, Command};
 use tokio::time::timeout;
 
 use super::narrator::Ran;
-use crate::private::PrivateDaemon;
+use crate::private::{Mortal, PrivateDaemon};
 use crate::role;
 
 /// No process of the demo needs more than a blink; this is for machines in trouble.
@@ -24,7 +24,7 @@ pub(crate) struct Stage {
 
 /// A service in a process of its own. Dropped, it is killed.
 pub(crate) struct Actor {
-    process: Child,
+    process: Mortal,
     pub(crate) pid: u32,
 }
 
@@ -57,9 +57,10 @@ impl Stage {
         self.furnish(&mut command);
         let mut command = Command::from(command);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
-        let mut process = command.kill_on_drop(true).spawn().map_err(|error| broken("a service", &error))?;
-        let pid = process.id().unwrap_or_default();
-        let stdout = process.stdout.take().ok_or_else(|| broken("a service", &"it has no output"))?;
+        let spawned = command.spawn().map_err(|error| broken("a service", &error))?;
+        let mut process = Mortal(spawned);
+        let pid = process.0.id().unwrap_or_default();
+        let stdout = process.0.stdout.take().ok_or_else(|| broken("a service", &"it has no output"))?;
         let mut line = String::new();
         match timeout(PATIENCE, BufReader::new(stdout).read_line(&mut line)).await {
             Ok(Ok(1..)) => Ok(Actor { process, pid }),
@@ -105,7 +106,7 @@ impl Stage {
 impl Actor {
     /// Kills it without warning, as the kernel would for want of memory.
     pub(crate) async fn kill(mut self) -> Result<(), Error> {
-        timeout(PATIENCE, self.process.kill())
+        timeout(PATIENCE, self.process.0.kill())
             .await
             .map_err(|_| broken("a service", &"it does not die"))?
             .map_err(|error| broken("a service", &error))
