@@ -149,6 +149,8 @@ impl Broker {
 
     /// Its requests end, and what it held goes to those who wait.
     fn release_coordination(&mut self, peer: PeerKey) {
+        // Nothing else may be left of it: others end its work by its token.
+        self.coordination.orphan_acks(peer);
         if self.coordination.concerns(peer) {
             self.coordination.depart(self.now, peer);
             self.settle_coordination();

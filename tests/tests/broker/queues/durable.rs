@@ -163,6 +163,18 @@ fn a_taker_that_dies_while_its_ack_is_written_has_acknowledged_or_not() {
 }
 
 #[test]
+fn what_another_has_acknowledged_in_vain_comes_back_although_its_taker_has_gone() {
+    let mut bench = bench();
+    let [boss, worker] = [(); 2].map(|()| bench.worker());
+    bench.keeps(boss, &entry("q"), "job");
+    let got = bench.takes(worker).unwrap();
+    bench.asks_ack(boss, &got);
+    bench.scene.bus.leave(worker);
+    bench.fails();
+    assert_eq!(bench.takes(boss).unwrap().delivered.deliveries, 2);
+}
+
+#[test]
 fn everything_is_there_after_a_restart() {
     let mut bench = bench();
     let worker = bench.worker();

@@ -246,9 +246,12 @@ impl Coordination {
                 for number in group.ids {
                     self.queues.keeping.note_forgotten(now, number);
                 }
+                let put = |kept: &Kept| if let Act::Put(put) = &kept.act { Some(put.number) } else { None };
+                let failed: BTreeSet<u64> = group.kept.iter().filter_map(put).collect();
                 for kept in group.kept.into_iter().rev() {
                     self.take_back_work(now, kept, error);
                 }
+                self.refuse_doubles(&failed, error);
             }
         }
         // Whoever waits for one of them was to see this first.
@@ -297,28 +300,32 @@ impl Coordination {
     fn take_back_work(&mut self, now: Instant, kept: Kept, error: &Error) {
         self.refuse_kept(&kept.asker, error);
         match kept.act {
-            Act::Put(put) => self.take_back_put(now, *put, error),
+            Act::Put(put) => self.take_back_put(now, *put),
             Act::Duplicate(_) => {}
             Act::Ack { token, delivery, is_orphan } => self.reopen_delivery(now, token, delivery, is_orphan),
             Act::Purge { queue, victims } => self.spare_victims(now, queue, &victims),
         }
     }
 
-    fn take_back_put(&mut self, now: Instant, put: Arrival, error: &Error) {
-        let Arrival { queue: key, number, entry, victims, .. } = put;
+    /// Refuses what was put again while the first, which has failed, was on its way.
+    fn refuse_doubles(&mut self, failed: &BTreeSet<u64>, error: &Error) {
+        let is_double =
+            |kept: &Kept| matches!(&kept.act, Act::Duplicate(stored) if failed.contains(&stored.number));
+        let line = core::mem::take(&mut self.queues.keeping.line);
+        let (doubles, others): (VecDeque<Kept>, VecDeque<Kept>) = line.into_iter().partition(is_double);
+        self.queues.keeping.line = others;
+        for double in doubles {
+            self.refuse_kept(&double.asker, error);
+        }
+    }
+
+    fn take_back_put(&mut self, now: Instant, put: Arrival) {
+        let Arrival { queue: key, entry, victims, .. } = put;
         self.queues.entries -= 1;
         self.queues.refund(entry.uid, entry.cost());
         if let Some(queue) = self.queues.get_mut(key) {
             queue.arriving -= 1;
             queue.arriving_ids.remove(&entry.id);
-        }
-        // Those that were put again while the first was on its way.
-        let is_of_it = |kept: &Kept| matches!(&kept.act, Act::Duplicate(stored) if stored.number == number);
-        let line = core::mem::take(&mut self.queues.keeping.line);
-        let (doubles, others): (VecDeque<Kept>, VecDeque<Kept>) = line.into_iter().partition(is_of_it);
-        self.queues.keeping.line = others;
-        for double in doubles {
-            self.refuse_kept(&double.asker, error);
         }
         self.spare_victims(now, key, &victims);
     }
@@ -346,8 +353,8 @@ impl Coordination {
         }
     }
 
-    /// A session ends: what it has acknowledged goes on, but does not come back to it.
-    pub(super) fn orphan_acks(&mut self, peer: PeerKey) {
+    /// A session ends: what it was working on and somebody has acknowledged goes on, but does not come back to it.
+    pub(in crate::broker) fn orphan_acks(&mut self, peer: PeerKey) {
         for kept in self.queues.keeping.all_mut() {
             if let Act::Ack { delivery, is_orphan, .. } = &mut kept.act
                 && delivery.bound_to == Some(peer)

@@ -174,7 +174,6 @@ impl Coordination {
         for consumer in consumers {
             self.unconsume(peer, consumer);
         }
-        self.orphan_acks(peer);
         for token in deliveries {
             self.lose_delivery(now, token);
         }
