@@ -22,6 +22,7 @@ use crate::broker::Broker;
 use crate::broker::coordination::{Asker, Effect, Hand, Link, Noun, Reason, Share, Terms, WaitId, Want};
 use crate::broker::keys::PeerKey;
 use crate::broker::policy::Action;
+use crate::broker::quota::Resource;
 
 /// What is held in memory survives nothing but its holder.
 const DURABILITY: Durability = Durability::Memory;
@@ -46,6 +47,10 @@ impl Broker {
         );
         if !takes_payload && header.payload_len > 0 && Operation::ALL.contains(&operation) {
             return Err(WireError::Envelope("this operation has no payload"));
+        }
+        if let Err(error) = self.check_memory(peer, operation) {
+            self.refuse_request(asker, &error.into());
+            return Ok(());
         }
         let done = match operation {
             Operation::LEASE => self.lease(now, asker, frame.decode()?),
@@ -87,6 +92,26 @@ impl Broker {
         }
         self.settle_coordination();
         Ok(())
+    }
+
+    /// Whoever has all the memory that its user may have is given nothing more to hold, to wait for or to watch.
+    fn check_memory(&self, peer: PeerKey, operation: Operation) -> Result<(), Error> {
+        let takes_memory = matches!(
+            operation,
+            Operation::LEASE
+                | Operation::LOCK
+                | Operation::ACQUIRE
+                | Operation::CAMPAIGN
+                | Operation::OBSERVE
+                | Operation::ARRIVE
+                | Operation::WATCH
+                | Operation::TAKE
+                | Operation::CONSUME
+        );
+        match self.peers.get(peer) {
+            Some(state) if takes_memory => self.quota.check(state.account, Resource::Memory, 0),
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// What gives something to hold needs somebody who is told.
