@@ -137,12 +137,21 @@ fn a_put_whose_value_does_not_come_ends_with_an_interrupt() {
         let mut child = command.stdin(std::process::Stdio::piped()).spawn().expect("ipc-cli starts");
         let mut input = child.stdin.take().expect("a pipe");
         input.write_all(b"the beginning").expect("it reads");
-        wait_until("it reads", || {
-            rustix::io::ioctl_fionread(&input).is_ok_and(|left| left == 0).then_some(())
+        wait_until("it listens and reads", || {
+            let is_read = rustix::io::ioctl_fionread(&input).is_ok_and(|left| left == 0);
+            (is_read && listens(child.id())).then_some(())
         });
         kill_process(Pid::from_child(&child), signal).expect("it runs");
         let ran = finish(child);
         drop(input);
         assert_eq!((ran.status, ran.text(), ran.stderr.as_str()), (Some(status), "", ""));
     }
+}
+
+/// Whether a process has a handler for each of SIGHUP, SIGINT and SIGTERM (proc_pid_status(5)).
+fn listens(pid: u32) -> bool {
+    const ALL: u64 = 1 << 0 | 1 << 1 | 1 << 14;
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & ALL == ALL)
 }
