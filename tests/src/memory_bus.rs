@@ -230,6 +230,12 @@ impl MemoryBus {
         self.flush();
     }
 
+    /// The daemon keeps that many bytes for a frame of which a part has come from a client.
+    pub fn keep_part(&mut self, at: usize, bytes: usize) {
+        self.broker.note_receiving(self.clients[at].key, bytes);
+        self.flush();
+    }
+
     /// Ends the process of a client, while somebody else keeps its connection.
     pub fn end_process(&mut self, at: usize) {
         self.broker.handle_process_end(self.clients[at].key);

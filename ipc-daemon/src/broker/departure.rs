@@ -39,6 +39,23 @@ impl Broker {
         }
     }
 
+    /// The shell keeps that many bytes of memory for a frame of which a part has come. Whoever has more than its user may have
+    /// is told so and closed: the rest may never come.
+    pub fn note_receiving(&mut self, peer: PeerKey, bytes: usize) {
+        let Some(state) = self.peers.get_mut(peer) else { return };
+        let before = core::mem::replace(&mut state.receiving_bytes, bytes);
+        if before == bytes {
+            return;
+        }
+        let account = state.account;
+        if let Err(error) = self.quota.receive(account, before, bytes) {
+            self.counters.quota_refusals += 1;
+            self.quota.note_refused(account, &error);
+            self.close(peer, &error);
+            self.end_turn();
+        }
+    }
+
     /// Has the shell say when the process ends that opened this connection. Where one process cannot be told from another the
     /// end of the connection decides alone.
     pub(super) fn watch_process(&mut self, peer: PeerKey) {

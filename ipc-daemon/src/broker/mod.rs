@@ -317,6 +317,8 @@ impl Broker {
         if let Some(mut state) = self.peers.remove(peer) {
             self.tcp_connections -= u32::from(state.transport == Transport::Tcp);
             self.quota.requeue(state.account, state.outbound.queued_bytes(), 0);
+            // Nothing is over that goes.
+            let _less = self.quota.receive(state.account, state.receiving_bytes, 0);
             state.outbound.clear(&mut self.pool);
             self.quota.close(state.account);
         }

@@ -297,21 +297,21 @@ impl Connection {
             if core::mem::take(is_silent) {
                 broker.handle_first_bytes(*key);
             }
-            loop {
+            let stranger = loop {
                 let before = rest;
                 match decoder.next(&mut rest) {
                     Ok(Some(frame)) => broker.handle_frame_of_batch(now, *key, frame),
-                    Ok(None) => return None,
+                    Ok(None) => break None,
                     Err(WireError::Preamble) => {
                         let stranger = Stranger::recognise(before);
                         if stranger == Stranger::Binary {
                             broker.handle_violation(*key, WireError::Preamble);
                         }
-                        return Some(stranger);
+                        break Some(stranger);
                     }
                     Err(error) => {
                         broker.handle_violation(*key, error);
-                        return None;
+                        break None;
                     }
                 }
                 if !*is_greeted {
@@ -319,7 +319,9 @@ impl Connection {
                     decoder.set_limits(limits);
                     *is_greeted = limits.frame_max_bytes.is_none();
                 }
-            }
+            };
+            broker.note_receiving(*key, decoder.held_bytes());
+            stranger
         });
         match stranger {
             None => Ok(()),

@@ -278,3 +278,53 @@ fn a_service_with_large_replies_leaves_room_for_those_of_others() {
     let dropped = replies.iter().find(|reply| reply.header.flags.contains(Flags::ERROR)).expect("some");
     assert_eq!(dropped.decode::<ErrorBody>().code, ErrorCode::SlowConsumer.number());
 }
+
+/// Memory that the user 1000 has.
+fn memory(bus: &MemoryBus) -> usize {
+    let usage = bus.broker.usage();
+    let of_user = usage.iter().find(|usage| usage.uid == Some(1000)).expect("it is there");
+    of_user.charges.memory_bytes() as usize
+}
+
+#[test]
+fn parts_of_frames_are_memory_and_whoever_has_too_much_of_it_is_closed() {
+    const MAX: usize = 200_000;
+    for (more, is_closed) in [(MAX - 1, false), (MAX, false), (MAX + 1, true)] {
+        let limits = Limits { memory_per_uid_max_bytes: MAX as u32, ..Limits::default() };
+        let mut bus = with_users(limits, &[], &[1000, 1000]);
+        let part = more - memory(&bus);
+        bus.keep_part(0, part);
+        assert_eq!(bus.client(0).is_closed, is_closed, "{more}");
+        assert!(!bus.client(1).is_closed);
+        if !is_closed {
+            bus.keep_part(0, 0);
+            bus.keep_part(1, part);
+            assert!(!bus.client(1).is_closed, "the first has given it back");
+        }
+        bus.leave(1);
+        bus.leave(0);
+        assert!(bus.broker.usage().iter().all(|usage| usage.uid != Some(1000)));
+    }
+}
+
+#[test]
+fn whoever_has_all_its_memory_is_given_nothing_more_to_hold() {
+    use ipc_core::wire::coordination::{Claim, LockMode, Operation, TakeLock};
+    const MAX: usize = 200_000;
+    let limits = Limits { memory_per_uid_max_bytes: MAX as u32, ..Limits::default() };
+    let mut bus = with_users(limits, &[], &[1000]);
+    bus.keep_part(0, MAX - memory(&bus));
+    for (name, is_refused) in [("a", false), ("b", true)] {
+        let claim = Claim { wait: true, ttl_us: 0, delay_us: 0, owner: 0, durability: None };
+        let lock = TakeLock { name: name.into(), mode: LockMode::Exclusive, claim };
+        let mut header = Header::new(Kind::COORDINATE).with_correlation(1);
+        header.handle.index = Operation::LOCK.0;
+        bus.say(0, header, &lock, &[]);
+        let outcome = bus.client(0).take(Kind::OUTCOME).pop().expect("an outcome");
+        assert_eq!(outcome.header.flags.contains(Flags::ERROR), is_refused, "{name}");
+        if is_refused {
+            let body: ErrorBody = outcome.decode();
+            assert_eq!(body.resource.expect("the limit is named").0, "memory_per_uid_max_bytes");
+        }
+    }
+}

@@ -100,3 +100,28 @@ fn who_stays_silent_makes_others_wait_only_while_all_places_are_taken() {
     silent.pop();
     assert_eq!(waiting.receive().expect("an answer").header.kind, Kind::WELCOME);
 }
+
+/// The rest of a frame may never come; what has come of it is somebody's memory all the same.
+#[test]
+fn parts_of_large_frames_are_charged_to_their_user() {
+    let config = "[limits]\nmemory_per_uid_max_bytes = 33554432\n";
+    let daemon = Daemon::start_with(&Options::with_config(config));
+    let mut held = Vec::new();
+    let mut refused = None;
+    for _ in 0..8 {
+        let (mut peer, _) = RawPeer::greeted(&daemon.socket());
+        let whole = frame(Header::new(Kind::PING).with_correlation(1), &(), &vec![7; 15 << 20]);
+        // Closed in the middle, it takes no more.
+        let is_taken = peer.try_send(&whole[..whole.len() - 1]);
+        held.push(peer);
+        if !is_taken {
+            refused = held.pop();
+            break;
+        }
+    }
+    let mut refused = refused.expect("eight times 15 MiB do not fit into 32");
+    let (code, message) = refused.receive().expect("a reason").close_reason();
+    assert_eq!(code, ErrorCode::QuotaExceeded);
+    assert!(message.contains("memory_per_uid_max_bytes"), "{message}");
+    RawPeer::greeted(&daemon.socket()).0.ping(3);
+}

@@ -75,6 +75,8 @@ pub(super) struct Peer {
     pub(super) outbound: Outbound,
     /// Whether an output for it is waiting to be polled.
     pub(super) is_touched: bool,
+    /// Memory of a frame of which a part has come.
+    pub(super) receiving_bytes: usize,
     /// Whether the shell watches the process that opened it.
     pub(super) is_process_watched: bool,
     handles: Vec<HandleSlot>,
@@ -111,6 +113,7 @@ impl Peer {
             hello_deadline: Some(hello_deadline),
             outbound: Outbound::default(),
             is_touched: false,
+            receiving_bytes: 0,
             is_process_watched: false,
             handles: Vec::new(),
             known: Known::default(),

@@ -69,6 +69,8 @@ pub struct Charges {
     pub unauthenticated: u32,
     /// Bytes queued toward its connections.
     pub queued_bytes: usize,
+    /// Memory of frames of which a part has come.
+    pub receiving_bytes: usize,
     /// Service registrations.
     pub names: u32,
     /// Subscriptions.
@@ -101,7 +103,8 @@ impl Charges {
             (self.waits, WAIT_BYTES),
             (self.observations, OBSERVATION_BYTES),
         ];
-        self.queued_bytes as u64 + each.iter().map(|(count, bytes)| u64::from(*count) * bytes).sum::<u64>()
+        let bytes = (self.queued_bytes + self.receiving_bytes) as u64;
+        bytes + each.iter().map(|(count, bytes)| u64::from(*count) * bytes).sum::<u64>()
     }
 }
 
@@ -297,6 +300,15 @@ impl Quota {
         if let Some(account) = self.accounts.get_mut(key) {
             change(&mut account.charges);
         }
+    }
+
+    /// Moves the memory of frames of which a part has come from `before` to `after`.
+    ///
+    /// # Errors
+    /// `quota_exceeded` when there is more of it and the payer has more memory than it may have.
+    pub(super) fn receive(&mut self, key: AccountKey, before: usize, after: usize) -> Result<(), Error> {
+        self.change(key, |charges| charges.receiving_bytes = charges.receiving_bytes + after - before);
+        if after > before { self.check(key, Resource::Memory, 0) } else { Ok(()) }
     }
 
     /// Moves the bytes queued from `before` to `after`.
