@@ -14,7 +14,8 @@ use ipc_core::transport::clock;
 use ipc_core::wire::message::RegisterMode;
 use ipc_core::{Error, ErrorCode};
 use serde_json::Value;
-use tokio::task::spawn_local;
+use tokio::sync::Mutex;
+use tokio::task::{spawn_local, yield_now};
 
 use super::backup;
 use super::explain;
@@ -47,6 +48,7 @@ pub(crate) fn start(
         parts,
         bridge,
         open: Cell::new(0),
+        turn: Mutex::new(()),
     });
     drop(spawn_local(admin.run()));
     Ok(())
@@ -74,6 +76,8 @@ struct Admin {
     bridge: Rc<dyn Bridge>,
     /// Requests that are worked on.
     open: Cell<u32>,
+    /// Whoever has it is the next to be worked on.
+    turn: Mutex<()>,
 }
 
 impl Admin {
@@ -91,6 +95,7 @@ impl Admin {
     async fn serve(self: Rc<Self>, call: Incoming) {
         let outcome = if self.open.get() < REQUESTS_MAX {
             self.open.set(self.open.get() + 1);
+            self.take_turn().await;
             let outcome = self.answer(&call).await;
             self.open.set(self.open.get() - 1);
             outcome
@@ -103,6 +108,12 @@ impl Admin {
             self.bus.turn(|broker, _| broker.note_denied(call.sender.id, error));
         }
         self.service.reply(call.key, outcome);
+    }
+
+    /// Has one request after the other begin, and in between all who have input: a list of a large bus takes its time.
+    async fn take_turn(&self) {
+        let _turn = self.turn.lock().await;
+        yield_now().await;
     }
 
     async fn answer(&self, call: &Incoming) -> Result<Payload, Error> {

@@ -32,6 +32,7 @@ mod refusals;
 mod snapshot;
 mod stats;
 mod topics;
+mod turns;
 
 use std::collections::VecDeque;
 
@@ -49,8 +50,8 @@ use self::calls::Calls;
 use self::coordination::Coordination;
 pub use self::coordination::{after_loss, highest_number};
 use self::deadlines::Deadlines;
-use self::dispatch::Run;
 use self::dispatch::permission::access_denied;
+use self::dispatch::{Run, takes_turns};
 pub use self::event::{Access, Commit, Config, Fault, Output, Side, Transport};
 use self::journal::Journal;
 use self::keys::CallKey;
@@ -69,6 +70,8 @@ pub use self::snapshot::{
 };
 pub use self::stats::Counters;
 use self::topics::Topics;
+pub use self::turns::Room;
+use self::turns::Turns;
 
 /// What a deadline is for.
 #[derive(Clone, Copy, Debug)]
@@ -95,6 +98,7 @@ pub struct Broker {
     coordination: Coordination,
     journal: Journal,
     quota: Quota,
+    turns: Turns,
     deadlines: Deadlines<Due>,
     counters: Counters,
     refusals: Refusals,
@@ -102,6 +106,10 @@ pub struct Broker {
     /// Events that are on their way to their subscribers' queues.
     run: Option<Run>,
     outputs: VecDeque<Output>,
+    /// Work done so far, beside what the counters tell.
+    work: u64,
+    /// All that had been done when the connection asked for its turn that has it now.
+    work_before: u64,
     /// Connections to close at the end of this turn.
     condemned: Vec<PeerKey>,
     next_peer: u64,
@@ -124,12 +132,15 @@ impl Broker {
             coordination: Coordination::default(),
             journal: Journal::default(),
             quota: Quota::default(),
+            turns: Turns::default(),
             deadlines: Deadlines::new(),
             counters: Counters::default(),
             refusals: Refusals::default(),
             pool: BufferPool::default(),
             run: None,
             outputs: VecDeque::new(),
+            work: 0,
+            work_before: 0,
             condemned: Vec::new(),
             next_peer: 1,
             tcp_connections: 0,
@@ -212,11 +223,13 @@ impl Broker {
             | Transport::Forward => limits.hello_timeout_ms,
         };
         let deadlines = &mut self.deadlines;
-        Ok(self.peers.insert_with_key(|key| {
+        let key = self.peers.insert_with_key(|key| {
             let timeout = Duration::from_millis(timeout_ms.into());
             let deadline = deadlines.insert(now + timeout, Due::Hello(key));
             Peer::new(who, transport, access, groups, account, now, deadline)
-        }))
+        });
+        self.join_turns(key);
+        Ok(key)
     }
 
     /// Whether the policy lets somebody in at all, a process with those supplementary groups.
@@ -316,6 +329,9 @@ impl Broker {
         self.depart(peer);
         if let Some(mut state) = self.peers.remove(peer) {
             self.tcp_connections -= u32::from(state.transport == Transport::Tcp);
+            if takes_turns(&state) {
+                self.turns.leave(state.account, peer);
+            }
             self.quota.requeue(state.account, state.outbound.queued_bytes(), 0);
             // Nothing is over that goes.
             let _less = self.quota.receive(state.account, state.receiving_bytes, 0);

@@ -57,6 +57,11 @@ impl Due {
         }
     }
 
+    /// Whether somebody looks in every turn of the loop.
+    pub(crate) fn is_attended(&self) -> bool {
+        self.is_attended.get()
+    }
+
     /// Whether somebody looks in every turn of the loop, behind all who have input, and need not be woken.
     pub(crate) fn set_attended(&self, is_attended: bool) {
         self.is_attended.set(is_attended);

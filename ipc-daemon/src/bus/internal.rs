@@ -17,7 +17,7 @@ use ipc_core::wire::Decoder;
 use super::{Bus, Endpoint};
 use crate::broker::{Access, PeerKey, Transport};
 
-/// Most bytes taken at a time.
+/// Most bytes that a session takes at a time.
 const RECEIVE_MAX_BYTES: usize = 256 * 1024;
 
 /// Tells the owner of an internal peer that something is due to it.
@@ -99,20 +99,21 @@ impl InternalPeer {
         })
     }
 
-    /// Hands what is due to `take`, piece by piece, which must not touch the bus. `Ready(false)` when nothing is and nothing
-    /// will be any more. Cancel safe.
+    /// Hands what is due to `take`, piece by piece, which must not touch the bus, and not more than so many bytes at a time.
+    /// `Ready(false)` when nothing is and nothing will be any more. Cancel safe.
     pub(crate) fn poll_receive(
         &mut self,
         context: &mut Context<'_>,
+        max_bytes: usize,
         mut take: impl FnMut(&[u8]),
     ) -> Poll<bool> {
         let mut taken = 0;
         self.bus.look(|broker| {
             for part in broker.transmit(self.key) {
-                let length = part.len().min(RECEIVE_MAX_BYTES - taken);
+                let length = part.len().min(max_bytes - taken);
                 take(&part[..length]);
                 taken += length;
-                if taken == RECEIVE_MAX_BYTES {
+                if taken == max_bytes {
                     break;
                 }
             }
@@ -168,7 +169,8 @@ impl InternalSession {
     pub(crate) fn poll_receive(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let Self { peer, session } = self;
         let now = clock::now();
-        if !ready!(peer.poll_receive(context, |piece| session.handle_input(now, &mut &*piece))) {
+        let take = |piece: &[u8]| session.handle_input(now, &mut &*piece);
+        if !ready!(peer.poll_receive(context, RECEIVE_MAX_BYTES, take)) {
             session.handle_eof(None);
         }
         self.flush();

@@ -150,7 +150,8 @@ impl Link {
         }
     }
 
-    fn wake(&self) {
+    /// Has its task look again.
+    pub(super) fn wake(&self) {
         if let Some(waker) = &*self.task.borrow() {
             waker.wake_by_ref();
         }

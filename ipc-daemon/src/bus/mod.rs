@@ -3,7 +3,7 @@
 //! - [`Bus`]: the broker, the table of its connections, and the turn: input goes in with [`Bus::turn`], and when it is
 //!   done every connection that was touched is written to, here and at once, with one non-blocking system call. Batches
 //!   from sockets, [`Bus::batch`], share one such round of writes when several come at the same time;
-//! - [`due`]: whether writes are due, and who makes them;
+//! - [`due`]: whether writes are due, and who makes them; [`turns`]: who is read from next;
 //! - [`link`]: a connection over a kernel socket, seen from the outside: where to write, and whom to wake;
 //! - [`reaper`]: closing what a peer has sent without being asked;
 //! - [`internal`]: a connection without a socket, whose other end is in this process; [`service`]: one that offers a
@@ -23,6 +23,7 @@ pub(crate) mod link;
 pub(crate) mod reaper;
 pub(crate) mod service;
 pub(crate) mod timer;
+mod turns;
 pub(crate) mod watchdog;
 
 use std::cell::{Cell, OnceCell, RefCell, RefMut};
@@ -46,6 +47,7 @@ use due::Due;
 use internal::Mailbox;
 use link::{Link, Sent};
 use timer::Timer;
+use turns::Rounds;
 use watchdog::Watchdog;
 
 /// Size of the one buffer that all connections read into, in bytes.
@@ -62,6 +64,7 @@ struct Inner {
     watchdog: OnceCell<Watchdog>,
     activity: Activity,
     due: Due,
+    rounds: Rounds,
     /// Who looks at the broker again after each turn.
     watchers: RefCell<Vec<Waker>>,
     tally: Tally,
@@ -149,6 +152,7 @@ impl Bus {
             watchdog: OnceCell::new(),
             activity: Activity::default(),
             due: Due::default(),
+            rounds: Rounds::default(),
             watchers: RefCell::new(Vec::new()),
             tally: Tally::default(),
         }))
@@ -287,6 +291,8 @@ impl Bus {
         let mut state = self.0.state.borrow_mut();
         let key = state.broker.connect_with_groups(clock::now(), identity, groups, transport, access)?;
         state.endpoints.insert(key, endpoint);
+        let State { broker, endpoints, .. } = &mut *state;
+        self.0.rounds.note(broker, endpoints);
         let timeout = state.broker.poll_timeout();
         drop(state);
         self.arm(timeout);
@@ -297,6 +303,8 @@ impl Bus {
     pub(crate) fn disconnect(&self, key: PeerKey) {
         self.0.state.borrow_mut().endpoints.remove(key);
         self.turn(|broker, _| broker.disconnect(key));
+        let State { broker, endpoints, .. } = &mut *self.0.state.borrow_mut();
+        self.0.rounds.note(broker, endpoints);
     }
 
     /// Writes what is due to one peer, as far as the kernel takes it, after it had taken no more.

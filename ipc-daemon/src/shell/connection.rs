@@ -22,7 +22,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::greeting::Stranger;
-use crate::broker::PeerKey;
+use crate::broker::{PeerKey, Room};
 use crate::bus::link::Link;
 use crate::bus::{Bus, Tally};
 use crate::net::readable::watch;
@@ -47,6 +47,8 @@ enum End {
 
 /// What one read has brought.
 enum Read {
+    /// None was made: it is not this connection's turn, and its task is woken when it is.
+    NotYet,
     /// Bytes, which have been dealt with.
     Bytes(usize),
     /// None for the time being.
@@ -131,6 +133,7 @@ impl Connection {
             }
             match ready!(self.poll_read(context)) {
                 Read::End(end) => return Poll::Ready(end),
+                Read::NotYet => return Poll::Pending,
                 Read::Nothing => {}
                 Read::EndOfInput if self.has_hung_up() => return Poll::Ready(End::Gone),
                 Read::EndOfInput => {
@@ -208,7 +211,7 @@ impl Connection {
     fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<Read> {
         let looks = self.link.take_look() && self.has_input;
         if core::mem::take(&mut self.is_fresh) || looks {
-            let (read, _) = self.read();
+            let (read, _) = self.read_in_turn();
             if !matches!(read, Read::Nothing) {
                 return Poll::Ready(read);
             }
@@ -223,7 +226,7 @@ impl Connection {
             Poll::Ready(Err(_)) => Some(Read::End(End::Gone)),
             Poll::Ready(Ok(_)) if !self.has_input => Some(Read::End(End::Gone)),
             Poll::Ready(Ok(mut guard)) => {
-                let (read, is_empty) = self.read();
+                let (read, is_empty) = self.read_in_turn();
                 if is_empty {
                     guard.clear_ready();
                 }
@@ -234,8 +237,18 @@ impl Connection {
         read.map_or(Poll::Pending, Poll::Ready)
     }
 
-    /// Reads once and deals with it. Says also whether the socket is known to be empty.
-    fn read(&mut self) -> (Read, bool) {
+    /// Reads once, if it is this connection's turn.
+    fn read_in_turn(&mut self) -> (Read, bool) {
+        let Room::Some { bytes, bulk_bytes } = self.bus.ask_turn(self.key) else {
+            return (Read::NotYet, false);
+        };
+        let (read, is_empty) = self.read(bytes, bulk_bytes);
+        self.bus.took_turn(self.key, if let Read::Bytes(count) = read { count } else { 0 });
+        (read, is_empty)
+    }
+
+    /// Reads once, at most so many bytes, and deals with it. Says also whether the socket is known to be empty.
+    fn read(&mut self, max_bytes: usize, bulk_max_bytes: usize) -> (Read, bool) {
         if let Some(bytes) = self.decoder.wants_bytes()
             && let Some(buffer) = self.bus.spare_buffer(bytes)
         {
@@ -244,6 +257,7 @@ impl Connection {
         match self.decoder.direct() {
             Some((buffer, room)) if !self.link.is_guarded() => {
                 self.is_bulky = true;
+                let room = room.min(bulk_max_bytes);
                 let result = read_into(&self.link, buffer, room);
                 let handled = result.map_or(Ok(()), |bytes| self.receive(&[], bytes));
                 (Self::outcome(result, handled), result != Ok(room))
@@ -251,7 +265,7 @@ impl Connection {
             _ => {
                 let bus = self.bus.clone();
                 let mut scratch = bus.scratch().borrow_mut();
-                let room = if self.is_bulky { BULK_START_BYTES } else { scratch.len() };
+                let room = if self.is_bulky { BULK_START_BYTES } else { scratch.len() }.min(max_bytes);
                 let scratch = &mut scratch[..room];
                 let result = self.link.receive(scratch);
                 // Whatever has come, only the next direct read tells that it is large.

@@ -83,6 +83,8 @@ async fn serve(
     doors.apply(doors.prepare(config.tcp, config.udp)?);
     let writing = bus.clone();
     drop(spawn_local(async move { writing.keep_writing().await }));
+    let turning = bus.clone();
+    drop(spawn_local(async move { turning.keep_turns().await }));
     if config.poll_before_park {
         drop(spawn_local(poll_before_park(bus.clone())));
     }

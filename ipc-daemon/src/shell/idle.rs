@@ -52,17 +52,21 @@ async fn look(bus: &Bus) -> bool {
     let mut since = None;
     let mut alone = 0;
     loop {
-        // Before the processor is given to whoever waits for it.
+        // Before the processor is given to whoever waits for it, unless there is work already.
         bus.write_due();
-        std::thread::yield_now();
-        if alone < ALONE_MAX && bus.look_at_awaited() {
+        let is_awaited = bus.are_turns_awaited();
+        if !is_awaited {
+            std::thread::yield_now();
+        }
+        if !is_awaited && alone < ALONE_MAX && bus.look_at_awaited() {
             alone += 1;
             after_others().await;
         } else {
             alone = 0;
             tokio::task::yield_now().await;
+            bus.next_round();
         }
-        if bus.activity().turns() != turns {
+        if bus.activity().turns() != turns || is_awaited {
             turns = bus.activity().turns();
             since = None;
             found = true;

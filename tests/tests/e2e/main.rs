@@ -21,3 +21,4 @@ mod store_faults;
 mod strangers;
 mod tcp;
 mod title;
+mod turns;

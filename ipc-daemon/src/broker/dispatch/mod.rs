@@ -16,6 +16,7 @@ mod run;
 mod send;
 mod store;
 mod transaction;
+mod turn;
 
 use ipc_core::time::Instant;
 use ipc_core::wire::{Flags, Frame, Kind, WireError};
@@ -27,6 +28,8 @@ use super::peer::{Phase, Target};
 use super::quota::Resource;
 
 pub(super) use run::Run;
+use turn::REQUEST_WORK;
+pub(super) use turn::takes_turns;
 
 type Outcome = Result<(), WireError>;
 
@@ -47,8 +50,14 @@ impl Broker {
             Kind::REPLY => self.reply(peer, frame),
             Kind::PUBLISH => self.publish(peer, &frame),
             Kind::PING => self.ping(peer, &frame),
-            Kind::COORDINATE => self.coordinate(now, peer, &frame),
-            _ => self.dispatch_operation(peer, &frame),
+            Kind::COORDINATE => {
+                self.work += REQUEST_WORK;
+                self.coordinate(now, peer, &frame)
+            }
+            _ => {
+                self.work += REQUEST_WORK;
+                self.dispatch_operation(peer, &frame)
+            }
         }
     }
 

@@ -12,6 +12,8 @@ use crate::broker::keys::{AccountKey, PeerKey, TopicKey};
 use crate::broker::peer::{Announce, Phase, Shares};
 use crate::broker::{Broker, Stage, shutting_down};
 
+use super::turn::FLUSH_WORK;
+
 /// How far the answers to a connection's own requests may go past its mark before it is closed, in bytes.
 const ANSWERS_SLACK_BYTES: usize = 1 << 20;
 
@@ -36,6 +38,7 @@ impl Broker {
         if codec::encode_into(envelope, &mut encoded).is_err() {
             encoded.clear();
         }
+        self.work += (encoded.len() + body.len()) as u64;
         self.send_encoded(to, header, &encoded, Body::Borrowed(body), (None, None));
     }
 
@@ -69,6 +72,7 @@ impl Broker {
             && !state.outbound.is_blocked()
         {
             state.is_touched = true;
+            self.work += FLUSH_WORK;
             self.outputs.push_back(Output::Flush(peer));
         }
     }

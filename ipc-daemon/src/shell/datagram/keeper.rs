@@ -23,6 +23,8 @@ use crate::net::readable::watch;
 
 /// Datagrams that are received before others have their turn.
 const RECEIVE_BUDGET: usize = 32;
+/// The same while several take turns who pay for themselves: whose the next one is shows when it is received.
+const RECEIVE_BUDGET_IN_TURN: usize = 2;
 
 /// A datagram socket that is served; clones are handles to the same one.
 #[derive(Clone)]
@@ -141,7 +143,8 @@ impl Keeper {
 
     /// Receives until there is nothing or the budget is spent. Says whether there was nothing any more.
     fn receive_some(&self) -> bool {
-        (0..RECEIVE_BUDGET).any(|_| self.receive_one())
+        let budget = if self.0.bus.are_turns_shared() { RECEIVE_BUDGET_IN_TURN } else { RECEIVE_BUDGET };
+        (0..budget).any(|_| self.receive_one())
     }
 
     /// Receives a datagram. Says whether there was none.

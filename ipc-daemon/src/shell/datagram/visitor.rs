@@ -15,6 +15,11 @@ use crate::bus::Bus;
 use crate::bus::internal::InternalPeer;
 use crate::datagram::ClientKey;
 
+/// Most bytes that are taken for a sender at a time.
+const RECEIVE_MAX_BYTES: usize = 256 * 1024;
+/// The same while others take turns: an answer is a datagram, and each a system call.
+const RECEIVE_IN_TURN_MAX_BYTES: usize = 2 * 1024;
+
 /// A sender's end of its connection to the bus.
 pub(super) struct Visitor {
     peer: Rc<RefCell<InternalPeer>>,
@@ -35,7 +40,7 @@ impl Visitor {
     ) -> Result<Self, Error> {
         let peer = InternalPeer::connect(bus, identity, transport, Access::Granted)?;
         let peer = Rc::new(RefCell::new(peer));
-        let task = spawn_local(attend(keeper.clone(), key, Rc::clone(&peer)));
+        let task = spawn_local(attend(bus.clone(), keeper.clone(), key, Rc::clone(&peer)));
         Ok(Self { peer, task })
     }
 }
@@ -48,13 +53,20 @@ impl Drop for Visitor {
 }
 
 /// Waits for what comes from the bus.
-async fn attend(keeper: Keeper, key: ClientKey, peer: Rc<RefCell<InternalPeer>>) {
+async fn attend(bus: Bus, keeper: Keeper, key: ClientKey, peer: Rc<RefCell<InternalPeer>>) {
     let mut bytes = Vec::new();
-    while poll_fn(|context| peer.borrow_mut().poll_receive(context, |piece| bytes.extend_from_slice(piece)))
-        .await
-    {
+    loop {
+        let is_shared = bus.are_turns_shared();
+        let max_bytes = if is_shared { RECEIVE_IN_TURN_MAX_BYTES } else { RECEIVE_MAX_BYTES };
+        let mut take = |piece: &[u8]| bytes.extend_from_slice(piece);
+        if !poll_fn(|context| peer.borrow_mut().poll_receive(context, max_bytes, &mut take)).await {
+            break;
+        }
         keeper.handle_input(key, &bytes);
         bytes.clear();
+        if is_shared {
+            tokio::task::yield_now().await;
+        }
     }
     keeper.handle_end(key);
 }

@@ -2,26 +2,25 @@
 //! who does not.
 //!
 //! One line of JSON for each figure. The last ones need the right to become another user. Run with
-//! `cargo build --release --workspace && cargo bench -p ipc-tests --bench trust`.
+//! `cargo build --release --workspace && cargo bench -p ipc-tests --bench trust`; behind `-- ` the names of parts: `rules`,
+//! `idle`, `flood`.
 
 #![allow(clippy::print_stdout, reason = "the figures are the output of this program")]
 
+mod flood;
+
 use std::io::{Read, Write};
-use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use ipc_core::blocking::{CallOptions, Client, Service};
+use ipc_core::blocking::{CallOptions, Client};
 use ipc_core::wire::codec::List;
 use ipc_core::wire::message::{MethodInfo, Register, RegisterMode};
 use ipc_core::wire::{Decoder, FrameLimits, Header, Kind};
-use ipc_core::{Address, ConnectOptions};
-use ipc_tests::daemon::{Daemon, Options, PATIENCE};
-use ipc_tests::raw::{RawPeer, frame, greeting};
-use ipc_tests::services::{client, serve, serve_echo};
-use ipc_tests::users::{STRANGERS, as_user, can_switch};
-use tempfile::TempDir;
+use ipc_tests::daemon::{Daemon, Options};
+use ipc_tests::raw::{frame, greeting};
+use ipc_tests::services::{client, serve_echo};
+use ipc_tests::users::can_switch;
 
 const ROUNDS: usize = 11;
 const ROUND: Duration = Duration::from_millis(400);
@@ -30,17 +29,19 @@ const DEPTH: usize = 64;
 const PAYLOAD: [u8; 64] = [7; 64];
 const IDLE: usize = 10_000;
 const IDLE_TIME: Duration = Duration::from_secs(5);
-/// How long the one who does not flood is measured.
-const CALM: Duration = Duration::from_secs(4);
-/// Connections of the one who does.
-const FLOODS: usize = 4;
 
 fn main() {
     raise_descriptor_limit();
-    rules_and_quotas();
-    idle_connections();
-    if can_switch() {
-        flood();
+    let asked: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    let is_asked = |part: &str| asked.is_empty() || asked.iter().any(|name| name == part);
+    if is_asked("rules") {
+        rules_and_quotas();
+    }
+    if is_asked("idle") {
+        idle_connections();
+    }
+    if is_asked("flood") && can_switch() {
+        flood::measure();
     }
 }
 
@@ -136,78 +137,4 @@ fn named(daemon: &Daemon, number: usize) -> UnixStream {
             }
         }
     }
-}
-
-fn shared() -> (Daemon, TempDir) {
-    let directory = tempfile::Builder::new().prefix("ipc-").tempdir_in("/tmp").expect("a directory");
-    std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755)).expect("it is ours");
-    let config = "[socket]\nmode = \"0666\"\n[policy]\nrules = [\"allow anyone * >\"]\n";
-    let runtime_dir = Some(directory.path().join("run"));
-    (Daemon::start_with(&Options { runtime_dir, ..Options::with_config(config) }), directory)
-}
-
-fn connect_as(daemon: &Daemon, uid: u32) -> Client {
-    let address = Address::Unix(daemon.socket());
-    let options = ConnectOptions::new().address(address).call_timeout(PATIENCE);
-    as_user(uid, &[], || Client::connect(options)).expect("everybody may connect")
-}
-
-/// The p99 of a call of one user to a service that nobody else calls: alone, while another user floods a bus of its own beside it, and while that one floods the
-/// same bus. The first two say what the machine does, the third what the bus does.
-fn flood() {
-    let (daemon, _directory) = shared();
-    let (other, _other_directory) = shared();
-    for daemon in [&daemon, &other] {
-        serve_echo(daemon);
-    }
-    serve(
-        &daemon,
-        Service::new("test.calm").expect("a name").method("echo", |request| Ok(request.payload.clone())),
-    );
-    let mut calm = connect_as(&daemon, STRANGERS[1]);
-    let alone = p99(&mut calm);
-    report("flood_none_p99", "us", alone);
-    let elsewhere = beside_a_flood(&other, || p99(&mut calm));
-    report("flood_elsewhere_p99", "us", elsewhere);
-    let here = beside_a_flood(&daemon, || p99(&mut calm));
-    report("flood_here_p99", "us", here);
-    report("flood_here_to_elsewhere", "", here / elsewhere);
-}
-
-fn p99(client: &mut Client) -> f64 {
-    let begun = Instant::now();
-    let mut times = Vec::new();
-    while begun.elapsed() < CALM {
-        let asked = Instant::now();
-        client.call("test.calm", "echo", PAYLOAD.to_vec()).expect("an answer");
-        times.push(asked.elapsed().as_secs_f64() * 1e6);
-    }
-    times.sort_by(f64::total_cmp);
-    times[times.len() * 99 / 100]
-}
-
-/// Runs `work` while a user floods that bus in every way it may: with calls, with events that nobody reads, with large payloads
-/// and with connections.
-fn beside_a_flood<T>(daemon: &Daemon, work: impl FnOnce() -> T) -> T {
-    let stop = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        for way in 0..FLOODS {
-            let (stop, socket) = (&stop, daemon.socket());
-            let mut client = connect_as(daemon, STRANGERS[0]);
-            scope.spawn(move || {
-                while !stop.load(Ordering::Relaxed) {
-                    // What is refused is refused; it goes on.
-                    match way {
-                        0 => _ = rate(&mut client),
-                        1 => drop(client.publish("flood.topic", PAYLOAD.to_vec())),
-                        2 => drop(client.call("test.echo", "echo", vec![7; 1 << 20])),
-                        _ => drop(RawPeer::connect(&socket)),
-                    }
-                }
-            });
-        }
-        let done = work();
-        stop.store(true, Ordering::Relaxed);
-        done
-    })
 }
