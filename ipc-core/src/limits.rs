@@ -122,7 +122,7 @@ macro_rules! limits {
 }
 
 limits! {
-    /// Connections in all.
+    /// Connections in all; nobody has more than 64 for each that is left to others.
     connections_max: u32 = 16_384, 1, 1_000_000;
     /// Connections of one uid; for a user's own daemon that is everybody.
     connections_per_uid_max: u32 = 16_384, 1, 1_000_000;

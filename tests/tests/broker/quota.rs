@@ -1,5 +1,6 @@
 //! What one user can take of what all share, and whom a refusal is for.
 
+use ipc_core::Error;
 use ipc_core::error::ErrorCode;
 use ipc_core::id::Handle;
 use ipc_core::identity::Identity;
@@ -54,6 +55,26 @@ fn resolve(bus: &mut MemoryBus, from: usize, index: u32) -> Result<(), String> {
     let handle = Handle { index, generation: 1 };
     let request = Resolve { service: "a.b".into(), method: "m".into() };
     ask(bus, from, header(Kind::RESOLVE, 2).with_handle(handle), &request)
+}
+
+#[test]
+fn nobody_takes_every_connection() {
+    let limits = Limits { connections_max: 650, unauthenticated_per_uid_max: 1000, ..Limits::default() };
+    let mut bus = MemoryBus::with_policy(limits, Policy::open(Vec::new()));
+    let mut connect = |uid: u32| {
+        let identity = Identity::Local { uid, gid: uid, pid: 1 };
+        bus.broker.connect(bus.now, identity, Transport::UnixStream, Access::Granted)
+    };
+    let counts = [1000, 1001].map(|uid| (0..).take_while(|_| connect(uid).is_ok()).count());
+    assert_eq!(counts, [640, 9], "64 for each that is left");
+    let limit = |result: Result<_, Error>| {
+        let detail = result.expect_err("there is a limit").detail.expect("it is named");
+        (detail.resource, detail.hint.is_some_and(|hint| hint.contains("users who have fewer")))
+    };
+    let named = Some("connections_max".to_owned());
+    assert_eq!(limit(connect(1000)), (named.clone(), true));
+    connect(1002).expect("the last is for whoever has none");
+    assert_eq!(limit(connect(1003)), (named, false));
 }
 
 fn used(bus: &MemoryBus, uid: u32, resource: &str) -> (u64, u64) {

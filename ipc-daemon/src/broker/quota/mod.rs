@@ -15,6 +15,8 @@ use self::rate::Rates;
 use super::event::Side;
 use super::keys::AccountKey;
 
+/// Connections that one payer may have for each that it leaves to others.
+const CONNECTIONS_TO_ONE_LEFT: u32 = 64;
 /// Most payers whose refusals are remembered.
 const REFUSED_PAYERS_MAX: usize = 1024;
 
@@ -239,11 +241,16 @@ impl Quota {
         limits: &Limits,
         own: Limits,
     ) -> Result<AccountKey, Error> {
-        if self.connections >= limits.connections_max {
+        let left = limits.connections_max.saturating_sub(self.connections);
+        if left == 0 {
             return Err(Error::quota("connections_max", limits.connections_max.into()));
         }
         let known = self.by_payer.get(payer).copied();
         if let Some(account) = known.and_then(|key| self.accounts.get(key)) {
+            if account.charges.connections >= CONNECTIONS_TO_ONE_LEFT.saturating_mul(left - 1) {
+                let error = Error::quota("connections_max", limits.connections_max.into());
+                return Err(error.with_hint("those that are left are for users who have fewer"));
+            }
             account.check(Resource::Connections, 1)?;
             account.check(Resource::Unauthenticated, 1)?;
         }
