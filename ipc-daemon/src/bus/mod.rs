@@ -75,6 +75,8 @@ struct State {
     endpoints: SecondaryMap<PeerKey, Endpoint>,
     /// The one that was written to last, if the round of writes had no other: what comes next is probably its answer.
     awaited: Option<Rc<dyn Look>>,
+    /// Something is due to a peer in this process, which has not had its turn since.
+    has_mail: bool,
     /// Where commits go.
     store: Option<Inlet>,
     audit: Audit,
@@ -144,6 +146,7 @@ impl Bus {
                 broker,
                 endpoints: SecondaryMap::new(),
                 awaited: None,
+                has_mail: false,
                 store: None,
                 audit: Audit::default(),
             }),
@@ -206,6 +209,11 @@ impl Bus {
     pub(crate) fn look_at_awaited(&self) -> bool {
         let awaited = self.0.state.borrow_mut().awaited.take();
         awaited.as_ref().inspect(|socket| socket.look()).is_some()
+    }
+
+    /// Whether something was due to a peer in this process since this was asked last: the answer to somebody may be among it.
+    pub(crate) fn take_mail(&self) -> bool {
+        core::mem::take(&mut self.0.state.borrow_mut().has_mail)
     }
 
     /// Something was written to that socket, not by the bus, and what comes next is probably the answer.
@@ -414,7 +422,10 @@ impl State {
                         link.close();
                     }
                 }
-                Some(Endpoint::Internal(mailbox)) => mailbox.notify(is_last),
+                Some(Endpoint::Internal(mailbox)) => {
+                    self.has_mail = true;
+                    mailbox.notify(is_last);
+                }
                 // Its socket went away in this very batch: nobody is left to write to.
                 None => {}
             }

@@ -52,8 +52,12 @@ async fn look(bus: &Bus) -> bool {
     let mut since = None;
     let mut alone = 0;
     loop {
-        // Before the processor is given to whoever waits for it, unless there is work already.
+        // Before the processor is given to whoever waits for it, unless there is work already; and what peers in this process
+        // do for somebody, too.
         bus.write_due();
+        if bus.take_mail() {
+            after_others().await;
+        }
         let is_awaited = bus.are_turns_awaited();
         if !is_awaited {
             std::thread::yield_now();
