@@ -199,13 +199,7 @@ impl Session {
         let Some(Target::Method(service, method)) = self.mail_target(method)? else { return Err(misfit()) };
         let deadline = options.deadline.unwrap_or(now + DEADLINE_MAX);
         self.post(now, |courier| {
-            courier.call(
-                now,
-                service.as_str(),
-                method.as_str(),
-                payload,
-                request(deadline, options.traceparent),
-            )
+            courier.call(now, &service, &method, payload, request(deadline, options.traceparent))
         })
     }
 
@@ -220,7 +214,7 @@ impl Session {
         let deadline = options.deadline.unwrap_or(now + DEADLINE_MAX);
         self.post_oneway(|courier| {
             let options = request(deadline, options.traceparent);
-            courier.call_oneway(now, service.as_str(), method.as_str(), payload, options)
+            courier.call_oneway(now, &service, &method, payload, options)
         })
     }
 
@@ -233,9 +227,7 @@ impl Session {
     ) -> Result<Ticket, Error> {
         let Some(Target::Topic(topic)) = self.mail_target(topic)? else { return Err(misfit()) };
         let deadline = now + self.config.operation_timeout.clamp(Duration::from_micros(1), DEADLINE_MAX);
-        self.post(now, |courier| {
-            courier.publish(now, topic.as_str(), payload, request(deadline, traceparent))
-        })
+        self.post(now, |courier| courier.publish(now, &topic, payload, request(deadline, traceparent)))
     }
 
     pub(super) fn mail_publish_oneway(
@@ -246,7 +238,7 @@ impl Session {
     ) -> Result<(), Error> {
         let Some(Target::Topic(topic)) = self.mail_target(topic)? else { return Err(misfit()) };
         let traceparent = traceparent.map(String::from);
-        self.post_oneway(|courier| courier.publish_oneway(topic.as_str(), payload, traceparent))
+        self.post_oneway(|courier| courier.publish_oneway(&topic, payload, traceparent))
     }
 
     pub(super) fn mail_ping(&mut self, now: Instant) -> Result<Ticket, Error> {

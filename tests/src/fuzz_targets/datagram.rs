@@ -2,6 +2,7 @@
 
 use ipc_core::id::Epoch;
 use ipc_core::limits::{DATAGRAM_MAX_BYTES, Limits};
+use ipc_core::name::{MethodName, ServiceName};
 use ipc_core::payload::Payload;
 use ipc_core::session::courier::{self, Courier, RequestOptions};
 use ipc_core::time::Instant;
@@ -84,7 +85,9 @@ fn take_an_answer(data: &[u8]) {
     let mut courier = Courier::new(courier::Config { client: 0x0a0b_0c0d, seed: 1, is_local: false });
     let deadline = NOW + core::time::Duration::from_secs(1);
     let options = RequestOptions { deadline, traceparent: None };
-    let made = courier.call(NOW, "demo.title", "title", &Payload::from("x"), options);
+    let service = ServiceName::parse("demo.title").expect("a name");
+    let method = MethodName::parse("title").expect("a name");
+    let made = courier.call(NOW, &service, &method, &Payload::from("x"), options);
     let id = made.expect("a call can be made");
     for _ in 0..3 {
         courier.handle_datagram(NOW, data);

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use ipc_core::id::Epoch;
 use ipc_core::limits::Limits;
+use ipc_core::name::{MethodName, ServiceName, TopicName};
 use ipc_core::payload::Payload;
 use ipc_core::session::courier::{Config, Courier, RequestId, RequestOptions};
 use ipc_core::time::Instant;
@@ -155,12 +156,13 @@ impl World {
                 let deadline = now + core::time::Duration::from_micros((*deadline_us).into());
                 let options = RequestOptions { deadline, traceparent: None };
                 let guest = &mut self.mail.guests[at];
-                let (service, method) = (SERVICES[*service], METHODS[*method]);
+                let service = ServiceName::parse(SERVICES[*service]).expect("a name");
+                let method = MethodName::parse(METHODS[*method]).expect("a name");
                 let payload = Payload::bytes(payload);
                 let made = if *oneway {
-                    guest.courier.call_oneway(now, service, method, &payload, options)
+                    guest.courier.call_oneway(now, &service, &method, &payload, options)
                 } else {
-                    let made = guest.courier.call(now, service, method, &payload, options);
+                    let made = guest.courier.call(now, &service, &method, &payload, options);
                     made.map(|id| {
                         guest.open.insert(id, tag);
                     })
@@ -170,9 +172,10 @@ impl World {
                 }
             }
             Action::DatagramPublish { topic, payload } => {
+                let topic = TopicName::parse(TOPICS[*topic]).expect("a name");
                 let payload = Payload::bytes(vec![1; *payload]);
                 let courier = &mut self.mail.guests[at].courier;
-                if courier.publish_oneway(TOPICS[*topic], &payload, None).is_err() {
+                if courier.publish_oneway(&topic, &payload, None).is_err() {
                     return Ok(false);
                 }
             }

@@ -30,8 +30,8 @@ impl Courier {
     pub fn call(
         &mut self,
         now: Instant,
-        service: &str,
-        method: &str,
+        service: &ServiceName,
+        method: &MethodName,
         payload: &Payload,
         options: RequestOptions,
     ) -> Result<RequestId, Error> {
@@ -46,8 +46,8 @@ impl Courier {
     pub fn call_oneway(
         &mut self,
         now: Instant,
-        service: &str,
-        method: &str,
+        service: &ServiceName,
+        method: &MethodName,
         payload: &Payload,
         options: RequestOptions,
     ) -> Result<(), Error> {
@@ -63,7 +63,7 @@ impl Courier {
     pub fn publish(
         &mut self,
         now: Instant,
-        topic: &str,
+        topic: &TopicName,
         payload: &Payload,
         options: RequestOptions,
     ) -> Result<RequestId, Error> {
@@ -77,7 +77,7 @@ impl Courier {
     /// As for [`call_oneway`](Courier::call_oneway).
     pub fn publish_oneway(
         &mut self,
-        topic: &str,
+        topic: &TopicName,
         payload: &Payload,
         traceparent: Option<String>,
     ) -> Result<(), Error> {
@@ -191,23 +191,24 @@ impl Courier {
     }
 }
 
-fn call_envelope(service: &str, method: &str, traceparent: Option<String>) -> Result<CallNamed, Error> {
-    ServiceName::parse(service)?;
-    MethodName::parse(method)?;
+fn call_envelope(
+    service: &ServiceName,
+    method: &MethodName,
+    traceparent: Option<String>,
+) -> Result<CallNamed, Error> {
     check_traceparent(traceparent.as_deref())?;
     Ok(CallNamed {
-        service: service.into(),
-        method: method.into(),
+        service: service.as_str().into(),
+        method: method.as_str().into(),
         traceparent: traceparent.map(|text| text.as_str().into()),
         extensions: List::default(),
     })
 }
 
-fn publish_envelope(topic: &str, traceparent: Option<String>) -> Result<PublishNamed, Error> {
-    TopicName::parse(topic)?;
+fn publish_envelope(topic: &TopicName, traceparent: Option<String>) -> Result<PublishNamed, Error> {
     check_traceparent(traceparent.as_deref())?;
     Ok(PublishNamed {
-        topic: topic.into(),
+        topic: topic.as_str().into(),
         traceparent: traceparent.map(|text| text.as_str().into()),
         extensions: List::default(),
     })

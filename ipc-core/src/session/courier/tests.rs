@@ -4,6 +4,7 @@ use core::time::Duration;
 
 use super::*;
 use crate::identity::{Identity, Peer};
+use crate::name::{MethodName, ServiceName, TopicName};
 use crate::payload::Payload;
 use crate::session::Answer;
 use crate::wire::Flags;
@@ -52,10 +53,24 @@ fn reply(to: &DatagramHeader, text: &str) -> Vec<u8> {
     encode_datagram(header, &PeerInfo::from(&responder), text.as_bytes()).unwrap()
 }
 
+fn service(name: &str) -> ServiceName {
+    ServiceName::parse(name).unwrap()
+}
+
+fn method(name: &str) -> MethodName {
+    MethodName::parse(name).unwrap()
+}
+
+fn topic(name: &str) -> TopicName {
+    TopicName::parse(name).unwrap()
+}
+
 /// A courier with one call that has reached the daemon, and its header there.
 fn called() -> (Courier, RequestId, DatagramHeader) {
     let mut courier = courier();
-    let id = courier.call(START, "demo.title", "title", &Payload::from("hello"), options()).unwrap();
+    let id = courier
+        .call(START, &service("demo.title"), &method("title"), &Payload::from("hello"), options())
+        .unwrap();
     let hello = send(&mut courier, START).unwrap();
     assert_eq!(header(&hello).kind, DatagramKind::Hello);
     assert_eq!(send(&mut courier, START), None, "nothing before the challenge");
@@ -76,12 +91,12 @@ fn error_code(courier: &mut Courier, id: RequestId) -> Option<ErrorCode> {
 #[test]
 fn what_was_given_is_what_was_sent_whatever_came_between() {
     let mut courier = Courier::new(Config { client: 5, seed: 1, is_local: true });
-    let id = courier.call(START, "a", "m", &Payload::from("hello"), options()).unwrap();
+    let id = courier.call(START, &service("a"), &method("m"), &Payload::from("hello"), options()).unwrap();
     let hello = send(&mut courier, START).unwrap();
     courier.handle_datagram(START, &challenge(&header(&hello), EPOCH));
     let call = header(courier.transmit(START).unwrap());
     // It needs nothing, so that it would go first.
-    courier.publish_oneway("t", &Payload::from("x"), None).unwrap();
+    courier.publish_oneway(&topic("t"), &Payload::from("x"), None).unwrap();
     assert_eq!(header(courier.transmit(START).unwrap()), call);
     courier.transmitted(START);
     assert_eq!(header(&send(&mut courier, START).unwrap()).kind, DatagramKind::Publish);
@@ -101,7 +116,7 @@ fn a_call_gets_its_answer_once() {
     assert_eq!((reply.payload.as_text().unwrap(), reply.responder.id), ("Hello", PeerId(3)));
     assert_eq!((courier.take(id), courier.poll_completed(), courier.tally().duplicates), (None, None, 1));
     // The next one says that the first has its outcome.
-    courier.call(START, "a", "b", &Payload::default(), options()).unwrap();
+    courier.call(START, &service("a"), &method("b"), &Payload::default(), options()).unwrap();
     let next = header(&send(&mut courier, START).unwrap());
     assert_eq!(next.low_water(), next.id);
     assert_eq!(courier.poll_timeout().map(|at| at > START), Some(true));
@@ -145,7 +160,7 @@ fn without_an_answer_it_ends_with_its_deadline() {
 #[test]
 fn what_never_left_is_unreachable() {
     let mut courier = courier();
-    let id = courier.call(START, "a", "b", &Payload::default(), options()).unwrap();
+    let id = courier.call(START, &service("a"), &method("b"), &Payload::default(), options()).unwrap();
     let ping = courier.ping(START, options().deadline);
     while let Some(at) = courier.poll_timeout() {
         while let Some(datagram) = send(&mut courier, at) {
@@ -155,7 +170,7 @@ fn what_never_left_is_unreachable() {
     }
     assert_eq!(error_code(&mut courier, id), Some(ErrorCode::Unreachable));
     assert_eq!(error_code(&mut courier, ping), Some(ErrorCode::Unreachable));
-    let id = courier.call(START, "a", "b", &Payload::default(), options()).unwrap();
+    let id = courier.call(START, &service("a"), &method("b"), &Payload::default(), options()).unwrap();
     courier.handle_refused("nobody listens");
     assert_eq!(error_code(&mut courier, id), Some(ErrorCode::Unreachable));
 }
@@ -175,7 +190,7 @@ fn another_life_of_the_daemon_leaves_the_outcome_unknown_and_runs_nothing_again(
         assert_eq!(error_code(&mut courier, id), Some(ErrorCode::OutcomeUnknown));
         assert_eq!(send(&mut courier, now), None, "it is not sent to the new daemon");
         // What comes next goes to the new one at once.
-        courier.call(now, "a", "b", &Payload::default(), options()).unwrap();
+        courier.call(now, &service("a"), &method("b"), &Payload::default(), options()).unwrap();
         let next = header(&send(&mut courier, now).unwrap());
         assert_eq!((next.kind, next.epoch), (DatagramKind::Call, EPOCH + 1));
         // A late answer of the old one counts for nothing.
@@ -241,7 +256,7 @@ fn what_nobody_waits_for_is_cancelled() {
 fn an_event_of_a_local_process_needs_nothing_before_it() {
     for is_local in [true, false] {
         let mut courier = Courier::new(Config { client: 5, seed: 1, is_local });
-        courier.publish_oneway("a.b", &Payload::from("x"), None).unwrap();
+        courier.publish_oneway(&topic("a.b"), &Payload::from("x"), None).unwrap();
         let first = header(&send(&mut courier, START).unwrap());
         let expected = if is_local { DatagramKind::Publish } else { DatagramKind::Hello };
         assert_eq!(first.kind, expected);
@@ -256,23 +271,23 @@ fn an_event_of_a_local_process_needs_nothing_before_it() {
 #[test]
 fn a_request_is_checked_before_it_is_sent() {
     let mut courier = courier();
-    let mut call = |service: &str, size: usize, deadline: Instant| {
+    let mut call = |size: usize, deadline: Instant| {
         let options = RequestOptions { deadline, traceparent: None };
-        courier.call(START, service, "b", &Payload::bytes(vec![0; size]), options).map_err(|error| error.code)
+        let payload = Payload::bytes(vec![0; size]);
+        courier.call(START, &service("a"), &method("b"), &payload, options).map_err(|error| error.code)
     };
-    assert_eq!(call("a..b", 0, options().deadline), Err(ErrorCode::InvalidArgument));
-    assert_eq!(call("a", 0, START), Err(ErrorCode::DeadlineExceeded));
+    assert_eq!(call(0, START), Err(ErrorCode::DeadlineExceeded));
     // One byte each for the lengths of two names, their two letters, no traceparent, no extensions.
     let room = DATAGRAM_CONTENT_MAX_BYTES - 6;
-    assert!(call("a", room, options().deadline).is_ok());
-    assert_eq!(call("a", room + 1, options().deadline), Err(ErrorCode::PayloadTooLarge));
+    assert!(call(room, options().deadline).is_ok());
+    assert_eq!(call(room + 1, options().deadline), Err(ErrorCode::PayloadTooLarge));
 }
 
 #[test]
 fn no_more_requests_are_open_than_the_daemon_allows() {
     let (mut courier, _, _) = called();
     for open in 1..20 {
-        let outcome = courier.call(START, "a", "b", &Payload::default(), options());
+        let outcome = courier.call(START, &service("a"), &method("b"), &Payload::default(), options());
         assert_eq!(outcome.is_ok(), open < 16, "{open}");
     }
 }
@@ -280,7 +295,7 @@ fn no_more_requests_are_open_than_the_daemon_allows() {
 #[test]
 fn over_a_new_socket_only_what_was_never_sent_goes_on() {
     let (mut courier, sent, seen) = called();
-    let waiting = courier.call(START, "a", "b", &Payload::default(), options()).unwrap();
+    let waiting = courier.call(START, &service("a"), &method("b"), &Payload::default(), options()).unwrap();
     courier.restart();
     assert_eq!(error_code(&mut courier, sent), Some(ErrorCode::OutcomeUnknown));
     let hello = header(&send(&mut courier, START).unwrap());

@@ -106,7 +106,7 @@ fn a_sender_without_an_address_can_publish_and_nothing_else() {
     let mut town = Town::new(Limits::default());
     let source = Source::Local { uid: 1, gid: 1, pid: 9, address: None };
     let mut local = Courier::new(client::Config { client: 1, seed: 1, is_local: true });
-    local.publish_oneway("t", &Payload::from("x"), None).unwrap();
+    local.publish_oneway(&topic("t"), &Payload::from("x"), None).unwrap();
     let event = send(&mut local, town.now).unwrap();
     town.receive(&source, &event);
     let published = town.broker.status().counters.into_iter().find(|(name, _)| *name == "events_published");
@@ -127,7 +127,9 @@ fn one_way_requests_run_once_too() {
     let options = |town: &Town| RequestOptions { deadline: town.now + SECOND, traceparent: None };
     let mut datagrams = Vec::new();
     for _ in 0..3 {
-        courier.call_oneway(town.now, "a", "m", &Payload::from("y"), options(&town)).unwrap();
+        courier
+            .call_oneway(town.now, &service("a"), &method("m"), &Payload::from("y"), options(&town))
+            .unwrap();
         datagrams.push(send(&mut courier, town.now).unwrap());
     }
     for at in [2, 2, 0, 0, 2] {
@@ -237,7 +239,7 @@ fn an_acknowledged_event_has_its_number() {
     let mut town = Town::new(Limits::default());
     let mut courier = courier(1);
     let options = RequestOptions { deadline: town.now + SECOND, traceparent: None };
-    let id = courier.publish(town.now, "t", &Payload::from("x"), options).unwrap();
+    let id = courier.publish(town.now, &topic("t"), &Payload::from("x"), options).unwrap();
     town.exchange(&mut courier, &network(1));
     assert!(matches!(courier.take(id), Some(Ok(Answer::Published(_)))));
 }

@@ -10,7 +10,7 @@ use ipc_core::ErrorCode;
 use ipc_core::id::Epoch;
 use ipc_core::identity::Identity;
 use ipc_core::limits::Limits;
-use ipc_core::name::{MethodName, ServiceName};
+use ipc_core::name::{MethodName, ServiceName, TopicName};
 use ipc_core::payload::Payload;
 use ipc_core::session::courier::{self as client, Courier, RequestId, RequestOptions};
 use ipc_core::session::{self, Answer, Incoming, Offer, OfferedMethod, Outcome, Session};
@@ -24,6 +24,18 @@ use ipc_daemon::datagram::{ClientKey, Config, Door, Outgoing, Output, Source};
 
 const EPOCH: Epoch = Epoch(0xabc);
 const SECOND: Duration = Duration::from_secs(1);
+
+fn service(name: &str) -> ServiceName {
+    ServiceName::parse(name).unwrap()
+}
+
+fn method(name: &str) -> MethodName {
+    MethodName::parse(name).unwrap()
+}
+
+fn topic(name: &str) -> TopicName {
+    TopicName::parse(name).unwrap()
+}
 
 /// A door, a bus, and a service on it that is played by the test.
 struct Town {
@@ -230,7 +242,7 @@ fn courier(client: u32) -> Courier {
 
 fn call(town: &Town, courier: &mut Courier, text: &str, time: Duration) -> RequestId {
     let options = RequestOptions { deadline: town.now + time, traceparent: None };
-    courier.call(town.now, "a", "m", &Payload::from(text), options).unwrap()
+    courier.call(town.now, &service("a"), &method("m"), &Payload::from(text), options).unwrap()
 }
 
 fn text(outcome: Option<Outcome>) -> String {
