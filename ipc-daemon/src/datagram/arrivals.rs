@@ -7,7 +7,7 @@ use ipc_core::time::Instant;
 use ipc_core::wire::datagram::{Datagram, DatagramHeader, DatagramKind, addressed, encode_bare};
 use ipc_core::wire::{Flags, WireError};
 
-use super::client::Client;
+use super::client::{Client, Proof};
 use super::recent::Arrival;
 use super::source::Sender;
 use super::window::{Judgement, Stage};
@@ -88,27 +88,31 @@ impl Door {
             return None;
         }
         let known = self.by_sender.get(&sender).copied();
-        let is_known =
-            |cookie| known.is_some_and(|key| self.clients.get(key).is_some_and(|it| it.cookie == cookie));
-        let is_good = self.cookies.is_good(now, &sender, header.cookie);
-        let is_proved = header.epoch == self.config.epoch.0
-            && header.cookie != 0
-            && (is_known(Some(header.cookie)) || is_good);
+        let proof = known.and_then(|key| self.clients.get(key)?.proof);
+        let proof = proof.filter(|proof| proof.cookie == header.cookie);
+        let until = match proof.filter(|proof| now < proof.until) {
+            Some(proof) => Some(proof.until),
+            None => self.cookies.good_until(now, &sender, header.cookie),
+        };
+        let is_proved =
+            header.epoch == self.config.epoch.0 && header.cookie != 0 && (proof.is_some() || until.is_some());
         if !is_proved {
             self.challenge(now, sender, header);
             return None;
         }
+        // One that is not good any more was, and its client is known by it.
+        let proof = Proof { cookie: header.cookie, until: until.unwrap_or(now) };
         if let Some(client) = known.and_then(|key| self.clients.get_mut(key)) {
             // What is only sent again keeps nobody remembered past the life of its cookie.
-            if is_good {
+            if until.is_some() {
                 client.active_at = now;
             }
-            client.cookie = Some(header.cookie);
+            client.proof = Some(proof);
             return known;
         }
         let source = sender.source.clone();
         let low = low_water(header).unwrap_or(0);
-        let added = self.add_client(now, sender, Some(header.cookie), low);
+        let added = self.add_client(now, sender, Some(proof), low);
         if added.is_none() {
             self.counters.datagrams_refused += 1;
             if wants_answer {
@@ -122,13 +126,13 @@ impl Door {
         &mut self,
         now: Instant,
         sender: Sender,
-        cookie: Option<u64>,
+        proof: Option<Proof>,
         low: u64,
     ) -> Option<ClientKey> {
         if self.clients.len() >= self.config.limits.datagram_clients_max as usize {
             return None;
         }
-        let key = self.clients.insert(Client::new(now, sender.clone(), cookie, low));
+        let key = self.clients.insert(Client::new(now, sender.clone(), proof, low));
         self.by_sender.insert(sender, key);
         self.sweep_later(now);
         Some(key)
@@ -280,7 +284,7 @@ impl Door {
 
     fn refuse_client(&mut self, key: ClientKey, header: &DatagramHeader, code: ErrorCode) {
         let Some(client) = self.clients.get(key) else { return };
-        let (to, cookie) = (client.sender.source.clone(), client.cookie.unwrap_or(0));
+        let (to, cookie) = (client.sender.source.clone(), client.cookie());
         self.refuse(to, header, cookie, code);
     }
 

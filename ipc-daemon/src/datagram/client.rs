@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use ipc_core::session::{self, Session, State, Ticket};
+use ipc_core::session::{self, HandleKey, Session, State, Ticket};
 use ipc_core::time::Instant;
 
 use super::flow::Flow;
@@ -13,15 +13,32 @@ use super::{ClientKey, Door, Output};
 
 /// What the peer of a sender of datagrams calls itself.
 const PROGRAM: &str = "datagrams";
+/// The longest envelope that is remembered: the longest names are longer, and seldom.
+pub(super) const NAMED_MAX_BYTES: usize = 128;
 /// Datagrams that wait until the bus has answered the hello of their client.
 const HELD_MAX: usize = 1024;
+
+/// A cookie that came back, so that answers reach its sender.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Proof {
+    pub(super) cookie: u64,
+    /// Until when it was found to be good, so that it need not be computed for each datagram.
+    pub(super) until: Instant,
+}
+
+/// The method that a sender has called last, and the envelope by which it named it.
+#[derive(Debug)]
+pub(super) struct Named {
+    pub(super) envelope: Box<[u8]>,
+    pub(super) method: HandleKey,
+}
 
 /// What is remembered of one sender.
 #[derive(Debug)]
 pub(super) struct Client {
     pub(super) sender: Sender,
-    /// The cookie it has proved last; none for one that needs none.
-    pub(super) cookie: Option<u64>,
+    /// What it has proved last; none for one that needs no cookie.
+    pub(super) proof: Option<Proof>,
     /// When it sent something last.
     pub(super) active_at: Instant,
     pub(super) window: Window,
@@ -31,6 +48,8 @@ pub(super) struct Client {
     pub(super) kept_bytes: usize,
     /// Its end of its connection to the bus, while there is one.
     pub(super) session: Option<Session>,
+    /// What it has called last, by the handle of its session.
+    pub(super) named: Option<Named>,
     /// Which request a ticket of the session is for.
     pub(super) tickets: BTreeMap<Ticket, u64>,
     /// Datagrams that wait until the bus has answered the hello.
@@ -40,20 +59,26 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) fn new(now: Instant, sender: Sender, cookie: Option<u64>, low_water: u64) -> Self {
+    pub(super) fn new(now: Instant, sender: Sender, proof: Option<Proof>, low_water: u64) -> Self {
         Self {
             sender,
-            cookie,
+            proof,
             active_at: now,
             window: Window::new(low_water),
             recent: Recent::default(),
             flow: Flow::default(),
             kept_bytes: 0,
             session: None,
+            named: None,
             tickets: BTreeMap::new(),
             held: VecDeque::new(),
             is_touched: false,
         }
+    }
+
+    /// The cookie it is known by, 0 for none.
+    pub(super) fn cookie(&self) -> u64 {
+        self.proof.map_or(0, |proof| proof.cookie)
     }
 }
 
@@ -74,6 +99,8 @@ impl Door {
             let config =
                 session::Config { name: PROGRAM.to_owned(), preamble: false, ..session::Config::default() };
             client.session = Some(Session::connect(config, now));
+            // Handles are those of a session.
+            client.named = None;
             self.outputs.push_back(Output::Connect(key));
             self.touch(key);
         }

@@ -10,6 +10,7 @@ use super::source::Sender;
 
 /// A cookie is good in the span in which it was made and in the next.
 const SPAN: Duration = Duration::from_secs(30);
+const SPAN_NANOS: u64 = SPAN.as_secs() * 1_000_000_000;
 /// The longest time for which a cookie is good.
 pub(super) const COOKIE_LIFE: Duration = Duration::from_secs(60);
 
@@ -31,12 +32,12 @@ impl Cookies {
         self.of_span(span(now), sender)
     }
 
-    /// Whether a cookie is one of this sender's and still good.
-    pub(super) fn is_good(&self, now: Instant, sender: &Sender, cookie: u64) -> bool {
+    /// Until when a cookie is good, if it is one of this sender's and still good.
+    pub(super) fn good_until(&self, now: Instant, sender: &Sender, cookie: u64) -> Option<Instant> {
         let span = span(now);
-        cookie != 0
-            && (cookie == self.of_span(span, sender)
-                || span.checked_sub(1).is_some_and(|before| cookie == self.of_span(before, sender)))
+        let made = [Some(span), span.checked_sub(1)].into_iter().flatten();
+        let mut made = made.filter(|made| cookie != 0 && cookie == self.of_span(*made, sender));
+        made.next().map(|made| Instant::from_nanos((made + 2).saturating_mul(SPAN_NANOS)))
     }
 
     fn of_span(&self, span: u64, sender: &Sender) -> u64 {
@@ -48,7 +49,7 @@ impl Cookies {
 }
 
 fn span(now: Instant) -> u64 {
-    now.as_nanos() / (SPAN.as_secs() * 1_000_000_000)
+    now.as_nanos() / SPAN_NANOS
 }
 
 #[cfg(test)]
@@ -65,14 +66,20 @@ mod tests {
         let cookies = Cookies::new([1, 2]);
         let now = Instant::from_nanos(0) + SPAN * 10;
         let cookie = cookies.make(now, &sender(1, 1));
-        for (later, good) in
-            [(Duration::ZERO, true), (SPAN * 2 - Duration::from_nanos(1), true), (SPAN * 2, false)]
+        let good_for = |later: Duration, sender: Sender, cookie| {
+            let at = now + later;
+            cookies.good_until(at, &sender, cookie).map(|until| until.since(at))
+        };
+        let nanosecond = Duration::from_nanos(1);
+        for (later, left) in
+            [(Duration::ZERO, Some(SPAN * 2)), (SPAN * 2 - nanosecond, Some(nanosecond)), (SPAN * 2, None)]
         {
-            assert_eq!(cookies.is_good(now + later, &sender(1, 1), cookie), good, "{later:?}");
+            assert_eq!(good_for(later, sender(1, 1), cookie), left, "{later:?}");
         }
-        assert!(!cookies.is_good(now, &sender(2, 1), cookie), "of another address");
-        assert!(!cookies.is_good(now, &sender(1, 2), cookie), "of another client there");
-        assert!(!cookies.is_good(now, &sender(1, 1), 0));
-        assert!(!Cookies::new([1, 3]).is_good(now, &sender(1, 1), cookie), "of another daemon");
+        assert_eq!(good_for(Duration::ZERO, sender(2, 1), cookie), None, "of another address");
+        assert_eq!(good_for(Duration::ZERO, sender(1, 2), cookie), None, "of another client there");
+        assert_eq!(good_for(Duration::ZERO, sender(1, 1), 0), None);
+        let other = Cookies::new([1, 3]);
+        assert_eq!(other.good_until(now, &sender(1, 1), cookie), None, "of another daemon");
     }
 }

@@ -58,7 +58,7 @@ impl Door {
         }
         // No cookie that it was ever known by is good any more then, so nothing of it can be run again; whoever needs no
         // cookie has nothing that could be.
-        if client.window.len() == 0 && (client.cookie.is_none() || idle >= COOKIE_LIFE) {
+        if client.window.len() == 0 && (client.proof.is_none() || idle >= COOKIE_LIFE) {
             let retry = client.flow.retry_at;
             if let Some(client) = self.clients.remove(key) {
                 self.by_sender.remove(&client.sender);

@@ -5,7 +5,7 @@ use core::time::Duration;
 use bytes::Bytes;
 use ipc_core::limits::DATAGRAM_MAX_BYTES;
 use ipc_core::payload::Payload;
-use ipc_core::session::{Answer, CallOptions, Outcome, Session, State, Ticket};
+use ipc_core::session::{Answer, CallOptions, HandleKey, Outcome, Session, State, Ticket};
 use ipc_core::time::Instant;
 use ipc_core::wire::codec::{Text, Wire};
 use ipc_core::wire::datagram::{
@@ -15,6 +15,7 @@ use ipc_core::wire::message::{ErrorBody, PeerInfo, Published};
 use ipc_core::wire::{Flags, WireError};
 use ipc_core::{Error, ErrorCode};
 
+use super::client::{NAMED_MAX_BYTES, Named};
 use super::window::Stage;
 use super::{ClientKey, Door, Outgoing, Output, Receipt};
 
@@ -30,7 +31,7 @@ impl Door {
             // While it waited its client has moved on.
             return;
         }
-        let started = begin(now, session, &datagram);
+        let started = begin(now, session, &mut client.named, &datagram);
         if !is_oneway {
             match started {
                 Ok(Some(ticket)) => {
@@ -71,7 +72,7 @@ impl Door {
         let Some(client) = self.clients.get_mut(key) else { return };
         let to = DatagramHeader {
             epoch: self.config.epoch.0,
-            cookie: client.cookie.unwrap_or(0),
+            cookie: client.cookie(),
             client: client.sender.client,
             id,
             ..DatagramHeader::new(DatagramKind::Reply)
@@ -177,7 +178,12 @@ fn is_closed(session: &Session) -> bool {
 }
 
 /// Makes the request on the bus.
-fn begin(now: Instant, session: &mut Session, datagram: &Datagram<'_>) -> Result<Option<Ticket>, Error> {
+fn begin(
+    now: Instant,
+    session: &mut Session,
+    named: &mut Option<Named>,
+    datagram: &Datagram<'_>,
+) -> Result<Option<Ticket>, Error> {
     let header = &datagram.header;
     let is_oneway = header.flags.contains(Flags::ONEWAY);
     let mut payload = Payload::bytes(Bytes::copy_from_slice(datagram.payload));
@@ -191,14 +197,34 @@ fn begin(now: Instant, session: &mut Session, datagram: &Datagram<'_>) -> Result
             false => session.publish(now, topic, payload, traceparent).map(Some),
         };
     }
-    let CallNamed { service, method, traceparent, .. } = decode(datagram)?;
-    let method = session.method(&service.0, &method.0)?;
+    let (method, traceparent) = method(session, named, datagram)?;
     let deadline = (header.number > 0).then(|| now + Duration::from_micros(header.number.into()));
-    let options = CallOptions { deadline, traceparent: traceparent.map(boxed) };
+    let options = CallOptions { deadline, traceparent };
     match is_oneway {
         true => session.call_oneway(now, method, payload, options).map(|()| None),
         false => session.call(now, method, payload, options).map(Some),
     }
+}
+
+/// What a datagram calls. Who calls the same method again says the same again, which need not be read.
+fn method(
+    session: &mut Session,
+    named: &mut Option<Named>,
+    datagram: &Datagram<'_>,
+) -> Result<(HandleKey, Option<Box<str>>), Error> {
+    if let Some(last) = named
+        && *last.envelope == *datagram.envelope
+        && session.knows(last.method)
+    {
+        return Ok((last.method, None));
+    }
+    let CallNamed { service, method, traceparent, .. } = decode(datagram)?;
+    let method = session.method(&service.0, &method.0)?;
+    // With a trace each is another one.
+    if traceparent.is_none() && datagram.envelope.len() <= NAMED_MAX_BYTES {
+        *named = Some(Named { envelope: datagram.envelope.into(), method });
+    }
+    Ok((method, traceparent.map(boxed)))
 }
 
 fn boxed(text: Text) -> Box<str> {

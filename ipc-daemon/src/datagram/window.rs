@@ -107,12 +107,14 @@ impl Window {
         if low <= self.floor {
             return (Vec::new(), 0);
         }
-        let kept = self.entries.split_off(&low);
-        let passed = core::mem::replace(&mut self.entries, kept);
+        let mut passed = Vec::new();
+        while let Some(first) = self.entries.first_entry().filter(|first| *first.key() < low) {
+            passed.push(first.remove_entry());
+        }
         // Of a client that has not said before where it stands nothing is known to be missing.
         let unseen = if self.floor == 0 { 0 } else { (low - self.floor).saturating_sub(passed.len() as u64) };
         self.floor = low;
-        (passed.into_iter().collect(), unseen)
+        (passed, unseen)
     }
 
     /// Takes out what is due to be forgotten.

@@ -233,15 +233,11 @@ impl Keeper {
     }
 
     fn transmit(&self, key: ClientKey) {
-        let mut bytes = Vec::new();
+        let Some(peer) = self.0.visitors.borrow().peer(key) else { return };
         let mut door = self.0.door.borrow_mut();
-        door.transmit(key).for_each(|part| bytes.extend_from_slice(part));
-        door.transmitted(key, bytes.len());
-        drop(door);
-        let peer = self.0.visitors.borrow().peer(key);
-        if let Some(peer) = peer {
-            peer.borrow_mut().send(core::iter::once(&bytes[..]));
-        }
+        // What comes of it for anybody is told in a turn of its own, so the door is free again by then.
+        let sent = peer.borrow_mut().send(door.transmit(key));
+        door.transmitted(key, sent);
     }
 
     fn send(&self, outgoing: &Outgoing) {
