@@ -1,5 +1,7 @@
 //! Keys and their values, in one order of revisions, with the history of the last changes.
 
+use core::ops::Bound::{Excluded, Included, Unbounded};
+use std::collections::btree_map::Range;
 use std::collections::{BTreeMap, VecDeque};
 
 use ipc_core::limits::Limits;
@@ -51,8 +53,13 @@ pub(in crate::broker) struct Change {
 }
 
 impl Change {
+    /// The least that somebody who is told of it has to take in.
+    pub(super) fn told_bytes(&self) -> usize {
+        self.key.as_str().len() + self.entry.as_ref().map_or(0, |entry| entry.value.len())
+    }
+
     fn bytes(&self) -> usize {
-        OVERHEAD_BYTES + self.key.as_str().len() + self.entry.as_ref().map_or(0, |entry| entry.value.len())
+        OVERHEAD_BYTES + self.told_bytes()
     }
 }
 
@@ -62,8 +69,6 @@ pub(in crate::broker) enum Selection {
     Key(ResourceName),
     /// Every key that begins so; the empty one means all.
     Prefix(String),
-    /// From the first to before the second, or to the last.
-    Range(String, Option<String>),
 }
 
 impl Selection {
@@ -71,9 +76,6 @@ impl Selection {
         match self {
             Selection::Key(one) => one == key,
             Selection::Prefix(prefix) => key.as_str().starts_with(prefix.as_str()),
-            Selection::Range(from, to) => {
-                key.as_str() >= from.as_str() && to.as_deref().is_none_or(|to| key.as_str() < to)
-            }
         }
     }
 }
@@ -175,15 +177,26 @@ impl Keys {
         selection: &'a Selection,
         after: &str,
     ) -> impl Iterator<Item = (&'a ResourceName, &'a Entry)> {
-        use core::ops::Bound::{Excluded, Included, Unbounded};
         let start = match selection {
             Selection::Key(key) => key.as_str(),
             Selection::Prefix(prefix) => prefix.as_str(),
-            Selection::Range(from, _) => from.as_str(),
         };
+        self.behind(start, after).take_while(|(key, _)| selection.has(key))
+    }
+
+    /// Keys in order, from one name to before another or to the last, those behind `after` if that is given.
+    pub(super) fn between<'a>(
+        &'a self,
+        from: &str,
+        to: Option<&'a str>,
+        after: &str,
+    ) -> impl Iterator<Item = (&'a ResourceName, &'a Entry)> {
+        self.behind(from, after).take_while(move |(key, _)| to.is_none_or(|to| key.as_str() < to))
+    }
+
+    fn behind(&self, start: &str, after: &str) -> Range<'_, ResourceName, Entry> {
         let from = if after >= start && !after.is_empty() { Excluded(after) } else { Included(start) };
-        let range = self.entries.range::<str, _>((from, Unbounded));
-        range.take_while(|(key, _)| selection.has(key))
+        self.entries.range::<str, _>((from, Unbounded))
     }
 
     /// The changes of a selection from that revision on, the oldest first.
@@ -389,11 +402,13 @@ mod tests {
         assert_eq!(names(&prefix("a/"), "a/b"), ["a/c"]);
         assert_eq!(names(&prefix("a"), "a/c"), ["ab"]);
         assert_eq!(names(&prefix(""), "ab"), ["b"]);
-        let range = |from: &str, to: Option<&str>| Selection::Range(from.to_owned(), to.map(str::to_owned));
-        assert_eq!(names(&range("a/b", Some("ab")), ""), ["a/b", "a/c"]);
-        assert_eq!(names(&range("a/bb", None), ""), ["a/c", "ab", "b"]);
-        assert_eq!(names(&range("a/b", Some("b")), "a/c"), ["ab"]);
-        assert_eq!(names(&range("b", Some("a")), ""), Vec::<String>::new());
+        let between = |from: &str, to: Option<&str>, after: &str| -> Vec<String> {
+            keys.between(from, to, after).map(|(key, _)| key.to_string()).collect()
+        };
+        assert_eq!(between("a/b", Some("ab"), ""), ["a/b", "a/c"]);
+        assert_eq!(between("a/bb", None, ""), ["a/c", "ab", "b"]);
+        assert_eq!(between("a/b", Some("b"), "a/c"), ["ab"]);
+        assert_eq!(between("b", Some("a"), ""), Vec::<String>::new());
         assert_eq!(names(&Selection::Key(key("a/b")), ""), ["a/b"]);
         assert_eq!(names(&Selection::Key(key("a/b")), "a/b"), Vec::<String>::new());
     }

@@ -74,12 +74,6 @@ impl Request {
     }
 }
 
-/// A watch over keys.
-#[derive(Clone, Debug)]
-pub(super) struct KeyWatch {
-    pub(super) selection: Selection,
-}
-
 impl Coordination {
     /// Takes a request for changes. It is carried out in its turn, and its asker is told what came of it.
     ///
@@ -135,6 +129,16 @@ impl Coordination {
         self.keys.range(selection, after)
     }
 
+    /// The keys from one name to before another or to the last, behind `after`, in order.
+    pub(in crate::broker) fn list_between<'a>(
+        &'a self,
+        from: &str,
+        to: Option<&'a str>,
+        after: &str,
+    ) -> impl Iterator<Item = (&'a ResourceName, &'a Entry)> {
+        self.keys.between(from, to, after)
+    }
+
     /// The changes of a selection from a revision on.
     ///
     /// # Errors
@@ -177,55 +181,62 @@ impl Coordination {
                 return Err(Error::quota("key_watches_per_connection_max", max.into()));
             }
         }
-        let first: Vec<Change> = match from {
-            Some(from) => {
-                self.check_from(from)?;
-                self.keys.since(&selection, from)?.cloned().collect()
-            }
-            None => {
-                let present = self.keys.range(&selection, "");
-                let mut present: Vec<Change> = present
-                    .map(|(key, entry)| Change {
-                        revision: entry.revision,
-                        key: key.clone(),
-                        entry: Some(entry.clone()),
-                        durability: entry.durability,
-                    })
-                    .collect();
-                present.sort_by_key(|change| change.revision);
-                present
-            }
-        };
-        self.peers.entry(to.peer).or_default().watches.insert(to.correlation, KeyWatch { selection });
-        self.key_watchers.insert(to);
+        let first = self.first_of(&selection, from, limits)?;
+        self.key_watchers.insert(&selection, to);
+        self.peers.entry(to.peer).or_default().watches.insert(to.correlation, selection);
         self.charge(to.peer, 0, 0, 1);
         self.effects.extend(first.into_iter().map(|change| Effect::Changed { to, change }));
         self.effects.push_back(Effect::Watches { to, revision: self.keys.last() });
         Ok(())
     }
 
+    /// What a watch is told of at first: the changes from a revision on, or what is there, in the order of the revisions.
+    /// It ends behind what no connection has room for: by then the watch is lost.
+    fn first_of(
+        &self,
+        selection: &Selection,
+        from: Option<u64>,
+        limits: &Limits,
+    ) -> Result<Vec<Change>, Error> {
+        let mut left = Some(limits.queue_per_connection_max_bytes as usize);
+        let mut fits = |bytes: usize| {
+            let had = left;
+            left = left.and_then(|left| left.checked_sub(bytes));
+            had.is_some()
+        };
+        if let Some(from) = from {
+            self.check_from(from)?;
+            let changes = self.keys.since(selection, from)?;
+            return Ok(changes.take_while(|change| fits(change.told_bytes())).cloned().collect());
+        }
+        let present = self.keys.range(selection, "").map(|(key, entry)| Change {
+            revision: entry.revision,
+            key: key.clone(),
+            entry: Some(entry.clone()),
+            durability: entry.durability,
+        });
+        let mut present: Vec<Change> = present.take_while(|change| fits(change.told_bytes())).collect();
+        present.sort_by_key(|change| change.revision);
+        Ok(present)
+    }
+
     /// Ends a watch over keys. Says whether there was one.
     pub(in crate::broker) fn unwatch(&mut self, peer: PeerKey, correlation: u64) -> bool {
         let of = self.peers.get_mut(&peer);
-        if of.and_then(|of| of.watches.remove(&correlation)).is_none() {
-            return false;
-        }
-        self.key_watchers.remove(&WaitId { peer, correlation });
+        let Some(selection) = of.and_then(|of| of.watches.remove(&correlation)) else { return false };
+        self.key_watchers.remove(&selection, WaitId { peer, correlation });
         self.charge(peer, 0, 0, -1);
         true
     }
 
     /// Whether there is such a watch.
     pub(in crate::broker) fn has_watch(&self, to: WaitId) -> bool {
-        self.key_watchers.contains(&to)
+        self.peers.get(&to.peer).is_some_and(|of| of.watches.contains_key(&to.correlation))
     }
 
     pub(super) fn tell_watches(&mut self, change: &Change) {
-        for to in &self.key_watchers {
-            let watch = self.peers.get(&to.peer).and_then(|of| of.watches.get(&to.correlation));
-            if watch.is_some_and(|watch| watch.selection.has(&change.key)) {
-                self.effects.push_back(Effect::Changed { to: *to, change: change.clone() });
-            }
+        for to in self.key_watchers.of(&change.key) {
+            self.effects.push_back(Effect::Changed { to, change: change.clone() });
         }
     }
 
@@ -286,4 +297,36 @@ impl Coordination {
 
 pub(super) fn no_such_key(key: &ResourceName) -> Error {
     Error::new(ErrorCode::NoSuchKey, format!("there is no key {key}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_watch_that_is_lost_at_once_costs_no_more_than_a_connection_has_room_for() {
+        let limits = Limits { queue_per_connection_max_bytes: 10 * 11, ..Limits::default() };
+        let mut coordination = Coordination::default();
+        coordination.begin_keys(Instant::from_nanos(0), &limits);
+        for revision in 1..=100 {
+            let entry = Entry {
+                revision,
+                created: revision,
+                version: 1,
+                lease: 0,
+                value: Payload::bytes(vec![7; 9]),
+                uid: 7,
+                expires: None,
+                durability: Durability::Memory,
+            };
+            let key = ResourceName::parse(&format!("{revision:02}")[..2]).expect("a name");
+            let durability = Durability::Memory;
+            coordination.keys.apply(Change { revision, key, entry: Some(entry), durability });
+        }
+        let all = Selection::Prefix(String::new());
+        for (from, there) in [(None, 99), (Some(2), 99)] {
+            let told = coordination.first_of(&all, from, &limits).expect("nothing is forgotten");
+            assert_eq!(told.len(), 11, "of {there}: the last of them does not fit");
+        }
+    }
 }

@@ -14,7 +14,7 @@
 //! | `hold` | what is held: its token, its time to live, its end |
 //! | `election` | the leader's value, and who observes it |
 //! | `barrier` | parties that wait for one another |
-//! | `keys`, `kv` | keys with their history; and what is asked of them, and their watches |
+//! | `keys`, `kv`, `watchers` | keys with their history; what is asked of them; and who watches which |
 //! | `line`, `group`, `saved` | changes of keys: waiting, made together, and as records of the store |
 //! | `numbers` | where tokens and revisions come from |
 //! | [`queue`] | work queues: what is put, taken, acknowledged, given back and dead |
@@ -42,6 +42,7 @@ mod revoke;
 mod rows;
 mod saved;
 mod wait_queue;
+mod watchers;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -67,7 +68,6 @@ pub(super) use self::hold::Hand;
 use self::hold::Hold;
 use self::keys::Keys;
 pub(super) use self::keys::{Change, Condition, Entry, Selection};
-use self::kv::KeyWatch;
 pub(super) use self::kv::{Act, Ask, Fence, Request, Value};
 use self::line::Line;
 use self::numbers::Numbers;
@@ -77,6 +77,7 @@ pub(super) use self::revoke::Stake;
 use self::saved::Restored;
 pub use self::saved::{after_loss, highest_number};
 use self::wait_queue::Place;
+use self::watchers::Watchers;
 
 /// A request that waits: whose it is and what its session knows it by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -134,7 +135,7 @@ struct OfPeer {
     holds: BTreeSet<u64>,
     waits: BTreeMap<u64, Wait>,
     observes: BTreeMap<u64, GateKey>,
-    watches: BTreeMap<u64, KeyWatch>,
+    watches: BTreeMap<u64, Selection>,
     /// Requests for changes of keys, and of what is kept of work queues, that have not come to anything yet.
     changes: u32,
     works: Works,
@@ -203,7 +204,7 @@ pub(super) struct Coordination {
     leased: BTreeMap<u64, BTreeSet<ResourceName>>,
     /// Keys that end by themselves, by the revision of their put.
     expiring: BTreeMap<u64, ResourceName>,
-    key_watchers: BTreeSet<WaitId>,
+    key_watchers: Watchers,
     queues: Queues,
     fences: Fences,
     /// How many of them are remembered.

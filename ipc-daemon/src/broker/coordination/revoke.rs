@@ -36,10 +36,10 @@ impl Coordination {
         let observations = of.observes.iter();
         let observations =
             observations.map(|(correlation, gate)| (Stake::Observation(*correlation), self.gate_name(*gate)));
-        let watches = of.watches.iter().map(|(correlation, watch)| {
-            let name = match &watch.selection {
+        let watches = of.watches.iter().map(|(correlation, selection)| {
+            let name = match selection {
                 Selection::Key(name) => Some(name.clone()),
-                Selection::Prefix(_) | Selection::Range(..) => None,
+                Selection::Prefix(_) => None,
             };
             (Stake::KeyWatch(*correlation), name)
         });

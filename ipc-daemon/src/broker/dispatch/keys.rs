@@ -126,22 +126,16 @@ impl Broker {
 
     pub(super) fn list_keys(&mut self, asker: Asker, request: ListKeys) -> Done {
         let selection = self.check_selection(asker, request.selection)?;
-        self.answer_list(asker, &selection, &request.after.0, request.count)
+        let entries = self.coordination.list(&selection, &request.after.0);
+        self.answer_page(asker, Page::of_entries(request.count, entries));
+        Ok(())
     }
 
     pub(super) fn list_range(&mut self, asker: Asker, request: ListRange) -> Done {
         self.check_asker(asker, None)?;
-        let to = Some(request.to.0).filter(|to| !to.is_empty());
-        let selection = Selection::Range(request.from.0, to);
-        self.answer_list(asker, &selection, &request.after.0, request.count)
-    }
-
-    fn answer_list(&mut self, asker: Asker, selection: &Selection, after: &str, count: u32) -> Done {
-        let page = Page::of(
-            count,
-            self.coordination.list(selection, after).map(|(key, entry)| (key, entry.revision, Some(entry))),
-        );
-        self.answer_page(asker, page);
+        let to = Some(&*request.to.0).filter(|to| !to.is_empty());
+        let entries = self.coordination.list_between(&request.from.0, to, &request.after.0);
+        self.answer_page(asker, Page::of_entries(request.count, entries));
         Ok(())
     }
 
@@ -227,6 +221,11 @@ struct Page {
 }
 
 impl Page {
+    /// The same of what is there.
+    fn of_entries<'a>(count: u32, entries: impl Iterator<Item = (&'a ResourceName, &'a Entry)>) -> Self {
+        Self::of(count, entries.map(|(key, entry)| (key, entry.revision, Some(entry))))
+    }
+
     /// As many as were asked for and as fit, but at least one.
     fn of<'a>(count: u32, items: impl Iterator<Item = (&'a ResourceName, u64, Option<&'a Entry>)>) -> Self {
         let most = (count as usize).clamp(1, KEYS_LISTED_MAX);
