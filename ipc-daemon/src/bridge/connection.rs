@@ -31,6 +31,7 @@ use super::expose_tcp::Port;
 use super::failure::loggable;
 use super::framing::Pending;
 use super::spec::expose::Framing;
+use super::unread::Part;
 
 /// Time for a client to take note of the end, and to stop sending.
 const LINGER: Duration = Duration::from_secs(1);
@@ -131,6 +132,8 @@ struct Conversation {
     caller: Caller,
     pending: Pending,
     reply: Chain<Bytes, Bytes>,
+    /// What is left of the reply, beside those of others.
+    unread: Part,
     has_input: bool,
     idle_timeout: Duration,
     /// When a byte was moved or a reply came last.
@@ -147,11 +150,25 @@ impl Conversation {
         port.counters.connections.add(1);
         let pending = Pending::new(port.door.framing, pending_max as usize, payload_max as usize);
         let reply = Bytes::new().chain(Bytes::new());
-        Self { port, caller, pending, reply, has_input: true, idle_timeout, active_at: Instant::now() }
+        let unread = Part::new(&port.unread);
+        Self {
+            port,
+            caller,
+            pending,
+            reply,
+            unread,
+            has_input: true,
+            idle_timeout,
+            active_at: Instant::now(),
+        }
     }
 
     /// Does whatever can be done.
     fn poll(&mut self, stream: &TcpStream, context: &mut Context<'_>) -> Poll<End> {
+        self.unread.attend(context.waker());
+        if self.unread.is_given_up() {
+            return Poll::Ready(End::Failed(self.too_much_unread()));
+        }
         loop {
             let mut is_moved = false;
             if !self.reply.has_remaining() {
@@ -191,7 +208,7 @@ impl Conversation {
     /// Takes the reply to the open call when it comes; the call may have come to nothing.
     fn poll_reply(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
         let (_, reply) = ready!(self.caller.poll_outcome(context))?;
-        Poll::Ready(reply.and_then(|reply| self.queue(reply)))
+        Poll::Ready(reply.map(|reply| self.queue(reply)))
     }
 
     /// Makes the next call if there is one and no other is open. Says whether it did.
@@ -217,27 +234,28 @@ impl Conversation {
     }
 
     /// Takes a reply, to be written.
-    ///
-    /// # Errors
-    /// When clients that do not read hold too much already.
-    fn queue(&mut self, payload: Payload) -> Result<(), Error> {
-        let unread = &self.port.unread_bytes;
+    fn queue(&mut self, payload: Payload) {
         let end = match self.port.door.framing {
             Framing::Chunk => Bytes::new(),
             Framing::Line => Bytes::from_static(b"\n"),
         };
         self.reply = payload.body.chain(end);
-        let total = unread.get() + self.reply.remaining();
-        unread.set(total);
-        // They share one principal, so they share what a principal may have queued.
-        let max = self.port.bus.look(|broker| broker.limits().queue_per_uid_max_bytes) as usize;
-        if total > max && total > self.reply.remaining() {
-            let mut error = Error::quota("queue_per_uid_max_bytes", max as u64);
-            error.code = ErrorCode::SlowConsumer;
-            error.message = format!("network clients have not read {total} bytes of replies");
-            return Err(error);
-        }
-        Ok(())
+        self.unread.add(self.reply.remaining(), self.unread_max_bytes());
+    }
+
+    /// What clients of all ports may have unread. They are one principal, so they share what a principal may have queued.
+    fn unread_max_bytes(&self) -> usize {
+        self.port.bus.look(|broker| broker.limits().queue_per_uid_max_bytes) as usize
+    }
+
+    fn too_much_unread(&self) -> Error {
+        let mut error = Error::quota("queue_per_uid_max_bytes", self.unread_max_bytes() as u64);
+        error.code = ErrorCode::SlowConsumer;
+        error.message = format!(
+            "{} bytes of its reply were not read for longest, while network clients had too much unread",
+            self.reply.remaining()
+        );
+        error
     }
 
     fn poll_write(&mut self, stream: &TcpStream, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -248,7 +266,7 @@ impl Conversation {
             match stream.try_write_vectored(&slices[..count]) {
                 Ok(written) => {
                     self.reply.advance(written);
-                    self.port.unread_bytes.set(self.port.unread_bytes.get() - written);
+                    self.unread.read(written);
                     self.port.counters.bytes_out.add(written);
                     if !self.reply.has_remaining() {
                         // Its memory is not kept for the next one.
@@ -311,8 +329,6 @@ impl Conversation {
 
 impl Drop for Conversation {
     fn drop(&mut self) {
-        let unread = &self.port.unread_bytes;
-        unread.set(unread.get() - self.reply.remaining());
         self.port.counters.connections.sub(1);
     }
 }

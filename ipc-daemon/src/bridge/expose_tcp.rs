@@ -1,6 +1,6 @@
 //! One exposed TCP port: listening, accepting, counting.
 
-use core::cell::{Cell, RefCell};
+use core::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
@@ -24,6 +24,7 @@ use super::counter::Counter;
 use super::failure::cannot_listen;
 use super::open_sockets::OpenSockets;
 use super::spec::expose::{ExposeSpec, TcpDoor};
+use super::unread::Unread;
 use crate::admin::{Held, HeldSocket};
 use crate::broker::Transport;
 use crate::bus::Bus;
@@ -37,8 +38,8 @@ pub(super) struct Port {
     pub(super) door: TcpDoor,
     pub(super) address: SocketAddr,
     pub(super) counters: Counters,
-    /// Bytes of replies that the clients of all ports have not read yet.
-    pub(super) unread_bytes: Rc<Cell<usize>>,
+    /// What the clients of all ports have not read yet.
+    pub(super) unread: Rc<Unread>,
     /// The sockets of the connections.
     open_sockets: OpenSockets,
     pub(super) log: RateLimit,
@@ -81,11 +82,11 @@ impl OpenPort {
         bus: &Bus,
         spec: ExposeSpec,
         door: TcpDoor,
-        unread_bytes: Rc<Cell<usize>>,
+        unread: Rc<Unread>,
     ) -> Result<Self, Error> {
         let listener =
             inet::listen(spec.address).map_err(|error| cannot_listen(spec.address, &spec, &error))?;
-        Self::start(bus, spec, door, listener, unread_bytes)
+        Self::start(bus, spec, door, listener, unread)
     }
 
     /// Listens as `spec` says on the socket of this port, which is to be [replaced](OpenPort::replaced) then: nobody
@@ -96,7 +97,7 @@ impl OpenPort {
     pub(super) fn open_in_place(&self, spec: ExposeSpec, door: TcpDoor) -> Result<Self, Error> {
         let listener =
             self.listener.try_clone().map_err(|error| cannot_listen(spec.address, &spec, &error))?;
-        Self::start(&self.port.bus, spec, door, listener, Rc::clone(&self.port.unread_bytes))
+        Self::start(&self.port.bus, spec, door, listener, Rc::clone(&self.port.unread))
     }
 
     fn start(
@@ -104,7 +105,7 @@ impl OpenPort {
         spec: ExposeSpec,
         door: TcpDoor,
         listener: Listener,
-        unread_bytes: Rc<Cell<usize>>,
+        unread: Rc<Unread>,
     ) -> Result<Self, Error> {
         let failed = |error: io::Error| cannot_listen(spec.address, &spec, &error);
         let listener = Rc::new(listener);
@@ -118,7 +119,7 @@ impl OpenPort {
             door,
             address,
             counters: Counters::default(),
-            unread_bytes,
+            unread,
             open_sockets: OpenSockets::default(),
             log: RateLimit::new(clock::now()),
             draining: Notify::new(),

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`spec`] | how a bridge is written |
 //! | `open` | a bridge that is open, of whatever kind |
-//! | `expose_tcp`, `connection`, `framing` | a TCP port whose bytes go to one method: the port, one client of it, its bytes that wait to be calls |
+//! | `expose_tcp`, `connection`, `framing`, `unread` | a TCP port whose bytes go to one method: the port, one client of it, its bytes that wait to be calls, and replies to be read |
 //! | `expose_udp`, `source` | a UDP port whose datagrams do: the port, those who send to it |
 //! | `caller` | a network client's side of the bus |
 //! | [`forward`] | a server of the network that appears as a service |
@@ -26,6 +26,7 @@ mod open;
 mod open_sockets;
 mod source;
 pub(crate) mod spec;
+mod unread;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -61,7 +62,7 @@ impl Bridges {
     /// No bridges.
     pub(crate) fn new(bus: Bus) -> Self {
         Self(Rc::new(Inner {
-            common: Common { bus, unread_bytes: Rc::default() },
+            common: Common { bus, unread: Rc::default() },
             open: RefCell::default(),
             configured: RefCell::default(),
             next_id: Cell::new(1),

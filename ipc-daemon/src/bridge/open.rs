@@ -1,6 +1,5 @@
 //! A bridge that is open, of whatever kind.
 
-use core::cell::Cell;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
@@ -9,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::spec::Spec;
 use super::spec::expose::{Door, ExposeSpec};
+use super::unread::Unread;
 use super::{expose_tcp, expose_udp, forward};
 use crate::admin::{HeldSocket, ListenAddress};
 use crate::bus::Bus;
@@ -17,7 +17,7 @@ use crate::bus::Bus;
 pub(super) struct Common {
     pub(super) bus: Bus,
     /// Bytes of replies that the clients of all exposed TCP ports have not read yet.
-    pub(super) unread_bytes: Rc<Cell<usize>>,
+    pub(super) unread: Rc<Unread>,
 }
 
 /// An open bridge. To be [closed](Open::close) or [replaced](Open::replaced).
@@ -33,11 +33,11 @@ impl Open {
     /// # Errors
     /// When the system does not give the port, or the bus not the name.
     pub(super) fn new(common: &Common, spec: Spec) -> Result<Self, Error> {
-        let Common { bus, unread_bytes } = common;
+        let Common { bus, unread } = common;
         match spec {
             Spec::Expose(spec) => match spec.door {
                 Door::Tcp(door) => {
-                    expose_tcp::OpenPort::open(bus, spec, door, Rc::clone(unread_bytes)).map(Open::ExposeTcp)
+                    expose_tcp::OpenPort::open(bus, spec, door, Rc::clone(unread)).map(Open::ExposeTcp)
                 }
                 Door::Udp => expose_udp::OpenPort::open(bus, spec).map(Open::ExposeUdp),
             },

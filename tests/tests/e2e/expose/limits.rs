@@ -167,7 +167,7 @@ fn replies_that_nobody_reads_are_bounded_for_all_clients_together() {
     for client in &mut clients {
         client.send("?");
     }
-    // The sockets take some of it; of four replies the last one or two find no room.
+    // The sockets take some of it; of four replies there is no room for one or two.
     exposed.wait_for("calls", 4);
     assert!(ipc_tests::daemon::eventually(|| exposed.number("errors") >= 1));
     drop(clients);
@@ -176,4 +176,25 @@ fn replies_that_nobody_reads_are_bounded_for_all_clients_together() {
     next.send("?");
     next.end();
     assert_eq!(next.rest().len(), 15 << 20);
+}
+
+#[test]
+fn whoever_does_not_read_makes_room_for_those_who_do() {
+    let exposed = Exposed::start("test.large/get", "queue_per_uid_max_bytes = 16000000");
+    let service = Service::new("test.large").unwrap();
+    serve(&exposed.daemon, service.method("get", |_| Ok(vec![b'x'; 15 << 20])));
+    let mut deaf = exposed.connect();
+    deaf.send("?");
+    exposed.wait_for("calls", 1);
+    // What it has not read is all there may be, but for what the sockets take.
+    for number in 2..=4 {
+        let mut client = exposed.connect();
+        client.send("?");
+        client.end();
+        assert_eq!(client.rest().len(), 15 << 20, "the client that reads, number {number}");
+    }
+    assert_eq!(exposed.number("errors"), 1);
+    assert!(deaf.rest().len() < 15 << 20, "the one that did not was given up");
+    let ended = exposed.daemon.stop();
+    assert!(ended.stderr.contains("not read for longest"), "{}", ended.stderr);
 }
