@@ -212,7 +212,7 @@ pub(crate) struct SubscribeArgs {
 /// `monitor`
 #[derive(Debug, Args)]
 pub(crate) struct MonitorArgs {
-    /// Services and topics that match; '*' stands for one part, a last '>' for all the rest
+    /// Services, topics, locks, keys and queues that match; '*' stands for one part, a last '>' for all the rest
     #[arg(long = "match", value_name = "FILTER", default_value = ">")]
     pub(crate) matching: String,
     /// End after this many lines

@@ -1,5 +1,7 @@
 //! `monitor [--match FILTER]`: what crosses the bus, as it does.
 
+use std::collections::BTreeMap;
+
 use ipc_core::client::{Delivery, SubscribeOptions};
 use ipc_core::name::Filter;
 use ipc_core::{Error, ErrorCode, Peer};
@@ -12,14 +14,24 @@ use crate::error::Failure;
 use crate::output::Output;
 use crate::render::{PeerJson, peer_for_people, plural};
 
+/// Most requests without an outcome of which it is remembered what they are about.
+const REQUESTS_MAX: usize = 4096;
 /// The topic on which the daemon tells it.
 const TOPIC: &str = "ipc.monitor";
 
 /// What the daemon says of one frame.
 #[derive(Debug, Deserialize, Serialize)]
 struct Seen {
-    /// `call`, `reply` or `event`.
+    /// `call`, `reply`, `event`, `request`, `outcome` or `refusal`.
     kind: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    operation: Option<String>,
+    /// Of what a request is about; of an outcome it is known here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    /// The number of a request, of all of its sender's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     service: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -37,8 +49,44 @@ struct Seen {
     oneway: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<String>,
     /// Bytes of its payload.
     bytes: u64,
+}
+
+impl Seen {
+    /// What it is about.
+    fn subject(&self) -> &str {
+        [&self.service, &self.topic, &self.name].into_iter().flatten().next().map_or("", String::as_str)
+    }
+
+    /// Whether the filter lets it through: names of locks, keys and queues by their parts too.
+    fn passes(&self, filter: &Filter) -> bool {
+        let subject = self.subject();
+        if subject.is_empty() { filter.as_str() == ">" } else { filter.matches(&subject.replace('/', ".")) }
+    }
+}
+
+/// What the requests were about that have no outcome yet.
+#[derive(Default)]
+struct Requests(BTreeMap<(u64, u64), String>);
+
+impl Requests {
+    /// Remembers a request, and tells an outcome what it is about.
+    fn note(&mut self, sender: u64, seen: &mut Seen) {
+        let Some(request) = seen.request else { return };
+        match (seen.kind.as_str(), &seen.name) {
+            ("request", Some(name)) => {
+                if self.0.len() >= REQUESTS_MAX {
+                    self.0.pop_first();
+                }
+                self.0.insert((sender, request), name.clone());
+            }
+            ("outcome", None) => seen.name = self.0.remove(&(sender, request)),
+            _ => {}
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -54,14 +102,15 @@ pub(crate) async fn run(args: MonitorArgs, globals: &Globals, output: &Output) -
     let client = bus::connect_and_stay(globals).await?;
     let mut subscription = client.subscribe(TOPIC, SubscribeOptions::default()).await?;
     output.announce(&format!("watching {filter}"));
+    let mut requests = Requests::default();
     let mut remaining = args.count.map(u64::from);
     while remaining != Some(0) {
         let ended = || Error::new(ErrorCode::Unreachable, "the subscription has ended");
         match subscription.next().await.ok_or_else(ended)?? {
             Delivery::Event(event) => {
-                let seen = read(&event.payload.body)?;
-                let name = seen.service.as_ref().or(seen.topic.as_ref());
-                if name.is_some_and(|name| filter.matches(name)) {
+                let mut seen = read(&event.payload.body)?;
+                requests.note(event.sender.id.0, &mut seen);
+                if seen.passes(&filter) {
                     remaining = remaining.map(|remaining| remaining - 1);
                     show(&event.sender, &seen, output)?;
                 }
@@ -84,10 +133,11 @@ fn show(sender: &Peer, seen: &Seen, output: &Output) -> Result<(), Failure> {
         return output.object(&Line { sender: PeerJson::from(sender), seen });
     }
     let palette = output.palette();
-    let name = seen.service.as_deref().or(seen.topic.as_deref()).unwrap_or_default();
-    let name = match &seen.method {
-        Some(method) => format!("{name}/{method}"),
-        None => name.to_owned(),
+    let subject = seen.subject();
+    let name = match (&seen.method, &seen.operation) {
+        (Some(method), _) => format!("{subject}/{method}"),
+        (None, Some(operation)) if seen.service.is_none() => format!("{operation} {subject}"),
+        (None, _) => subject.to_owned(),
     };
     let to = match (seen.to, seen.subscribers) {
         (Some(peer), _) => format!("to peer {peer}"),
@@ -95,13 +145,14 @@ fn show(sender: &Peer, seen: &Seen, output: &Output) -> Result<(), Failure> {
         (None, None) => String::new(),
     };
     let more = match (seen.oneway, seen.error, seen.sequence) {
+        _ if seen.code.is_some() => format!(", {}", seen.code.as_deref().unwrap_or_default()),
         (Some(true), ..) => ", no answer wanted".to_owned(),
         (_, Some(true), _) => ", an error".to_owned(),
         (.., Some(sequence)) => format!(", #{sequence}"),
         _ => String::new(),
     };
     output.line(&format!(
-        "{:<5} {} {}",
+        "{:<7} {} {}",
         seen.kind,
         palette.strong(&name),
         palette.quiet(&format!(

@@ -49,6 +49,16 @@ pub fn decode<T: Decode<()>>(bytes: &[u8]) -> Result<T, WireError> {
     }
 }
 
+/// Decodes the value that `bytes` begin with, whatever follows.
+///
+/// # Errors
+/// [`WireError::Envelope`] when they do not begin with such a value.
+pub fn decode_first<T: Decode<()>>(bytes: &[u8]) -> Result<T, WireError> {
+    let config = config::standard().with_limit::<DECODE_LIMIT_BYTES>();
+    let decoded = bincode::decode_from_slice::<T, _>(bytes, config);
+    decoded.map(|(value, _)| value).map_err(|error| WireError::Envelope(describe(&error)))
+}
+
 fn describe(error: &DecodeError) -> &'static str {
     match error {
         DecodeError::UnexpectedEnd { .. } => "it ends too early",

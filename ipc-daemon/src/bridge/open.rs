@@ -16,7 +16,7 @@ use crate::bus::Bus;
 /// What all bridges have in common.
 pub(super) struct Common {
     pub(super) bus: Bus,
-    /// Bytes of replies that the clients of all exposed TCP ports have not read yet.
+    /// What the clients of all exposed TCP ports have not read yet.
     pub(super) unread: Rc<Unread>,
 }
 

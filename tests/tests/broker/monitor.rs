@@ -4,6 +4,9 @@ use ipc_core::error::ErrorCode;
 use ipc_core::id::Handle;
 use ipc_core::limits::Limits;
 use ipc_core::wire::codec::{List, Wire};
+use ipc_core::wire::coordination::{
+    Claim, GetKey, ListKeys, LockMode, OfToken, Operation, Selection, TakeLock,
+};
 use ipc_core::wire::message::{
     ErrorBody, Gap, MethodInfo, OnSlow, OpenTopic, PeerInfo, Register, RegisterMode, Resolve, Revoked,
     Subscribe,
@@ -182,4 +185,80 @@ fn what_several_get_is_seen_once_for_each_event() {
     assert_eq!(shown.len(), 3);
     assert!(shown.iter().all(|event| event["subscribers"] == 1), "{shown:?}");
     assert_eq!(bus.client(0).take(Kind::EVENT).len(), 6);
+}
+
+/// What client 2 has been shown, with the parts that say what became of it.
+fn shown(bus: &mut MemoryBus) -> Vec<String> {
+    let events = bus.client(2).take(Kind::EVENT);
+    assert!(events.iter().all(|event| !String::from_utf8_lossy(&event.payload).contains("secret")));
+    let line = |seen: Value| {
+        let parts = ["kind", "operation", "service", "method", "name", "request", "code"];
+        let parts = parts.iter().filter_map(|part| match seen.get(*part)? {
+            Value::String(text) => Some(text.clone()),
+            other => Some(other.to_string()),
+        });
+        parts.collect::<Vec<_>>().join(" ")
+    };
+    events.iter().map(seen).map(line).collect()
+}
+
+fn coordinate<T: Wire>(bus: &mut MemoryBus, operation: Operation, correlation: u64, request: &T) {
+    let handle = Handle { index: operation.0, generation: 0 };
+    let header = Header::new(Kind::COORDINATE).with_correlation(correlation).with_handle(handle);
+    bus.say(1, header, request, b"");
+}
+
+#[test]
+fn requests_and_what_becomes_of_them_are_shown() {
+    let mut bus = bus();
+    assert_eq!(subscribe(&mut bus, 2, "ipc.monitor"), None);
+    let claim = Claim { wait: false, ttl_us: 0, delay_us: 0, owner: 1, durability: None };
+    let lock = TakeLock { name: "a/lock".into(), mode: LockMode::Exclusive, claim };
+    coordinate(&mut bus, Operation::LOCK, 5, &lock);
+    let other = Claim { owner: 2, ..lock.claim };
+    coordinate(&mut bus, Operation::LOCK, 6, &TakeLock { claim: other, ..lock });
+    coordinate(&mut bus, Operation::GET, 7, &GetKey { key: "no/key".into() });
+    let selection = Selection::Prefix { prefix: "config/".into() };
+    coordinate(&mut bus, Operation::LIST, 1 << 60, &ListKeys { selection, after: "".into(), count: 10 });
+    coordinate(&mut bus, Operation::RENEW, 8, &OfToken { token: 1 });
+    coordinate(&mut bus, Operation::GET, 9, &GetKey { key: "\",\"secret\":\"".into() });
+    let expected = [
+        "request lock a/lock 5",
+        "outcome lock 5 ok",
+        "request lock a/lock 6",
+        "outcome lock 6 busy",
+        "request get no/key 7",
+        "outcome get 7 no_such_key",
+        "request list config",
+        "outcome list ok",
+        "request renew 8",
+        "outcome renew 8 lock_lost",
+        "request get 9",
+        "outcome get 9 invalid_argument",
+    ];
+    assert_eq!(shown(&mut bus), expected);
+}
+
+#[test]
+fn calls_that_come_to_nothing_are_shown_with_the_reason() {
+    let mut bus = bus();
+    bus.set_policy(policy(&["deny uid:2 call a.b/n", ALL]));
+    assert_eq!(subscribe(&mut bus, 2, "ipc.monitor"), None);
+    let resolve = |service: &str, method: &str| Resolve { service: service.into(), method: method.into() };
+    let other = Handle { index: 3, generation: 1 };
+    ask(&mut bus, 1, Kind::RESOLVE, other, &resolve("a.b", "n"));
+    ask(&mut bus, 1, Kind::RESOLVE, other, &resolve("no.such", "m"));
+    bus.say(1, Header::new(Kind::CALL).with_correlation(5).with_handle(other), &(), b"secret");
+    bus.say(1, Header::new(Kind::CALL).with_correlation(6).with_handle(METHOD), &(), b"secret");
+    bus.leave(0);
+    bus.say(1, Header::new(Kind::CALL).with_correlation(7).with_handle(METHOD), &(), b"secret");
+    let expected = [
+        "refusal resolve a.b n permission_denied",
+        "refusal resolve no.such m no_such_service",
+        "refusal call no_such_service",
+        "call a.b m",
+        "refusal call a.b service_gone",
+        "refusal call stale_handle",
+    ];
+    assert_eq!(shown(&mut bus), expected);
 }

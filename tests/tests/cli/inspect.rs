@@ -183,6 +183,38 @@ fn monitor_shows_what_crosses_the_bus_and_not_what_is_in_it() {
     assert_eq!((&event["kind"], &event["topic"]), (&"event".into(), &"test.topic".into()));
     assert_eq!(monitor.ended(), Some(0));
     let line = people.line();
-    assert!(line.starts_with("event news.today from uid ") && line.ends_with(": 6 bytes, #1"), "{line}");
+    assert!(line.starts_with("event   news.today from uid ") && line.ends_with(": 6 bytes, #1"), "{line}");
     assert!(!line.contains("secret"));
+}
+
+#[test]
+fn monitor_shows_requests_with_their_outcomes_and_refusals() {
+    let daemon = Daemon::start();
+    let arguments = ["monitor", "--match", "deploy.>", "--count", "4", "--json"];
+    let mut monitor = Running::start(daemon.runtime_dir(), &arguments, "watching deploy.>");
+    let people = ["monitor", "--match", "no.*", "--count", "1"];
+    let mut people = Running::start(daemon.runtime_dir(), &people, "watching no.*");
+    run_at(daemon.runtime_dir(), &["kv", "put", "deploy/color", "secret", "--durability", "memory"])
+        .succeeded();
+    assert_eq!(run_at(daemon.runtime_dir(), &["kv", "get", "deploy/size"]).status, Some(1));
+    assert_eq!(run_at(daemon.runtime_dir(), &["call", "no.such", "thing", "secret"]).status, Some(69));
+    let seen: Vec<Value> = (0..4).map(|_| monitor.object()).collect();
+    let told = |at: usize, field: &str| seen[at][field].as_str().unwrap_or_default().to_owned();
+    let lines: Vec<[String; 4]> =
+        (0..4).map(|at| ["kind", "operation", "name", "code"].map(|field| told(at, field))).collect();
+    let expected = [
+        ["request", "put", "deploy/color", ""],
+        ["outcome", "put", "deploy/color", "ok"],
+        ["request", "get", "deploy/size", ""],
+        ["outcome", "get", "deploy/size", "no_such_key"],
+    ];
+    assert_eq!(lines, expected.map(|line| line.map(str::to_owned)));
+    assert_eq!(seen[0]["request"], seen[1]["request"]);
+    assert_eq!(seen[0]["bytes"], 6);
+    assert_eq!(monitor.ended(), Some(0));
+    let line = people.line();
+    assert!(
+        line.starts_with("refusal no.such/thing from uid ") && line.ends_with(", no_such_service"),
+        "{line}"
+    );
 }

@@ -14,7 +14,8 @@ pub use self::keys::{
     UnwatchKeys, WatchKeys, Watching,
 };
 
-use super::codec::{Decode, Encode, Text};
+use super::codec::{self, Decode, Encode, Text};
+use crate::name::ResourceName;
 
 /// What is asked for.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -120,6 +121,39 @@ numbers! { Told:
     DELIVERED = 6, "delivered";
     /// The consumer did not read in time: it gets nothing more until it asks anew.
     CONSUMER_LOST = 7, "consumer_lost";
+}
+
+impl Operation {
+    /// The name that a request is about, by its envelope: of the lock, the key or the queue, or how those begin that are listed or
+    /// watched. `None` for a request that names none, or more than one, or nothing that could be one.
+    pub fn subject(self, envelope: &[u8]) -> Option<ResourceName> {
+        let name = match self {
+            Self::LOCK
+            | Self::ACQUIRE
+            | Self::CAMPAIGN
+            | Self::OBSERVE
+            | Self::ARRIVE
+            | Self::PUT
+            | Self::GET
+            | Self::DELETE
+            | Self::ENQUEUE
+            | Self::TAKE
+            | Self::ACK
+            | Self::NACK
+            | Self::PEEK
+            | Self::COUNT
+            | Self::PURGE
+            | Self::CONSUME => codec::decode_first::<Text>(envelope).ok()?,
+            Self::LIST | Self::WATCH | Self::HISTORY => {
+                match codec::decode_first::<Selection>(envelope).ok()? {
+                    Selection::Key { key } => key,
+                    Selection::Prefix { prefix } => prefix,
+                }
+            }
+            _ => return None,
+        };
+        ResourceName::parse(name.0.trim_end_matches(['/', '.'])).ok()
+    }
 }
 
 /// What a promise survives.

@@ -42,6 +42,11 @@ impl Broker {
             self.bind(peer, frame, target);
             found.map(|_| ())
         });
+        if let Err(error) = &result
+            && self.is_monitored()
+        {
+            self.show_refused_resolve(peer, &request, error.code);
+        }
         self.conclude(peer, frame.header.correlation, result)
     }
 
@@ -58,6 +63,9 @@ impl Broker {
             Ok(route) => self.hand_over(now, peer, frame, &route, is_oneway),
             Err(error) => {
                 self.counters.calls_refused += 1;
+                if self.is_monitored() {
+                    self.show_refused_call(peer, frame.header, error.code);
+                }
                 if !is_oneway {
                     self.refuse(peer, Kind::REPLY, frame.header.correlation, &error);
                 }
@@ -215,6 +223,9 @@ impl Broker {
     /// Ends a call with an error for its caller.
     pub(in crate::broker) fn fail_call(&mut self, key: CallKey, error: &Error) {
         if let Some(call) = self.end_call(key) {
+            if self.is_monitored() {
+                self.show_failed_call(&call, error.code);
+            }
             self.refuse(call.caller, Kind::REPLY, call.caller_correlation, error);
             self.close_if_finished(call.caller);
         }

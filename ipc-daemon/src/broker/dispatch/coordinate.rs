@@ -48,6 +48,9 @@ impl Broker {
         if !takes_payload && header.payload_len > 0 && Operation::ALL.contains(&operation) {
             return Err(WireError::Envelope("this operation has no payload"));
         }
+        if self.is_monitored() {
+            self.show_request(peer, frame);
+        }
         if let Err(error) = self.check_memory(peer, operation) {
             self.refuse_request(asker, &error.into());
             return Ok(());

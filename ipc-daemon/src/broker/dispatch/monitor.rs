@@ -1,18 +1,24 @@
-//! Telling those who may look what crosses the bus: an event on the topic `ipc.monitor` for each call, reply and event.
+//! Telling those who may look what crosses the bus: an event on the topic `ipc.monitor` for each call, reply and event, each
+//! request of coordination and its outcome, and each call that came to nothing.
 //!
-//! The event comes from whoever sent the frame, and says in JSON what the frame was, not what was in it. It waits in the
-//! queue of the subscription like any other, and is dropped and counted like any other: whoever looks slows nobody.
+//! The event comes from whoever sent the frame, or had asked for what is answered, and says in JSON what the frame was, not what
+//! was in it. It waits in the queue of the subscription like any other, and is dropped and counted like any other: whoever looks
+//! slows nobody.
 
 use core::fmt::Write as _;
 
-use ipc_core::name::Filter;
+use ipc_core::ErrorCode;
+use ipc_core::name::{Filter, MethodName, ServiceName};
 use ipc_core::payload::PayloadKind;
+use ipc_core::wire::coordination::Operation;
+use ipc_core::wire::message::Resolve;
 use ipc_core::wire::{Body, Frame, Header, Kind};
 
 use super::event::event_header;
 use crate::broker::Broker;
 use crate::broker::calls::Call;
 use crate::broker::keys::{PeerKey, ServiceKey, TopicKey};
+use crate::broker::peer::Target;
 use crate::broker::policy::Action;
 use crate::broker::topics::MONITOR_TOPIC;
 
@@ -63,12 +69,64 @@ impl Broker {
         self.show(publisher, about, None, bytes);
     }
 
+    /// A request of coordination came.
+    pub(super) fn show_request(&mut self, peer: PeerKey, frame: &Frame<'_>) {
+        let operation = Operation(frame.header.handle.index);
+        let mut about = format!(r#""kind":"request","operation":"{}""#, operation.name());
+        if let Some(name) = operation.subject(frame.envelope) {
+            append(&mut about, format_args!(r#","name":"{name}""#));
+        }
+        append_request(&mut about, frame.header.correlation);
+        self.show(peer, about, None, frame.body.as_slice().len());
+    }
+
+    /// It was answered, with that header, or refused.
+    pub(super) fn show_outcome(&mut self, peer: PeerKey, header: Header, refused: Option<ErrorCode>) {
+        let operation = Operation(header.handle.index).name();
+        let (is_error, code) = (refused.is_some(), refused.map_or("ok", ErrorCode::name));
+        let mut about =
+            format!(r#""kind":"outcome","operation":"{operation}","error":{is_error},"code":"{code}""#);
+        append_request(&mut about, header.correlation);
+        self.show(peer, about, None, 0);
+    }
+
+    /// A call was refused before it reached anybody.
+    pub(super) fn show_refused_call(&mut self, caller: PeerKey, header: Header, code: ErrorCode) {
+        let target = self.peers.get(caller).map_or(Target::Nothing, |state| state.target(header.handle));
+        let mut about = refusal("call", code);
+        if let Target::Method { service, method } = target
+            && let Some((service, method)) = self.names.method(service, method)
+        {
+            append(&mut about, format_args!(r#","service":"{service}","method":"{method}""#));
+        }
+        self.show(caller, about, None, header.payload_len as usize);
+    }
+
+    /// A method was not to be had.
+    pub(super) fn show_refused_resolve(&mut self, caller: PeerKey, request: &Resolve, code: ErrorCode) {
+        let mut about = refusal("resolve", code);
+        if let (Ok(service), Ok(method)) =
+            (ServiceName::parse(&request.service.0), MethodName::parse(&request.method.0))
+        {
+            append(&mut about, format_args!(r#","service":"{service}","method":"{method}""#));
+        }
+        self.show(caller, about, None, 0);
+    }
+
+    /// A call that had been handed over ended without a reply.
+    pub(super) fn show_failed_call(&mut self, call: &Call, code: ErrorCode) {
+        let mut about = refusal("call", code);
+        if let Some(service) = self.names.name(call.service) {
+            append(&mut about, format_args!(r#","service":"{service}""#));
+        }
+        self.show(call.caller, about, None, 0);
+    }
+
     /// Names are of letters that JSON takes as they are.
     fn show(&mut self, sender: PeerKey, mut about: String, to: Option<PeerKey>, bytes: usize) {
         let Some(topic) = self.topics.monitor() else { return };
         if let Some(to) = to.and_then(|to| self.peers.get(to)) {
-            // Writing to a text does not fail.
-            let _ = write!(about, r#","to":{}"#, to.who.id.0);
+            append(&mut about, format_args!(r#","to":{}"#, to.who.id.0));
         }
         let text = format!(r#"{{{about},"bytes":{bytes}}}"#);
         let header = Header {
@@ -86,4 +144,20 @@ impl Broker {
         }
         self.topics.put_back(topic, matches);
     }
+}
+
+fn refusal(operation: &str, code: ErrorCode) -> String {
+    format!(r#""kind":"refusal","operation":"{operation}","error":true,"code":"{}""#, code.name())
+}
+
+/// The number by which whoever asks tells its requests apart, if it is one that JSON has.
+fn append_request(about: &mut String, correlation: u64) {
+    if (1..1 << 53).contains(&correlation) {
+        append(about, format_args!(r#","request":{correlation}"#));
+    }
+}
+
+fn append(about: &mut String, more: core::fmt::Arguments<'_>) {
+    // Writing to a text does not fail.
+    let _ = about.write_fmt(more);
 }

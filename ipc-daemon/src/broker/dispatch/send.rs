@@ -85,6 +85,9 @@ impl Broker {
         envelope: &T,
         body: &[u8],
     ) {
+        if header.kind == Kind::OUTCOME && !header.flags.contains(Flags::ERROR) && self.is_monitored() {
+            self.show_outcome(to, header, None);
+        }
         self.send(to, header, envelope, body);
         let max = self.config.limits.queue_per_connection_max_bytes as usize + ANSWERS_SLACK_BYTES;
         if self.peers.get(to).is_some_and(|peer| !peer.is_departed() && peer.outbound.queued_bytes() > max) {
@@ -128,6 +131,9 @@ impl Broker {
                 self.note_refusal(to, error);
             }
             _ => {}
+        }
+        if header.kind == Kind::OUTCOME && self.is_monitored() {
+            self.show_outcome(to, header, Some(error.code));
         }
         self.answer(to, Header { flags: Flags::ERROR, ..header }, &ErrorBody::from(error), &[]);
     }
