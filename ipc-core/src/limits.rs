@@ -122,7 +122,7 @@ macro_rules! limits {
 }
 
 limits! {
-    /// Connections in all; nobody has more than 64 for each that is left to others.
+    /// Connections in all; of more than 64 nobody has more than 64 for each that is left, unless nobody else has any.
     connections_max: u32 = 16_384, 1, 1_000_000;
     /// Connections of one uid; for a user's own daemon that is everybody.
     connections_per_uid_max: u32 = 16_384, 1, 1_000_000;

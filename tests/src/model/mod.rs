@@ -270,12 +270,9 @@ impl Model {
         let same = || open().filter(|connection| payer(&connection.identity) == payer(identity));
         let limits = &self.limits;
         let over_tcp = if is_tcp { open().filter(|connection| connection.is_tcp).count() } else { 0 };
-        let left = (limits.connections_max as usize).saturating_sub(open().count());
-        let leaves_too_little = same().count() > 0 && same().count() >= 64 * left.saturating_sub(1);
-        let taken = limits.connections_max as usize - if leaves_too_little { 0 } else { left };
         let counts = [
             ("tcp_connections_max", over_tcp, limits.tcp_connections_max),
-            ("connections_max", taken, limits.connections_max),
+            ("connections_max", open().count(), limits.connections_max),
             ("connections_per_uid_max", same().count(), limits.connections_per_uid_max),
             (
                 "unauthenticated_per_uid_max",

@@ -65,8 +65,9 @@ fn nobody_takes_every_connection() {
         let identity = Identity::Local { uid, gid: uid, pid: 1 };
         bus.broker.connect(bus.now, identity, Transport::UnixStream, Access::Granted)
     };
+    connect(999).expect("there is room");
     let counts = [1000, 1001].map(|uid| (0..).take_while(|_| connect(uid).is_ok()).count());
-    assert_eq!(counts, [640, 9], "64 for each that is left");
+    assert_eq!(counts, [639, 9], "64 for each that is left");
     let limit = |result: Result<_, Error>| {
         let detail = result.expect_err("there is a limit").detail.expect("it is named");
         (detail.resource, detail.hint.is_some_and(|hint| hint.contains("users who have fewer")))
@@ -75,6 +76,16 @@ fn nobody_takes_every_connection() {
     assert_eq!(limit(connect(1000)), (named.clone(), true));
     connect(1002).expect("the last is for whoever has none");
     assert_eq!(limit(connect(1003)), (named, false));
+}
+
+#[test]
+fn whoever_is_alone_takes_every_connection() {
+    let limits = Limits { connections_max: 650, unauthenticated_per_uid_max: 1000, ..Limits::default() };
+    let mut bus = MemoryBus::with_policy(limits, Policy::open(Vec::new()));
+    let identity = Identity::Local { uid: 1000, gid: 1000, pid: 1 };
+    let mut connect =
+        || bus.broker.connect(bus.now, identity.clone(), Transport::UnixStream, Access::Granted);
+    assert_eq!((0..).take_while(|_| connect().is_ok()).count(), 650);
 }
 
 fn used(bus: &MemoryBus, uid: u32, resource: &str) -> (u64, u64) {

@@ -15,7 +15,7 @@ use self::rate::Rates;
 use super::event::Side;
 use super::keys::AccountKey;
 
-/// Connections that one payer may have for each that it leaves to others.
+/// Connections that one payer may have for each that it leaves to others, while there are any. Fewer in all are not shared out.
 const CONNECTIONS_TO_ONE_LEFT: u32 = 64;
 /// Most payers whose refusals are remembered.
 const REFUSED_PAYERS_MAX: usize = 1024;
@@ -247,7 +247,8 @@ impl Quota {
         }
         let known = self.by_payer.get(payer).copied();
         if let Some(account) = known.and_then(|key| self.accounts.get(key)) {
-            if account.charges.connections >= CONNECTIONS_TO_ONE_LEFT.saturating_mul(left - 1) {
+            let is_alone = self.accounts.len() == 1 || limits.connections_max <= CONNECTIONS_TO_ONE_LEFT;
+            if !is_alone && account.charges.connections >= CONNECTIONS_TO_ONE_LEFT.saturating_mul(left - 1) {
                 let error = Error::quota("connections_max", limits.connections_max.into());
                 return Err(error.with_hint("those that are left are for users who have fewer"));
             }
