@@ -14,8 +14,7 @@ use ipc_core::transport::clock;
 use ipc_core::wire::message::RegisterMode;
 use ipc_core::{Error, ErrorCode};
 use serde_json::Value;
-use tokio::sync::Mutex;
-use tokio::task::{spawn_local, yield_now};
+use tokio::task::spawn_local;
 
 use super::backup;
 use super::explain;
@@ -48,7 +47,6 @@ pub(crate) fn start(
         parts,
         bridge,
         open: Cell::new(0),
-        turn: Mutex::new(()),
     });
     drop(spawn_local(admin.run()));
     Ok(())
@@ -76,8 +74,6 @@ struct Admin {
     bridge: Rc<dyn Bridge>,
     /// Requests that are worked on.
     open: Cell<u32>,
-    /// Whoever has it is the next to be worked on.
-    turn: Mutex<()>,
 }
 
 impl Admin {
@@ -95,7 +91,8 @@ impl Admin {
     async fn serve(self: Rc<Self>, call: Incoming) {
         let outcome = if self.open.get() < REQUESTS_MAX {
             self.open.set(self.open.get() + 1);
-            self.take_turn().await;
+            // A list of a large bus takes its time.
+            self.bus.pass().await;
             let outcome = self.answer(&call).await;
             self.open.set(self.open.get() - 1);
             outcome
@@ -108,12 +105,6 @@ impl Admin {
             self.bus.turn(|broker, _| broker.note_denied(call.sender.id, error));
         }
         self.service.reply(call.key, outcome);
-    }
-
-    /// Has one request after the other begin, and in between all who have input: a list of a large bus takes its time.
-    async fn take_turn(&self) {
-        let _turn = self.turn.lock().await;
-        yield_now().await;
     }
 
     async fn answer(&self, call: &Incoming) -> Result<Payload, Error> {

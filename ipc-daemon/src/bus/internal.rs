@@ -99,6 +99,15 @@ impl InternalPeer {
         })
     }
 
+    /// Ready when something is due, or nothing will be any more. Cancel safe.
+    pub(crate) fn poll_due(&self, context: &mut Context<'_>) -> Poll<()> {
+        if self.mailbox.is_closed.get() || self.bus.has_pending(self.key) {
+            return Poll::Ready(());
+        }
+        *self.mailbox.owner.borrow_mut() = Some(context.waker().clone());
+        Poll::Pending
+    }
+
     /// Hands what is due to `take`, piece by piece, which must not touch the bus, and not more than so many bytes at a time.
     /// `Ready(false)` when nothing is and nothing will be any more. Cancel safe.
     pub(crate) fn poll_receive(

@@ -5,6 +5,7 @@ use std::future::poll_fn;
 use std::task::{Poll, Waker};
 
 use slotmap::SecondaryMap;
+use tokio::sync::Mutex;
 
 use super::{Bus, Endpoint, State};
 use crate::broker::{Broker, PeerKey, Room};
@@ -18,6 +19,8 @@ pub(super) struct Rounds {
     are_shared: Cell<bool>,
     /// Who begins rounds when nobody else does.
     keeper: RefCell<Option<Waker>>,
+    /// Whoever has it passes next.
+    turnstile: Mutex<()>,
 }
 
 impl Rounds {
@@ -76,6 +79,15 @@ impl Bus {
         if self.are_turns_shared() {
             let State { broker, endpoints, .. } = &mut *self.0.state.borrow_mut();
             broker.next_round(|next| wake(endpoints, next));
+        }
+    }
+
+    /// While several take turns: has one piece of work after the other begin that nobody has asked a turn for, and in between all
+    /// who have input. Cancel safe.
+    pub(crate) async fn pass(&self) {
+        if self.are_turns_shared() {
+            let _next = self.0.rounds.turnstile.lock().await;
+            tokio::task::yield_now().await;
         }
     }
 

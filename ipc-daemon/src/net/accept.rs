@@ -17,7 +17,7 @@ use super::readable::watch;
 /// Pause after the system had no resource for another connection.
 const PAUSE: Duration = Duration::from_millis(100);
 /// Connections accepted before others have their turn.
-const ACCEPT_BUDGET: u32 = 8;
+const ACCEPT_BUDGET: u32 = 4;
 
 /// What comes to a listening socket.
 #[derive(Debug)]

@@ -133,6 +133,7 @@ impl Keeper {
 
     async fn receive(self, socket: AsyncFd<Rc<DatagramSocket>>) {
         while let Ok(mut guard) = socket.readable().await {
+            self.0.bus.pass().await;
             if self.receive_some() {
                 guard.clear_ready();
             } else {

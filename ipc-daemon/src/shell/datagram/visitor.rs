@@ -56,17 +56,15 @@ impl Drop for Visitor {
 async fn attend(bus: Bus, keeper: Keeper, key: ClientKey, peer: Rc<RefCell<InternalPeer>>) {
     let mut bytes = Vec::new();
     loop {
-        let is_shared = bus.are_turns_shared();
-        let max_bytes = if is_shared { RECEIVE_IN_TURN_MAX_BYTES } else { RECEIVE_MAX_BYTES };
+        poll_fn(|context| peer.borrow().poll_due(context)).await;
+        bus.pass().await;
+        let max_bytes = if bus.are_turns_shared() { RECEIVE_IN_TURN_MAX_BYTES } else { RECEIVE_MAX_BYTES };
         let mut take = |piece: &[u8]| bytes.extend_from_slice(piece);
         if !poll_fn(|context| peer.borrow_mut().poll_receive(context, max_bytes, &mut take)).await {
             break;
         }
         keeper.handle_input(key, &bytes);
         bytes.clear();
-        if is_shared {
-            tokio::task::yield_now().await;
-        }
     }
     keeper.handle_end(key);
 }
