@@ -254,3 +254,11 @@ pub(crate) fn is_running(pid: &str) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
     !stat.is_empty() && !stat.contains(") Z ")
 }
+
+/// Whether a process has a handler for each of SIGHUP, SIGINT and SIGTERM (proc_pid_status(5)).
+pub(crate) fn listens(pid: u32) -> bool {
+    const ALL: u64 = 1 << 0 | 1 << 1 | 1 << 14;
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & ALL == ALL)
+}

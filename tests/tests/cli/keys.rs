@@ -5,7 +5,7 @@ use std::io::Write;
 use ipc_tests::daemon::{Daemon, Signal};
 use rustix::process::{Pid, kill_process};
 
-use crate::command::{Running, at, finish, run_at, tool, wait_until};
+use crate::command::{Running, at, finish, listens, run_at, tool, wait_until};
 
 #[test]
 fn a_key_is_put_got_and_deleted_under_conditions() {
@@ -146,12 +146,4 @@ fn a_put_whose_value_does_not_come_ends_with_an_interrupt() {
         drop(input);
         assert_eq!((ran.status, ran.text(), ran.stderr.as_str()), (Some(status), "", ""));
     }
-}
-
-/// Whether a process has a handler for each of SIGHUP, SIGINT and SIGTERM (proc_pid_status(5)).
-fn listens(pid: u32) -> bool {
-    const ALL: u64 = 1 << 0 | 1 << 1 | 1 << 14;
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
-    caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & ALL == ALL)
 }
