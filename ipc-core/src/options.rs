@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::error::Error;
+use crate::name::ResourceName;
 #[cfg(any(feature = "client", feature = "blocking"))]
 use crate::session::{self, Session};
 #[cfg(any(feature = "client", feature = "blocking"))]
@@ -178,6 +179,9 @@ pub struct CallOptions {
     pub deadline: Option<Duration>,
     /// W3C Trace Context to send along, at most 55 bytes. Default: none.
     pub traceparent: Option<String>,
+    /// A lock and the token of its holder: with an older one than the last that was given the daemon does not hand the call
+    /// on, and it ends with `stale_fencing_token`. Default: none.
+    pub fence: Option<(ResourceName, u64)>,
 }
 
 impl CallOptions {
@@ -197,6 +201,16 @@ impl CallOptions {
     #[must_use]
     pub fn traceparent(mut self, traceparent: impl Into<String>) -> Self {
         self.traceparent = Some(traceparent.into());
+        self
+    }
+
+    /// The same under the token of a lock.
+    ///
+    /// Whoever held the lock and has lost it since cannot have anything done any more by services that are called so. The
+    /// daemon compares when it hands the call on; what runs already goes on.
+    #[must_use]
+    pub fn fence(mut self, lock: ResourceName, token: u64) -> Self {
+        self.fence = Some((lock, token));
         self
     }
 }

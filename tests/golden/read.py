@@ -78,6 +78,7 @@ FORMS = {
     0x03: ("number", "text"),
     0x10: BESIDE,
     0x11: BESIDE,
+    0x13: ("text", "number"),
     0x20: BESIDE,
     0x21: BESIDE,
     0x22: ("number", "number", "number"),

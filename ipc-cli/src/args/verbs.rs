@@ -150,6 +150,9 @@ pub(crate) struct CallArgs {
     /// How long the service may take [default: --timeout]
     #[arg(long, value_name = "DUR", value_parser = duration)]
     pub(crate) deadline: Option<Duration>,
+    /// Only if nobody has got the lock since its holder was given this token
+    #[arg(long, value_name = "LOCK:TOKEN")]
+    pub(crate) fence: Option<String>,
     /// What the payload is [default: text if it is UTF-8, else bytes]
     #[arg(long = "as", value_name = "KIND", value_enum)]
     pub(crate) kind: Option<PayloadAs>,

@@ -33,10 +33,11 @@ struct Sent<'a> {
 /// Makes the call.
 pub(crate) async fn run(args: CallArgs, globals: &Globals, output: &Output) -> Result<(), Failure> {
     bus::check_method(&args.service, &args.method)?;
+    let fence = args.fence.as_deref().map(bus::parse_fence).transpose()?;
     let payload = bus::read_payload(PayloadArgument::new(args.payload, args.kind)).await?;
     let client = bus::connect(globals).await?;
-    let options =
-        CallOptions { deadline: Some(args.deadline.unwrap_or(globals.timeout)), ..CallOptions::default() };
+    let deadline = Some(args.deadline.unwrap_or(globals.timeout));
+    let options = CallOptions { deadline, fence, ..CallOptions::default() };
     if args.oneway {
         check_there(&client, &args.service, &args.method).await?;
         client.call_oneway_with(&args.service, &args.method, payload, options).await?;

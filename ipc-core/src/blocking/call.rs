@@ -293,6 +293,9 @@ impl Client {
 
     fn begin(&mut self, handle: HandleKey, payload: Payload, options: CallOptions) -> Result<Ticket, Error> {
         self.greet_before(&payload)?;
+        if options.fence.is_some() {
+            self.greet_if_needed()?;
+        }
         let now = clock::now();
         let options = self.call_options(now, options);
         self.session.call(now, handle, payload, options)
@@ -327,6 +330,7 @@ impl Client {
         session::CallOptions {
             deadline: Some(deadline),
             traceparent: options.traceparent.map(String::into_boxed_str),
+            fence: options.fence,
         }
     }
 

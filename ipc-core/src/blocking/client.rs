@@ -94,7 +94,12 @@ impl Client {
     /// Waits until the daemon has answered the hello, unless what is to be sent may go before that.
     pub(super) fn greet_before(&mut self, payload: &Payload) -> Result<(), Error> {
         let is_large = payload.len() > PAYLOAD_BEFORE_WELCOME_MAX_BYTES as usize;
-        if is_large && self.session.state() == State::Greeting { self.greet() } else { Ok(()) }
+        if is_large { self.greet_if_needed() } else { Ok(()) }
+    }
+
+    /// Waits until the daemon has answered the hello, so that it is known what it understands.
+    pub(super) fn greet_if_needed(&mut self) -> Result<(), Error> {
+        if self.session.state() == State::Greeting { self.greet() } else { Ok(()) }
     }
 
     /// What the daemon said about itself; nothing is known before its first answer to an [opened](Client::open) client.

@@ -90,6 +90,7 @@ fn session_options(shared: &Shared, options: CallOptions, now: Instant) -> sessi
     session::CallOptions {
         deadline: Some(deadline(shared, &options, now)),
         traceparent: options.traceparent.map(String::into_boxed_str),
+        fence: options.fence,
     }
 }
 

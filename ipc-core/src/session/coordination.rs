@@ -16,10 +16,10 @@ use crate::wire::coordination::{
 use crate::wire::{Header, Kind};
 
 use super::Session;
+use super::addressed::micros;
 use super::event::{HoldKey, ObservationKey, Observed, Ticket};
 use super::holds::HoldState;
 use super::inflight::{Open, Purpose, expiry};
-use super::requests::micros;
 
 /// What is to be held.
 #[derive(Clone, Debug, PartialEq, Eq)]

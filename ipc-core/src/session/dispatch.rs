@@ -14,13 +14,13 @@ use crate::wire::{Flags, Frame, Header, Kind, WireError};
 
 use core::time::Duration;
 
+use super::addressed::send_addressed;
 use super::event::{
     self, Answer, Event, Incoming, Missed, NameEvent, Received, RegistrationKey, Reply, SubscriptionKey,
     WatchKey,
 };
 use super::handles::HandleKey;
 use super::inflight::Purpose;
-use super::requests::send_addressed;
 use super::slab::Key;
 use super::state::{State, Trigger};
 use super::tag::Tag;

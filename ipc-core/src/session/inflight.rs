@@ -5,10 +5,10 @@ use std::collections::VecDeque;
 use crate::error::{Error, ErrorCode};
 use crate::id::Handle;
 use crate::limits::DEADLINE_GRACE;
-use crate::payload::Payload;
 use crate::time::Instant;
 use crate::wire::coordination::Operation;
 
+use super::addressed::Addressed;
 use super::courier::RequestId;
 use super::event::{
     ConsumerKey, HoldKey, KeyWatchKey, ObservationKey, Outcome, RegistrationKey, SubscriptionKey, Ticket,
@@ -16,19 +16,6 @@ use super::event::{
 };
 use super::handles::HandleKey;
 use super::slab::{Key, Slab};
-
-/// A frame that names a handle, kept until its outcome in case it has to be sent again.
-#[derive(Debug)]
-pub(super) struct Addressed {
-    pub(super) handle: HandleKey,
-    /// The handle as it was on the wire.
-    pub(super) wire: Handle,
-    pub(super) payload: Payload,
-    pub(super) deadline: Option<Instant>,
-    pub(super) traceparent: Option<Box<str>>,
-    /// Whether it was sent a second time, after the handle had become stale. There is no third.
-    pub(super) retried: bool,
-}
 
 /// What is waited for.
 #[derive(Debug)]

@@ -197,6 +197,7 @@ impl Session {
         options: CallOptions,
     ) -> Result<Ticket, Error> {
         let Some(Target::Method(service, method)) = self.mail_target(method)? else { return Err(misfit()) };
+        self.check_fence(options.fence.is_some())?;
         let deadline = options.deadline.unwrap_or(now + DEADLINE_MAX);
         self.post(now, |courier| {
             courier.call(now, &service, &method, payload, request(deadline, options.traceparent))
@@ -211,6 +212,7 @@ impl Session {
         options: CallOptions,
     ) -> Result<(), Error> {
         let Some(Target::Method(service, method)) = self.mail_target(method)? else { return Err(misfit()) };
+        self.check_fence(options.fence.is_some())?;
         let deadline = options.deadline.unwrap_or(now + DEADLINE_MAX);
         self.post_oneway(|courier| {
             let options = request(deadline, options.traceparent);

@@ -10,6 +10,7 @@
 //! | `mail`, [`courier`] | the same requests over datagrams instead of a stream |
 //! | `drain` | events handed on without being kept |
 //! | `foreign` | what other clients wrote, which the daemon has not read |
+//! | `addressed` | calls and events on their way |
 //! | `inflight` | requests that wait for their one outcome |
 //! | `handles`, `announced` | our numbers for names, the daemon's numbers for peers and topics |
 //! | `registrations`, `inbound` | services we offer, calls we are serving |
@@ -21,6 +22,7 @@
 //! | `output` | bytes on their way to the daemon |
 //! | `slab`, `tag` | slots with generations, under most of these; whose key a correlation is |
 
+mod addressed;
 mod announced;
 mod coordinated;
 mod coordination;

@@ -15,10 +15,10 @@ use crate::wire::queue::{
 use crate::wire::{Frame, Header, WireError};
 
 use super::Session;
+use super::addressed::micros;
 use super::coordination::{request, whole_micros};
 use super::event::{Answer, ConsumerKey, Event, Ticket};
 use super::inflight::{Open, Purpose, expiry};
-use super::requests::micros;
 use super::slab::Key;
 use super::work::{
     ConsumeOptions, EntryOptions, EntryPut, NackOptions, TakeOptions, Work, WorkEvent, peeked, wire_fence,

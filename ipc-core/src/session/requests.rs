@@ -4,19 +4,17 @@ use core::time::Duration;
 
 use crate::error::{Error, ErrorCode};
 use crate::id::Handle;
-use crate::limits::{DEADLINE_MAX, PAYLOAD_BEFORE_WELCOME_MAX_BYTES, TRACEPARENT_MAX_BYTES};
-use crate::name::Filter;
+use crate::limits::{PAYLOAD_BEFORE_WELCOME_MAX_BYTES, TRACEPARENT_MAX_BYTES};
+use crate::name::{Filter, ResourceName};
 use crate::payload::Payload;
 use crate::time::Instant;
-use crate::wire::codec::{List, Text};
-use crate::wire::message::{
-    Envelope, ErrorBody, OpenTopic, Resolve, Subscribe, Unsubscribe, UnwatchNames, WatchNames,
-};
+use crate::wire::message::{ErrorBody, OpenTopic, Resolve, Subscribe, Unsubscribe, UnwatchNames, WatchNames};
 use crate::wire::{Flags, Header, Kind};
 
+use super::addressed::{Addressed, send_addressed};
 use super::event::{InboundKey, NameEvent, RegistrationKey, SubscriptionKey, Ticket, WatchKey};
 use super::handles::{HandleKey, Release, Target};
-use super::inflight::{Addressed, Open, Purpose, expiry};
+use super::inflight::{Open, Purpose, expiry};
 use super::output::Output;
 use super::registrations::{Offer, Registration};
 use super::subscriptions::{Deliveries, SubscribeOptions, Subscription};
@@ -34,6 +32,9 @@ pub struct CallOptions {
     pub deadline: Option<Instant>,
     /// W3C Trace Context, passed on to the service; at most 55 bytes.
     pub traceparent: Option<Box<str>>,
+    /// A lock and the token of its holder: with an older one than the last that was given the call is not handed on, and ends
+    /// with `stale_fencing_token`.
+    pub fence: Option<(ResourceName, u64)>,
 }
 
 /// Requests. All of them fail at once when the session is closed, with the error that ended it as the reason.
@@ -86,6 +87,7 @@ impl Session {
         }
         self.check(&payload, options.traceparent.as_deref())?;
         check_deadline(now, options.deadline)?;
+        self.check_fence(options.fence.is_some())?;
         if let Some(daemon) = &self.daemon
             && self.inflight.calls() >= daemon.pending_calls_max as usize
         {
@@ -94,8 +96,9 @@ impl Session {
                 .with_hint("wait for answers before calling again"));
         }
         let wire = self.wire_handle(now, method)?;
-        let CallOptions { deadline, traceparent } = options;
-        let call = Addressed { handle: method, wire, payload, deadline, traceparent, retried: false };
+        let CallOptions { deadline, traceparent, fence } = options;
+        let fence = fence.map(Box::new);
+        let call = Addressed { handle: method, wire, payload, deadline, traceparent, fence, retried: false };
         let correlation = self.inflight.next_key().bits();
         let header = Header::new(Kind::CALL).with_correlation(correlation);
         send_addressed(&mut self.output, now, header, &call);
@@ -119,11 +122,13 @@ impl Session {
         }
         self.check(&payload, options.traceparent.as_deref())?;
         check_deadline(now, options.deadline)?;
+        self.check_fence(options.fence.is_some())?;
         // Nobody would hear that the handle has become stale, so it does not get old.
         self.handles.distrust(now, method, ONEWAY_BINDING_MAX_AGE);
         let wire = self.wire_handle(now, method)?;
-        let CallOptions { deadline, traceparent } = options;
-        let call = Addressed { handle: method, wire, payload, deadline, traceparent, retried: false };
+        let CallOptions { deadline, traceparent, fence } = options;
+        let fence = fence.map(Box::new);
+        let call = Addressed { handle: method, wire, payload, deadline, traceparent, fence, retried: false };
         let header = Header { flags: Flags::ONEWAY, ..Header::new(Kind::CALL) };
         send_addressed(&mut self.output, now, header, &call);
         Ok(())
@@ -165,7 +170,15 @@ impl Session {
         }
         self.check(&payload, traceparent.as_deref())?;
         let wire = self.wire_handle(now, topic)?;
-        let event = Addressed { handle: topic, wire, payload, deadline: None, traceparent, retried: false };
+        let event = Addressed {
+            handle: topic,
+            wire,
+            payload,
+            deadline: None,
+            traceparent,
+            fence: None,
+            retried: false,
+        };
         let correlation = self.inflight.next_key().bits();
         let header = Header::new(Kind::PUBLISH).with_correlation(correlation);
         send_addressed(&mut self.output, now, header, &event);
@@ -188,7 +201,15 @@ impl Session {
         }
         self.check(&payload, traceparent.as_deref())?;
         let wire = self.wire_handle(now, topic)?;
-        let event = Addressed { handle: topic, wire, payload, deadline: None, traceparent, retried: false };
+        let event = Addressed {
+            handle: topic,
+            wire,
+            payload,
+            deadline: None,
+            traceparent,
+            fence: None,
+            retried: false,
+        };
         let header = Header { flags: Flags::ONEWAY, ..Header::new(Kind::PUBLISH) };
         send_addressed(&mut self.output, now, header, &event);
         Ok(())
@@ -469,27 +490,6 @@ impl Session {
 fn send_known<T: crate::wire::codec::Wire>(output: &mut Output, header: Header, envelope: &T) {
     let sent = output.frame(header, envelope, &Payload::default());
     debug_assert!(sent.is_ok(), "a control frame did not fit: {sent:?}");
-}
-
-/// Queues a call or an event.
-pub(super) fn send_addressed(output: &mut Output, now: Instant, header: Header, sent: &Addressed) {
-    let deadline_us = sent.deadline.map_or(0, |deadline| micros(deadline - now));
-    let header = Header { deadline_us, ..header.with_handle(sent.wire) };
-    match &sent.traceparent {
-        None => output.plain(header, &sent.payload),
-        Some(traceparent) => {
-            let envelope =
-                Envelope { traceparent: Some(Text::from(&**traceparent)), extensions: List::default() };
-            let queued = output.frame(header, &envelope, &sent.payload);
-            debug_assert!(queued.is_ok(), "the length of a traceparent was checked: {queued:?}");
-        }
-    }
-}
-
-/// A remaining time as it travels: at least one microsecond, because 0 stands for none.
-pub(super) fn micros(remaining: Duration) -> u32 {
-    let clamped = remaining.min(DEADLINE_MAX).as_micros().max(1);
-    u32::try_from(clamped).unwrap_or(u32::MAX)
 }
 
 fn check_deadline(now: Instant, deadline: Option<Instant>) -> Result<(), Error> {

@@ -50,6 +50,8 @@ kinds! {
     REPLY = 0x11, "reply";
     /// The caller does not want the outcome any more.
     CANCEL = 0x12, "cancel";
+    /// The call behind it is made under the token of a lock.
+    FENCE = 0x13, "fence";
     /// An event on its way to the bus.
     PUBLISH = 0x20, "publish";
     /// An event on its way to a subscriber.

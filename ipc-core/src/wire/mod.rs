@@ -36,5 +36,7 @@ pub const VERSION_MIN: u16 = 1;
 pub const FEATURE_DESCRIPTORS: u64 = 1;
 /// Feature bit: the client is told when one thing is taken away from it, by `revoked`, instead of losing its connection.
 pub const FEATURE_REVOCATION: u64 = 1 << 1;
+/// Feature bit: the daemon hands a call on only if the token of the `fence` before it is not stale.
+pub const FEATURE_FENCE: u64 = 1 << 2;
 /// The features this library offers.
-pub const FEATURES: u64 = FEATURE_REVOCATION;
+pub const FEATURES: u64 = FEATURE_REVOCATION | FEATURE_FENCE;

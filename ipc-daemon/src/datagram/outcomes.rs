@@ -199,7 +199,7 @@ fn begin(
     }
     let (method, traceparent) = method(session, named, datagram)?;
     let deadline = (header.number > 0).then(|| now + Duration::from_micros(header.number.into()));
-    let options = CallOptions { deadline, traceparent };
+    let options = CallOptions { deadline, traceparent, fence: None };
     match is_oneway {
         true => session.call_oneway(now, method, payload, options).map(|()| None),
         false => session.call(now, method, payload, options).map(Some),

@@ -132,7 +132,7 @@ struct Asked {
 fn requests(session: &mut Session, now: Instant) -> Asked {
     let method = session.method("demo.title", "title").expect("a good name");
     let topic = session.topic("sensor.kitchen").expect("a good name");
-    let options = CallOptions { deadline: Some(now + Duration::from_secs(5)), traceparent: None };
+    let options = CallOptions { deadline: Some(now + Duration::from_secs(5)), ..CallOptions::default() };
     let offer = Offer {
         service: ServiceName::parse("demo.echo").expect("a good name"),
         mode: RegisterMode::Group,

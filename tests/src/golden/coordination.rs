@@ -3,8 +3,8 @@
 use ipc_core::PayloadKind;
 use ipc_core::error::ErrorCode;
 use ipc_core::wire::coordination::{
-    Acquire, Arrive, Bind, Campaign, Claim, Durability, Granted, Leader, LockMode, Lost, Observe, OfToken,
-    Operation, Passed, TakeLease, TakeLock, Told, Unobserve, Waiting,
+    Acquire, Arrive, Bind, Campaign, Claim, Durability, Fence, Granted, Leader, LockMode, Lost, Observe,
+    OfToken, Operation, Passed, TakeLease, TakeLock, Told, Unobserve, Waiting,
 };
 use ipc_core::wire::message::ErrorBody;
 use ipc_core::wire::{Flags, Header, Kind};
@@ -30,6 +30,13 @@ pub(super) fn asked_for() -> Vec<Vector> {
     let memory = Some(Durability::Memory);
     let of = OfToken { token: 81_985_529 };
     vec![
+        vector(
+            "fence",
+            "fence, client to daemon: the call behind it, 5, is made under token 4242 of the lock deploy/web",
+            header(Kind::FENCE, 5),
+            Fence { lock: "deploy/web".into(), token: 4242 },
+            b"",
+        ),
         vector(
             "coordinate_lease",
             "coordinate, client to daemon: a lease of 30 s that outlives the connection, kept in memory",

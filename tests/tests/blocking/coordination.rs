@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use ipc_core::ErrorCode;
-use ipc_core::blocking::HoldOptions;
+use ipc_core::blocking::{CallOptions, Client, HoldOptions};
+use ipc_core::name::ResourceName;
+use ipc_core::{Address, ConnectOptions, ErrorCode};
 use ipc_tests::daemon::{Daemon, Signal};
+use ipc_tests::services::serve_echo;
 
 use super::client;
 
@@ -104,4 +106,26 @@ fn a_killed_daemon_takes_what_was_held_along() {
         std::thread::yield_now();
     }
     assert_eq!(held.release().unwrap_err().code, ErrorCode::LockLost);
+}
+
+#[test]
+fn a_call_can_be_made_under_the_token_of_a_lock() {
+    let daemon = Daemon::start();
+    serve_echo(&daemon);
+    let mut holder = client(&daemon);
+    let held = holder.lock("a", HoldOptions::default()).unwrap();
+    let token = held.token();
+    // One that has not heard of the daemon yet waits until it knows what that understands.
+    let options = ConnectOptions::new().address(Address::Unix(daemon.socket()));
+    let mut caller = Client::open(options).unwrap();
+    let call = |caller: &mut Client, token| {
+        let options = CallOptions::new().fence(ResourceName::parse("a").unwrap(), token);
+        caller.call_with("test.echo", "echo", "x", options).map_err(|error| error.code)
+    };
+    assert_eq!(&*call(&mut caller, token).unwrap().payload.body, b"x");
+    assert_eq!(call(&mut caller, token - 1).unwrap_err(), ErrorCode::StaleFencingToken);
+    // Datagrams say nothing of fences, so that a call under one is not sent.
+    let options = ConnectOptions::new().address(Address::Dgram(daemon.datagram_socket()));
+    let mut sender = Client::connect(options).unwrap();
+    assert_eq!(call(&mut sender, token).unwrap_err(), ErrorCode::Unsupported);
 }

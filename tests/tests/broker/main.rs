@@ -10,6 +10,7 @@ mod durable;
 mod durable_runs;
 mod endings;
 mod events;
+mod fenced;
 mod forged;
 mod keys;
 mod limits;

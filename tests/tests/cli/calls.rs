@@ -5,7 +5,7 @@ use ipc_tests::services::RawService;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
-use crate::command::{Running, at, finish, run, run_at, run_with_input, tool, wait_until};
+use crate::command::{Running, at, finish, listens, run, run_at, run_with_input, tool, wait_until};
 
 fn serve(daemon: &Daemon, service: &str, command: &[&str]) -> Running {
     let arguments = [&["serve", service, "run", "--"], command].concat();
@@ -159,6 +159,7 @@ fn an_interrupted_call_ends_at_once_and_is_cancelled_at_the_service() {
         let arguments = at(daemon.runtime_dir(), &["call", "test.slow", "run", "x"]);
         let child = tool(&arguments).spawn().expect("ipc-cli starts");
         let call = service.call();
+        wait_until("it listens", || listens(child.id()).then_some(()));
         kill_process(Pid::from_child(&child), signal).expect("it runs");
         let ran = finish(child);
         assert_eq!((ran.status, ran.text(), ran.stderr.as_str()), (Some(status), "", ""));
@@ -176,4 +177,18 @@ fn a_daemon_is_found_by_address_and_by_environment() {
         let child = crate::command::tool(&["ping"]).env(name, value).spawn().expect("ipc-cli starts");
         crate::command::finish(child).succeeded();
     }
+}
+
+#[test]
+fn a_call_under_a_fence_is_refused_once_the_lock_was_given_again() {
+    let daemon = Daemon::start();
+    let _service = serve(&daemon, "demo.cat", &["cat"]);
+    let run = |arguments: &[&str]| run_at(daemon.runtime_dir(), arguments);
+    let token = run(&["lock", "deploy", "--quiet", "--", "sh", "-c", "echo $IPC_FENCING_TOKEN"]);
+    let fence = format!("deploy:{}", token.succeeded().trim());
+    assert_eq!(run(&["call", "demo.cat", "run", "x", "--fence", &fence]).succeeded(), "x");
+    run(&["lock", "deploy", "--", "true"]).succeeded();
+    run(&["--json", "call", "demo.cat", "run", "x", "--fence", &fence])
+        .failed_with(75, "stale_fencing_token");
+    run(&["--json", "call", "demo.cat", "run", "x", "--fence", "deploy"]).failed_with(2, "invalid_argument");
 }

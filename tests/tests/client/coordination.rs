@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use ipc_core::client::{Hold, Observation};
-use ipc_core::{ErrorCode, HoldOptions};
+use ipc_core::name::ResourceName;
+use ipc_core::{CallOptions, ErrorCode, HoldOptions};
 use ipc_tests::daemon::{Daemon, Options, Signal};
 
 use crate::{Bus, on_each_runtime};
@@ -302,5 +303,26 @@ fn a_lease_can_outlive_its_connection_or_not() {
             let granted = other.grant_lease(ttl).await.map_err(|error| error.code);
             assert_eq!(granted.err(), (!fits).then_some(ErrorCode::InvalidArgument), "{ttl:?}");
         }
+    });
+}
+
+#[test]
+fn a_call_under_a_stale_token_does_not_run() {
+    on_each_runtime(async |bus| {
+        let (one, two, served) = (bus.client().await, bus.client().await, bus.client().await);
+        let _serving = served.serve(crate::echo_service()).await.unwrap();
+        let lock = ResourceName::parse("a").unwrap();
+        let call = async |token| {
+            let options = CallOptions::new().fence(lock.clone(), token);
+            let reply = one.call_with("test.echo", "echo", "x", options).await;
+            reply.map(|reply| reply.payload.body.to_vec()).map_err(|error| error.code)
+        };
+        let held = one.lock("a", once()).await.unwrap();
+        let token = held.token();
+        assert_eq!(call(token).await, Ok(b"x".to_vec()));
+        held.release().await.unwrap();
+        let next = two.lock("a", once()).await.unwrap();
+        assert_eq!(call(token).await, Err(ErrorCode::StaleFencingToken));
+        assert_eq!(call(next.token()).await, Ok(b"x".to_vec()));
     });
 }

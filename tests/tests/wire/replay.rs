@@ -359,7 +359,8 @@ fn the_recorded_conversations_hold_what_can_be_said() {
     }
     for kind in Kind::ALL {
         // What comes of a slow reader or of many peers depends on how much a daemon buffers, what is revoked on its rules.
-        let depends = [Kind::GAP, Kind::FORGET, Kind::REVOKED].contains(kind);
+        // Nobody there offers the feature of fences.
+        let depends = [Kind::GAP, Kind::FORGET, Kind::REVOKED, Kind::FENCE].contains(kind);
         assert!(depends || seen.contains(&kind.0), "the conversations have no {kind:?}");
     }
 }

@@ -150,7 +150,7 @@ fn a_deadline_passes_even_if_the_daemon_is_silent() {
     assert_eq!(pair.failure(ticket), ErrorCode::DeadlineExceeded);
     assert_eq!(pair.session.poll_timeout(), None);
     let method = pair.session.method("a.b", "m").unwrap();
-    let options = CallOptions { deadline: Some(pair.now), traceparent: None };
+    let options = CallOptions { deadline: Some(pair.now), ..CallOptions::default() };
     let refused = pair.session.call(pair.now, method, Payload::default(), options);
     assert_eq!(refused.unwrap_err().code, ErrorCode::DeadlineExceeded);
 }

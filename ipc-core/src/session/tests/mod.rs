@@ -127,7 +127,7 @@ impl Pair {
     fn call(&mut self, service: &str, deadline: Option<Duration>) -> Ticket {
         let method = self.session.method(service, "m").unwrap();
         let options =
-            CallOptions { deadline: deadline.map(|deadline| self.now + deadline), traceparent: None };
+            CallOptions { deadline: deadline.map(|deadline| self.now + deadline), ..CallOptions::default() };
         self.session.call(self.now, method, Payload::from("question"), options).unwrap()
     }
 

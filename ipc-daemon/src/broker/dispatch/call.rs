@@ -6,6 +6,7 @@ use ipc_core::id::Handle;
 use ipc_core::limits::ERROR_REPLY_RESERVE_BYTES;
 use ipc_core::name::{MethodName, ServiceName};
 use ipc_core::time::Instant;
+use ipc_core::wire::coordination as wire;
 use ipc_core::wire::message::Resolve;
 use ipc_core::wire::{Flags, Frame, Header, Kind};
 use ipc_core::{Error, ErrorCode};
@@ -77,6 +78,7 @@ impl Broker {
     /// Finds the instance that serves the call, and makes sure that the call and its outcome have room.
     fn route(&mut self, peer: PeerKey, frame: &Frame<'_>, is_oneway: bool) -> Result<Route, Error> {
         self.check_running()?;
+        self.pass_fence(peer)?;
         let Some(state) = self.peers.get(peer) else { return Err(unusable(Target::Nothing, "method")) };
         let target = state.target(frame.header.handle);
         let Target::Method { service, method } = target else { return Err(unusable(target, "method")) };
@@ -100,6 +102,24 @@ impl Broker {
         self.check_room(callee, forwarded_bytes(frame))?;
         self.check_share(callee, peer, forwarded_bytes(frame))?;
         Ok(Route { callee, service, registration, method, own_method: own })
+    }
+
+    /// What the next call is made under. The check is made when that comes: it is the last moment before it is handed on.
+    pub(super) fn fence_call(&mut self, peer: PeerKey, frame: &Frame<'_>) -> Outcome {
+        let fence: wire::Fence = frame.decode()?;
+        let fence = self.fence(peer, Some(fence));
+        if let Some(state) = self.peers.get_mut(peer) {
+            state.fence = Some(Box::new(fence));
+        }
+        Ok(())
+    }
+
+    /// Whether the token that a call is made under, if it is, is still that of the lock's last holder.
+    fn pass_fence(&mut self, peer: PeerKey) -> Result<(), Error> {
+        match self.peers.get_mut(peer).and_then(|state| state.fence.take()) {
+            Some(fence) => (*fence).and_then(|fence| self.coordination.check_fence(fence.as_ref())),
+            None => Ok(()),
+        }
     }
 
     fn hand_over(&mut self, now: Instant, peer: PeerKey, frame: Frame<'_>, route: &Route, is_oneway: bool) {

@@ -69,6 +69,7 @@ impl Broker {
         }
         match kind {
             Kind::CANCEL => self.cancel(peer, frame),
+            Kind::FENCE => self.fence_call(peer, frame),
             Kind::RESOLVE => self.resolve(peer, frame),
             Kind::RELEASE => self.release_handle(peer, frame),
             Kind::REGISTER => self.register(peer, frame),

@@ -8,12 +8,13 @@ mod shares;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ipc_core::ErrorCode;
 use ipc_core::id::Handle;
 use ipc_core::identity::Peer as PeerIdentity;
 use ipc_core::name::ServiceName;
 use ipc_core::time::Instant;
+use ipc_core::{Error, ErrorCode};
 
+use super::coordination::Fence;
 use super::event::{Access, Transport};
 use super::keys::{AccountKey, DeadlineKey, ServiceKey, SubscriptionKey, TopicKey};
 
@@ -75,6 +76,8 @@ pub(super) struct Peer {
     pub(super) outbound: Outbound,
     /// Whether an output for it is waiting to be polled.
     pub(super) is_touched: bool,
+    /// What the next call is made under, or why it cannot be.
+    pub(super) fence: Option<Box<Result<Option<Fence>, Error>>>,
     /// Memory of a frame of which a part has come.
     pub(super) receiving_bytes: usize,
     /// Whether the shell watches the process that opened it.
@@ -113,6 +116,7 @@ impl Peer {
             hello_deadline: Some(hello_deadline),
             outbound: Outbound::default(),
             is_touched: false,
+            fence: None,
             receiving_bytes: 0,
             is_process_watched: false,
             handles: Vec::new(),
