@@ -13,6 +13,7 @@ use ipc_core::wire::SHARE_MIN_BYTES;
 pub use self::coordination::Claimed;
 pub use self::limits::small_limits;
 pub use self::way::Way;
+use crate::model::REIGNS;
 use crate::rng::Rng;
 use crate::world::World;
 
@@ -184,6 +185,8 @@ actions! {
     DoorRestart = "door_restart", 1;
     /// Everything that can flow flows.
     Drain = "drain", 20;
+    /// The daemon reads other rules.
+    Reload { reign: usize } = "reload", 8;
     /// The daemon is asked to stop.
     BeginDrain = "begin_drain", 0;
     /// It has waited long enough.
@@ -308,6 +311,7 @@ impl Generator {
             Verb::Disconnect => Action::Disconnect,
             Verb::SayClose => Action::SayClose,
             Verb::Drain => Action::Drain,
+            Verb::Reload => Action::Reload { reign: self.rng.index(REIGNS.len()) },
             Verb::BeginDrain => Action::BeginDrain,
             Verb::EndDrain => Action::EndDrain,
             Verb::Garbage

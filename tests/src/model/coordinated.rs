@@ -49,7 +49,7 @@ impl Model {
     }
 
     /// A hold ends without having been given back.
-    fn lose_hold(&mut self, number: u64) {
+    pub(super) fn lose_hold(&mut self, number: u64) {
         let Some(at) = self.coordination.holds.iter().position(|hold| hold.number == number) else { return };
         let hold = self.coordination.holds.remove(at);
         let Some(gate) = hold.gate else { return };
@@ -91,7 +91,7 @@ impl Model {
                     let hold = self.coordination.holds.iter().find(|hold| hold.number == number);
                     if let Some(Hold { connection: Some(to), correlation, .. }) = hold {
                         let (to, correlation) = (*to, *correlation);
-                        self.came(to, correlation, 0, Came::Lost { hold: number });
+                        self.came(to, correlation, 0, Came::Lost { hold: number, code: ErrorCode::LockLost });
                     }
                     self.lose_hold(number);
                 }

@@ -134,7 +134,7 @@ impl Model {
         if correlation == 0 {
             return Err(Refusal::of(ErrorCode::InvalidArgument));
         }
-        self.may(from, Wish::Other)?;
+        self.may(from, Wish::Coordinate(name))?;
         match name.and_then(|name| name.split(['.', '/']).next()) {
             Some("ipc") => Err(Refusal::of(ErrorCode::PermissionDenied)),
             _ => Ok(()),

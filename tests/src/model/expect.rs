@@ -123,7 +123,7 @@ pub(super) enum Came {
     /// It waits.
     Waits { ahead: usize, holders: usize, holder: Option<usize>, missing: usize },
     /// What was held is lost.
-    Lost { hold: u64 },
+    Lost { hold: u64, code: ErrorCode },
 }
 
 /// Something that a client is to receive.
@@ -335,10 +335,10 @@ impl Came {
                     None => same("holder", seen.header.sender, 0),
                 }
             }
-            Came::Lost { hold } => {
+            Came::Lost { hold, code } => {
                 let body: Lost = seen.decode().ok_or("the notice is malformed")?;
                 same("token", Some(body.token), lookup.token(*hold))?;
-                same("code", body.code, ErrorCode::LockLost.number())
+                same("code", body.code, code.number())
             }
         }
     }

@@ -18,12 +18,13 @@ mod inbox;
 mod leave;
 mod names;
 mod receive;
+mod reload;
 mod rights;
 mod topics;
 
 pub use audit::{Charged, GateSeen, QueueRow, Queues, ServiceSeen, Snapshot, TopicSeen};
 pub use datagrams::Ledger;
-pub use rights::ANONYMOUS;
+pub use rights::{REIGNS, policy};
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -90,6 +91,8 @@ struct Connection {
 #[derive(Debug)]
 pub struct Model {
     limits: Limits,
+    /// Which of [`REIGNS`] holds.
+    reign: usize,
     now: Instant,
     connections: BTreeMap<usize, Connection>,
     services: BTreeMap<String, Service>,
@@ -128,6 +131,7 @@ impl Model {
     pub fn new(limits: Limits) -> Self {
         Self {
             limits,
+            reign: 0,
             now: Instant::default(),
             connections: BTreeMap::new(),
             services: BTreeMap::new(),

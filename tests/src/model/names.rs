@@ -73,7 +73,7 @@ impl Model {
         if name == "ipc" || name.starts_with("ipc.") {
             return Err(Refusal::of(ErrorCode::PermissionDenied));
         }
-        self.may(from, Wish::Other)?;
+        self.may(from, Wish::Own(name))?;
         let max = self.limits.names_per_connection_max;
         if self.registrations_of(from).len() >= max as usize {
             return Err(Refusal::quota("names_per_connection_max", max));

@@ -14,6 +14,7 @@ use ipc_core::wire::{Flags, HEADER_BYTES, Kind, PREAMBLE};
 
 use super::{Arrival, Client, Draft, World, coordination};
 use crate::generator::{Action, FILTERS, Index, METHODS, SERVICES, TOPICS, UIDS, Way};
+use crate::model::policy;
 use crate::rng::Rng;
 
 /// A number that no client has been given.
@@ -61,6 +62,13 @@ impl World {
                 self.broker.begin_drain();
                 self.mail.begin_drain();
                 self.model.begin_drain(self.now);
+                self.reconcile()?;
+                self.outputs()?;
+                true
+            }
+            Action::Reload { reign } => {
+                self.broker.set_policy(policy(*reign));
+                self.model.reload(self.now, *reign);
                 self.reconcile()?;
                 self.outputs()?;
                 true

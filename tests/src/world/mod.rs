@@ -27,11 +27,11 @@ use ipc_core::limits::Limits;
 use ipc_core::time::Instant;
 use ipc_core::wire::message::{Close, ErrorBody, NameChanged};
 use ipc_core::wire::{Decoder, Flags, Kind};
-use ipc_daemon::broker::{Broker, Config, Grant, PeerKey, Policy};
+use ipc_daemon::broker::{Broker, Config, PeerKey};
 use ipc_daemon::datagram::ClientKey;
 
 use crate::generator::Step;
-use crate::model::{ANONYMOUS, Model};
+use crate::model::{Model, policy};
 use crate::rng::Rng;
 use mail::Mail;
 
@@ -133,13 +133,8 @@ impl Arrival {
 impl World {
     /// A world with a broker that has these limits, and nobody in it.
     pub fn new(limits: Limits) -> Self {
-        let anonymous = ANONYMOUS.iter().map(|grant| Grant::parse_anonymous(grant));
-        let config = Config {
-            limits: limits.clone(),
-            policy: Policy::open(anonymous.filter_map(Result::ok).collect()),
-            epoch: EPOCH,
-            server: SERVER.to_owned(),
-        };
+        let config =
+            Config { limits: limits.clone(), policy: policy(0), epoch: EPOCH, server: SERVER.to_owned() };
         Self {
             now: Instant::from_nanos(1_000_000_000),
             broker: Broker::new(config),

@@ -69,6 +69,10 @@ fn whatever_happens_the_broker_keeps_its_promises() {
         [Action::NAMES, FAULTS, TOLD, DATAGRAMS, WAYS].map(|names| coverage.missing(names)).concat();
     assert!(missing.is_empty(), "never occurred: {missing:?}");
     let missing = coverage.missing(&[
+        "close.permission_denied",
+        "done.permission_denied",
+        "reply.permission_denied",
+        "outcome.permission_denied",
         "received.waiting",
         "received.notice",
         "outcome.busy",
