@@ -116,6 +116,51 @@ fn a_reload_takes_rights_away_from_open_connections() {
     publisher.publish("demo.b", "x").unwrap();
 }
 
+/// The lines of the log about what a user was refused, and how many the daemon says that it has held back.
+fn refusals(daemon: &Daemon, uid: u32) -> (usize, u64) {
+    let log = daemon.log();
+    let lines = log.lines().filter(|line| line.contains(&format!("refused: local uid={uid} ")));
+    let held_back = lines.clone().map(|line| {
+        let (_, rest) = line.split_once("held_back=").expect("it is said how many");
+        let digits = rest.split(|letter: char| !letter.is_ascii_digit()).next().unwrap_or_default();
+        digits.parse::<u64>().expect("a number")
+    });
+    (lines.count(), held_back.sum())
+}
+
+#[test]
+fn nobodys_refusals_are_hidden_behind_those_of_another() {
+    if !can_switch() {
+        return;
+    }
+    let rules = [ALICE, BOB].map(|uid| format!("allow uid:{uid} publish demo.open"));
+    let (daemon, _directory) = shared(&config(&["allow uid:0 * >", &rules[0], &rules[1]]));
+    let [mut alice, mut bob] = [ALICE, BOB].map(|uid| connect(&daemon, uid, &[]).unwrap());
+    let begun = std::time::Instant::now();
+    let mut tried = 0;
+    let mut is_refused = |client: &mut Client| {
+        tried += 1;
+        assert_eq!(refusal(client.serve(echo("demo.echo"))), DENIED);
+    };
+    (0..500).for_each(|_| is_refused(&mut alice));
+    is_refused(&mut bob);
+    let seconds = begun.elapsed().as_secs() as usize + 1;
+    assert!(eventually(|| refusals(&daemon, BOB) == (1, 0)), "{}", daemon.log());
+    // The lines come in order.
+    let (lines, _) = refusals(&daemon, ALICE);
+    assert!((10..=10 + seconds).contains(&lines), "{lines} lines in {seconds} s");
+    // The next line that there is room for says how many there was none for.
+    assert!(eventually(|| {
+        is_refused(&mut alice);
+        refusals(&daemon, ALICE).0 > lines
+    }));
+    let counters = ask(&daemon, "status", "").unwrap()["counters"].clone();
+    assert_eq!(counters["permission_refusals"], tried, "all are counted");
+    let (lines, held_back) = refusals(&daemon, ALICE);
+    let told = lines as u64 + held_back;
+    assert!(told >= 501 && told < tried, "{told} of {}", tried - 1);
+}
+
 /// Rules under which Alice may do all of that, and rules that take the half of it away.
 fn halves() -> [String; 2] {
     let root = "allow uid:0 * >";
