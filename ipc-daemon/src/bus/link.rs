@@ -56,11 +56,12 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    /// A link over a connected, non-blocking socket; with a reaper if the kernel does not keep descriptors out.
-    pub(crate) fn new(socket: Stream, reaper: Option<Reaper>) -> Self {
+    /// A link over a connected, non-blocking socket; with a reaper if the kernel does not keep descriptors out, and the user to
+    /// whom they belong.
+    pub(crate) fn new(socket: Stream, reaper: Option<(Reaper, u32)>) -> Self {
         Self {
             socket,
-            guard: reaper.map(Guard::new),
+            guard: reaper.map(|(reaper, uid)| Guard::new(reaper, uid)),
             writing: Cell::new(Writing::Open),
             is_closing: Cell::new(false),
             is_awaited: Cell::new(false),

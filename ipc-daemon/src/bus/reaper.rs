@@ -2,41 +2,132 @@
 //!
 //! A descriptor can be made so that closing it takes its sender's own good time: a TCP socket that lingers over unsent data
 //! does, and so does a socket in whose queue such a one still waits. Kernels from 6.16 on keep descriptors out
-//! altogether (`SO_PASSRIGHTS`); on older ones they are received, and closed here.
+//! altogether (`SO_PASSRIGHTS`); on older ones they are received, and closed here: those of each user one after the other, so
+//! that whoever sends such descriptors waits for them alone.
 
 use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use rustix::io::{Errno, IoSliceMut};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags};
 
 /// Most descriptors that the kernel lets through at a time.
 const DESCRIPTORS_MAX: usize = 253;
+/// Most threads that close descriptors of one socket's peers; each may be held up by another user.
+const THREADS_MAX: usize = 16;
 
-/// A thread that closes what it is given.
+/// Threads that close what they are given; clones are handles to the same ones.
 #[derive(Clone, Debug)]
-pub(crate) struct Reaper(Sender<OwnedFd>);
+pub(crate) struct Reaper(Arc<Handle>);
+
+/// Has the threads end when the last of the handles is gone.
+#[derive(Debug)]
+struct Handle {
+    shared: Arc<Shared>,
+    threads_max: usize,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    work: Mutex<Work>,
+    is_more: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Work {
+    /// What is to be closed, by whose it was. An empty line is one of which the last is being closed.
+    lines: BTreeMap<u32, VecDeque<OwnedFd>>,
+    /// Those of whom nothing is being closed, in order of their coming.
+    ready: VecDeque<u32>,
+    threads: usize,
+    /// Threads that wait for work.
+    idle: usize,
+    is_over: bool,
+}
+
+impl Shared {
+    fn work(&self) -> MutexGuard<'_, Work> {
+        // Nobody panics while it has it; if somebody did, what is there is as good as before.
+        self.work.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Closes one after the other until there is nothing to come any more.
+    fn serve(&self) {
+        let mut work = self.work();
+        loop {
+            let Some(uid) = work.ready.pop_front() else {
+                if work.is_over {
+                    return;
+                }
+                work.idle += 1;
+                work = self.is_more.wait(work).unwrap_or_else(PoisonError::into_inner);
+                work.idle -= 1;
+                continue;
+            };
+            let doomed = work.lines.get_mut(&uid).and_then(VecDeque::pop_front);
+            drop(work);
+            // This is what may take its time.
+            drop(doomed);
+            work = self.work();
+            match work.lines.get(&uid) {
+                Some(line) if !line.is_empty() => work.ready.push_back(uid),
+                Some(_) | None => drop(work.lines.remove(&uid)),
+            }
+        }
+    }
+}
 
 impl Reaper {
-    /// Starts the thread; it ends when its last handle is gone.
+    /// Starts a thread, and others when those that there are are held up. They end when the last handle is gone.
     ///
     /// # Errors
     /// When there is no room for another thread.
     pub(crate) fn start() -> io::Result<Self> {
-        let (sender, doomed) = channel::<OwnedFd>();
-        std::thread::Builder::new()
-            .name("reaper".to_owned())
-            .spawn(move || doomed.into_iter().for_each(drop))?;
-        Ok(Self(sender))
+        Self::with_threads(THREADS_MAX)
     }
 
-    /// Closes a descriptor, some time.
-    pub(crate) fn close(&self, descriptor: OwnedFd) {
-        // Without the thread it is closed here, which is late but not wrong.
-        drop(self.0.send(descriptor));
+    fn with_threads(threads_max: usize) -> io::Result<Self> {
+        let reaper = Self(Arc::new(Handle { shared: Arc::default(), threads_max }));
+        reaper.0.start_thread()?;
+        reaper.0.shared.work().threads = 1;
+        Ok(reaper)
+    }
+
+    /// Closes a descriptor that came from that user, some time.
+    pub(crate) fn close(&self, uid: u32, descriptor: OwnedFd) {
+        let Handle { shared, threads_max } = &*self.0;
+        let mut work = shared.work();
+        if let Some(line) = work.lines.get_mut(&uid) {
+            return line.push_back(descriptor);
+        }
+        work.lines.insert(uid, VecDeque::from([descriptor]));
+        work.ready.push_back(uid);
+        let is_short = work.idle < work.ready.len() && work.threads < *threads_max;
+        work.threads += usize::from(is_short);
+        drop(work);
+        shared.is_more.notify_one();
+        // Without room for another it is the turn of this one later.
+        if is_short && self.0.start_thread().is_err() {
+            shared.work().threads -= 1;
+        }
+    }
+}
+
+impl Handle {
+    fn start_thread(&self) -> io::Result<()> {
+        let shared = Arc::clone(&self.shared);
+        std::thread::Builder::new().name("reaper".to_owned()).spawn(move || shared.serve()).map(drop)
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.shared.work().is_over = true;
+        self.shared.is_more.notify_all();
     }
 }
 
@@ -53,13 +144,15 @@ pub(crate) struct Received {
 #[derive(Debug)]
 pub(super) struct Guard {
     reaper: Reaper,
+    /// Whose descriptors they are.
+    uid: u32,
     /// The last reference to the socket, while the socket itself is being closed.
     last: RefCell<Option<OwnedFd>>,
 }
 
 impl Guard {
-    pub(super) fn new(reaper: Reaper) -> Self {
-        Self { reaper, last: RefCell::new(None) }
+    pub(super) fn new(reaper: Reaper, uid: u32) -> Self {
+        Self { reaper, uid, last: RefCell::new(None) }
     }
 
     /// Reads once.
@@ -75,7 +168,7 @@ impl Guard {
             if let RecvAncillaryMessage::ScmRights(rights) = part {
                 for descriptor in rights {
                     descriptors += 1;
-                    self.reaper.close(descriptor);
+                    self.reaper.close(self.uid, descriptor);
                 }
             }
         }
@@ -92,7 +185,7 @@ impl Guard {
 impl Drop for Guard {
     fn drop(&mut self) {
         if let Some(last) = self.last.take() {
-            self.reaper.close(last);
+            self.reaper.close(self.uid, last);
         }
     }
 }
@@ -119,7 +212,7 @@ mod tests {
         drop(sent);
         theirs.write_all(b"without").unwrap();
 
-        let guard = Guard::new(Reaper::start().unwrap());
+        let guard = Guard::new(Reaper::start().unwrap(), 1);
         let ours = OwnedFd::from(ours);
         let mut buffer = [0; 64];
         assert_eq!(guard.receive(&ours, &mut buffer), Ok(Received { bytes: 4, descriptors: 2 }));
@@ -132,7 +225,7 @@ mod tests {
     #[test]
     fn the_socket_itself_is_closed_elsewhere() {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let guard = Guard::new(Reaper::start().unwrap());
+        let guard = Guard::new(Reaper::start().unwrap(), 1);
         guard.outlive(&ours);
         drop(ours);
         let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
@@ -178,7 +271,7 @@ mod tests {
         let (received, _reader) = lingering();
         send_away(&theirs, received);
         let (unread, _reader) = lingering();
-        let guard = Guard::new(reaper.clone());
+        let guard = Guard::new(reaper.clone(), 1);
         let took = time_of(|| {
             let received = guard.receive(&ours, &mut [0; 8]).unwrap();
             assert_eq!(received, Received { bytes: 1, descriptors: 1 });
@@ -188,5 +281,59 @@ mod tests {
             drop(guard);
         });
         assert!(took < Duration::from_millis(900), "it was waited for: {took:?}");
+    }
+
+    /// A descriptor, and the end of it that hears when it is closed.
+    fn watched() -> (OwnedFd, UnixStream) {
+        let (doomed, left) = UnixStream::pair().unwrap();
+        (doomed.into(), left)
+    }
+
+    fn is_closed_within(left: &UnixStream, seconds: i64) -> bool {
+        let wait = Timespec { tv_sec: seconds, tv_nsec: 0 };
+        poll(&mut [PollFd::new(left, PollFlags::RDHUP)], Some(&wait)) == Ok(1)
+    }
+
+    #[test]
+    fn whoever_sends_such_descriptors_holds_up_nobody_else() {
+        let reaper = Reaper::with_threads(2).unwrap();
+        let (slow, _reader) = lingering();
+        reaper.close(1, slow);
+        let (own, own_left) = watched();
+        reaper.close(1, own);
+        let begun = Instant::now();
+        for uid in 2..10 {
+            let (other, left) = watched();
+            reaper.close(uid, other);
+            assert!(is_closed_within(&left, 1), "user {uid} waits");
+        }
+        assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+        assert!(!is_closed_within(&own_left, 0), "one after the other");
+        assert!(is_closed_within(&own_left, 10));
+    }
+
+    #[test]
+    fn threads_are_bounded_and_what_waits_has_its_turn() {
+        let reaper = Reaper::with_threads(2).unwrap();
+        let readers: Vec<_> = (0..2)
+            .map(|uid| {
+                let (slow, reader) = lingering();
+                reaper.close(uid, slow);
+                reader
+            })
+            .collect();
+        let (other, left) = watched();
+        reaper.close(2, other);
+        assert!(!is_closed_within(&left, 0));
+        assert!(reaper.0.shared.work().threads <= 2);
+        assert!(is_closed_within(&left, 10), "its turn does not come");
+        drop(readers);
+        let shared = Arc::clone(&reaper.0.shared);
+        drop(reaper);
+        let begun = Instant::now();
+        while Arc::strong_count(&shared) > 1 && begun.elapsed() < Duration::from_secs(10) {
+            std::thread::yield_now();
+        }
+        assert_eq!(Arc::strong_count(&shared), 1, "the threads end with the last handle");
     }
 }

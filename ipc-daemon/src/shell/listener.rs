@@ -95,6 +95,14 @@ impl Listener {
             Entrance::Local { reaper } => reaper.clone(),
             Entrance::Network => None,
         };
+        let reaper = reaper.map(|reaper| {
+            let uid = match unix::peer_credentials(&socket) {
+                Ok(Identity::Local { uid, .. }) => uid,
+                // Of nobody: those wait for one another.
+                Ok(Identity::Remote { .. }) | Err(_) => u32::MAX,
+            };
+            (reaper, uid)
+        });
         Link::new(socket, reaper)
     }
 

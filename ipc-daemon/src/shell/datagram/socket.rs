@@ -98,9 +98,10 @@ impl DatagramSocket {
         let limit = buffer.len();
         let arrival = verified::receive(&self.fd, buffer)?;
         if !arrival.descriptors.is_empty() || arrival.has_lost_descriptors {
+            let uid = arrival.sender.map_or(u32::MAX, |sender| sender.uid);
             for descriptor in arrival.descriptors {
                 match reaper {
-                    Some(reaper) => reaper.close(descriptor),
+                    Some(reaper) => reaper.close(uid, descriptor),
                     None => drop(descriptor),
                 }
             }
