@@ -5,6 +5,7 @@
 
 mod arrows;
 mod colours;
+mod guarantees;
 mod knobs;
 mod lengths;
 mod modules;
@@ -62,6 +63,11 @@ fn every_file_is_documented_and_used() {
 fn every_knob_has_an_effect() {
     assert_clean("a configuration key is read", knobs::unread_keys(&TREE));
     assert_clean("a limit is used and documented", knobs::unused_limits(&TREE));
+}
+
+#[test]
+fn every_guarantee_is_proved() {
+    assert_clean("a test that the guarantees name is there", guarantees::unproved(&TREE));
 }
 
 #[test]
