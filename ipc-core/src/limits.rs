@@ -176,6 +176,9 @@ limits! {
     instances_per_service_max: u32 = 256, 1, 65_536;
     /// Locks, permits, leaderships and leases of one connection.
     holds_per_connection_max: u32 = 4096, 1, 1_000_000;
+    /// Processes that are watched because a connection of theirs holds something; past it the end of the connection decides alone.
+    /// Nobody has more of them than are left, unless nobody else is connected.
+    process_watches_max: u32 = 4096, 1, 1_000_000;
     /// Requests of one connection that wait for a lock, a permit, a leadership or a barrier.
     waits_per_connection_max: u32 = 4096, 1, 1_000_000;
     /// Elections one connection observes.

@@ -102,7 +102,7 @@ fn usage_row(usage: &Usage) -> (String, Value) {
         "waits": charges.waits,
         "observations": charges.observations,
         // What is open for them in the daemon: one socket for each connection.
-        "fds": charges.connections,
+        "fds": charges.connections + charges.process_watches,
     });
     (who, row)
 }

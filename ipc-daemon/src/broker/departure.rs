@@ -61,9 +61,13 @@ impl Broker {
     pub(super) fn watch_process(&mut self, peer: PeerKey) {
         if let Some(state) = self.peers.get_mut(peer)
             && state.transport == Transport::UnixStream
-            && !core::mem::replace(&mut state.is_process_watched, true)
+            && !state.is_process_watched
         {
-            self.outputs.push_back(Output::WatchProcess(peer));
+            state.is_process_watched =
+                self.quota.watch_process(state.account, self.config.limits.process_watches_max);
+            if state.is_process_watched {
+                self.outputs.push_back(Output::WatchProcess(peer));
+            }
         }
     }
 
@@ -72,7 +76,9 @@ impl Broker {
     pub fn handle_process_end(&mut self, peer: PeerKey) {
         self.end_run();
         let Some(state) = self.peers.get_mut(peer) else { return };
-        state.is_process_watched = false;
+        if core::mem::take(&mut state.is_process_watched) {
+            self.quota.unwatch_process(state.account);
+        }
         let (holds, waits, _) = self.coordination.counts(peer);
         if holds + waits > 0 || self.coordination.is_at_work(peer) {
             let message = "the process that opened this connection, and what it held, has ended";

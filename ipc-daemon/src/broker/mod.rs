@@ -336,6 +336,9 @@ impl Broker {
             // Nothing is over that goes.
             let _less = self.quota.receive(state.account, state.receiving_bytes, 0);
             state.outbound.clear(&mut self.pool);
+            if state.is_process_watched {
+                self.quota.unwatch_process(state.account);
+            }
             self.quota.close(state.account);
         }
         self.end_turn();

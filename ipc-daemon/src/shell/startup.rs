@@ -21,6 +21,8 @@ use crate::store::{StateFile, Store, isolated};
 
 /// Of the descriptors this process may open, the percentage that connections may take.
 const CONNECTIONS_SHARE_PERCENT: u64 = 80;
+/// The percentage that watches over processes may take.
+const WATCHES_SHARE_PERCENT: u64 = 10;
 /// Name of the store in the state directory.
 const STORE_NAME: &str = "store.redb";
 
@@ -146,12 +148,13 @@ fn draw() -> Result<u64, Failure> {
     Ok(u64::from_le_bytes(bytes))
 }
 
-/// Raises the limit of open files and cuts the number of connections to what that allows.
+/// Raises the limit of open files and cuts the numbers of connections and of watches over processes to what that allows.
 pub(crate) fn fit_to_system(limits: &mut Limits) -> Result<(), Failure> {
     let open_files = process::raise_open_files_limit()?;
-    let possible =
-        u32::try_from(open_files.saturating_mul(CONNECTIONS_SHARE_PERCENT) / 100).unwrap_or(u32::MAX).max(1);
-    limits.connections_max = limits.connections_max.min(possible);
-    limits.connections_per_uid_max = limits.connections_per_uid_max.min(possible);
+    let [connections, watches] = [CONNECTIONS_SHARE_PERCENT, WATCHES_SHARE_PERCENT]
+        .map(|percent| u32::try_from(open_files.saturating_mul(percent) / 100).unwrap_or(u32::MAX).max(1));
+    limits.connections_max = limits.connections_max.min(connections);
+    limits.connections_per_uid_max = limits.connections_per_uid_max.min(connections);
+    limits.process_watches_max = limits.process_watches_max.min(watches);
     Ok(())
 }

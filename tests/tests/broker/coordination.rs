@@ -32,7 +32,12 @@ impl Scene {
 
     /// One that has said hello.
     pub(crate) fn client(&mut self) -> usize {
-        let at = self.bus.connect(1000);
+        self.client_of(1000)
+    }
+
+    /// The same, of that user.
+    fn client_of(&mut self, uid: u32) -> usize {
+        let at = self.bus.connect(uid);
         self.bus.send(at, &PREAMBLE);
         let hello = Hello { version_min: 1, version_max: 1, features: 0, name: "test".into() };
         self.bus.say(at, Header::new(Kind::HELLO), &hello, b"");
@@ -464,4 +469,25 @@ fn a_connection_that_holds_nothing_outlives_the_process_that_opened_it() {
     scene.bus.client(client).is_process_watched = false;
     scene.outcome(client, Operation::LOCK, &lock("a", false)).expect("at once").expect("it is free");
     assert!(scene.bus.client(client).is_process_watched);
+}
+
+#[test]
+fn as_many_processes_are_watched_as_there_is_room_for() {
+    let mut scene = Scene::new(Limits { process_watches_max: 3, ..Limits::default() });
+    // Of three the first user may have two, and then one is left for others.
+    let clients: Vec<usize> = [1, 1, 1, 2, 3].into_iter().map(|uid| scene.client_of(uid)).collect();
+    let holds = |scene: &mut Scene, at: usize, name: &str| {
+        scene
+            .outcome(clients[at], Operation::LOCK, &lock(name, false))
+            .expect("at once")
+            .expect("it is free");
+    };
+    (0..5).for_each(|at| holds(&mut scene, at, &format!("lock{at}")));
+    let watched = |scene: &mut Scene| -> Vec<bool> {
+        clients.iter().map(|client| scene.bus.client(*client).is_process_watched).collect()
+    };
+    assert_eq!(watched(&mut scene), [true, true, false, true, false]);
+    scene.bus.leave(clients[0]);
+    holds(&mut scene, 4, "another");
+    assert_eq!(watched(&mut scene), [true, true, false, true, true], "one has gone");
 }

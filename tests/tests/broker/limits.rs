@@ -77,6 +77,7 @@ const PROOFS: &[(&str, Proof)] = &[
     ("waiters_per_name_max", Here(waiters)),
     ("instances_per_service_max", Here(instances)),
     ("holds_per_connection_max", There(COORDINATION, "what_one_connection_holds_is_limited")),
+    ("process_watches_max", There(COORDINATION, "as_many_processes_are_watched_as_there_is_room_for")),
     ("waits_per_connection_max", There(COORDINATION, "what_one_connection_waits_for_is_limited")),
     ("observations_per_connection_max", There(COORDINATION, "observations_of_one_connection_are_limited")),
     ("waiters_per_resource_max", There(COORDINATION, "those_who_wait_for_one_thing_are_limited")),

@@ -89,6 +89,8 @@ pub struct Charges {
     pub waits: u32,
     /// Elections it observes, and watches over keys.
     pub observations: u32,
+    /// Processes that are watched for its connections.
+    pub process_watches: u32,
 }
 
 impl Charges {
@@ -210,6 +212,7 @@ pub(super) struct Quota {
     accounts: slotmap::SlotMap<AccountKey, Account>,
     by_payer: BTreeMap<Payer, AccountKey>,
     connections: u32,
+    process_watches: u32,
     rates: Rates,
     /// How often each limit has kept whom from something.
     refused: BTreeMap<Payer, BTreeMap<String, u64>>,
@@ -273,6 +276,23 @@ impl Quota {
             charges.unauthenticated += 1;
         });
         Ok(key)
+    }
+
+    /// Charges the watch over a process, if there are more left than its payer has already.
+    pub(super) fn watch_process(&mut self, key: AccountKey, max: u32) -> bool {
+        let left = max.saturating_sub(self.process_watches);
+        let is_alone = self.accounts.len() == 1;
+        let Some(Account { charges, .. }) = self.accounts.get_mut(key) else { return false };
+        let has_room = if is_alone { left > 0 } else { charges.process_watches < left };
+        charges.process_watches += u32::from(has_room);
+        self.process_watches += u32::from(has_room);
+        has_room
+    }
+
+    /// Takes that charge back.
+    pub(super) fn unwatch_process(&mut self, key: AccountKey) {
+        self.process_watches -= 1;
+        self.change(key, |charges| charges.process_watches -= 1);
     }
 
     /// Gives every payer the limits that `of` has for it from here on. What is over a lowered limit stays.
