@@ -97,6 +97,25 @@ mod tests {
     }
 
     #[test]
+    fn as_many_are_remembered_as_any_daemon_may_announce() {
+        let mut announced = Announced::default();
+        let topic = TopicName::parse("a").unwrap();
+        let handle = |number: usize| Handle { index: number as u32, generation: 1 };
+        for number in 1..ANNOUNCED_MAX {
+            announced.insert_peer(number as u32, peer(1)).unwrap();
+            announced.insert_topic(handle(number), topic.clone()).unwrap();
+        }
+        for (number, fits) in [(ANNOUNCED_MAX, true), (ANNOUNCED_MAX + 1, false), (1, true)] {
+            assert_eq!(announced.insert_peer(number as u32, peer(2)).is_ok(), fits, "peer {number}");
+            assert_eq!(announced.insert_topic(handle(number), topic.clone()).is_ok(), fits, "topic {number}");
+        }
+        announced.forget_peer(1);
+        announced.forget_topic(1);
+        announced.insert_peer(0, peer(3)).unwrap();
+        announced.insert_topic(handle(0), topic).unwrap();
+    }
+
+    #[test]
     fn a_topic_of_another_generation_is_not_announced() {
         let mut announced = Announced::default();
         let topic = TopicName::parse("a.b").unwrap();

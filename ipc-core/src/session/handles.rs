@@ -233,6 +233,21 @@ mod tests {
     }
 
     #[test]
+    fn before_the_welcome_there_are_as_many_as_every_daemon_allows() {
+        let mut handles = Handles::new();
+        let keys: Vec<HandleKey> = (1..=HANDLES_BEFORE_WELCOME_MAX)
+            .map(|number| handles.insert_topic(&format!("t{number}")).unwrap().0)
+            .collect();
+        assert!(keys.iter().all(|key| handles.knows(*key)));
+        handles.insert_topic("one.more").unwrap();
+        assert!(!handles.knows(keys[0]), "the oldest made room");
+        assert!(keys[1..].iter().all(|key| handles.knows(*key)));
+        handles.set_max(HANDLES_BEFORE_WELCOME_MAX + 1);
+        handles.insert_topic("another").unwrap();
+        assert!(handles.knows(keys[1]), "the daemon allows more");
+    }
+
+    #[test]
     fn the_least_recently_used_makes_room() {
         let mut handles = Handles::new();
         handles.set_max(2);

@@ -36,6 +36,21 @@ fn a_call_gets_its_reply() {
 }
 
 #[test]
+fn a_traceparent_has_as_many_bytes_as_the_standard_gives_it() {
+    let mut pair = Pair::open();
+    let method = pair.session.method("a.b", "m").unwrap();
+    for (length, fits) in
+        [(TRACEPARENT_MAX_BYTES - 1, true), (TRACEPARENT_MAX_BYTES, true), (TRACEPARENT_MAX_BYTES + 1, false)]
+    {
+        let traceparent = Some("0".repeat(length).into());
+        let options = CallOptions { traceparent, ..CallOptions::default() };
+        let asked = pair.session.call(pair.now, method, Payload::default(), options);
+        assert_eq!(asked.is_ok(), fits, "{length} bytes");
+        assert!(asked.err().is_none_or(|error| error.code == ErrorCode::InvalidArgument));
+    }
+}
+
+#[test]
 fn large_payloads_go_both_ways() {
     let mut pair = Pair::open();
     let method = pair.session.method("a.b", "m").unwrap();

@@ -9,7 +9,7 @@ use core::time::Duration;
 use super::*;
 use crate::id::{Handle, PeerId};
 use crate::identity::{Identity, Peer};
-use crate::limits::DEADLINE_GRACE;
+use crate::limits::{DEADLINE_GRACE, TRACEPARENT_MAX_BYTES};
 use crate::name::{MethodName, ServiceName};
 use crate::payload::Payload;
 use crate::wire::codec::Wire;
