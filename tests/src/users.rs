@@ -1,11 +1,28 @@
 //! Users: those that rules are read with, and being somebody else, in tests that run as root.
 
+use std::os::unix::fs::PermissionsExt as _;
+
 use ipc_daemon::broker::Directory;
 use rustix::process::geteuid;
 use rustix::thread::{Gid, Uid, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
+use tempfile::TempDir;
+
+use crate::daemon::{Daemon, Options};
+
 /// Users that no machine has, for tests.
 pub const STRANGERS: [u32; 3] = [3_141_592, 3_141_593, 3_141_594];
+
+/// A daemon that every user reaches, with this configuration, and the directory that it is in.
+///
+/// # Panics
+/// When it does not start.
+pub fn shared_bus(config: &str) -> (Daemon, TempDir) {
+    let directory = tempfile::Builder::new().prefix("ipc-").tempdir_in("/tmp").expect("a directory");
+    std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755)).expect("it is ours");
+    let runtime_dir = Some(directory.path().join("run"));
+    (Daemon::start_with(&Options { runtime_dir, ..Options::with_config(config) }), directory)
+}
 
 /// Whether this process can be somebody else. Says why a test is left out if not.
 pub fn can_switch() -> bool {

@@ -6,7 +6,6 @@
 //! its service come first there, so that what is left is what the bus adds; and `free`, where the kernel puts everybody where it
 //! likes, and the daemon, which is busy all the time then, waits for its processor as everybody does.
 
-use std::os::unix::fs::PermissionsExt as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -14,13 +13,12 @@ use ipc_core::blocking::{Client, Service};
 use ipc_core::wire::coordination::{Claim, LockMode, Operation, TakeLock};
 use ipc_core::wire::{Header, Kind};
 use ipc_core::{Address, ConnectOptions, Error, id::Handle};
-use ipc_tests::daemon::{Daemon, Options, PATIENCE};
+use ipc_tests::daemon::{Daemon, PATIENCE};
 use ipc_tests::raw::{RawPeer, frame};
 use ipc_tests::services::{serve, serve_echo};
-use ipc_tests::users::{STRANGERS, as_user, become_user};
+use ipc_tests::users::{STRANGERS, as_user, become_user, shared_bus};
 use rustix::process::{Pid, setpriority_process};
 use rustix::thread::{CpuSet, sched_setaffinity};
-use tempfile::TempDir;
 
 use super::{PAYLOAD, rate, report};
 
@@ -28,6 +26,8 @@ use super::{PAYLOAD, rate, report};
 const CALM: Duration = Duration::from_secs(2);
 /// What one who floods sends at a time where it does not wait for each answer.
 const BATCH: u64 = 256;
+/// A bus where everybody may do everything.
+const OPEN: &str = "[socket]\nmode = \"0666\"\n[policy]\nrules = [\"allow anyone * >\"]\n";
 /// Comes before all others on its processor.
 const FIRST: i32 = -20;
 
@@ -92,8 +92,8 @@ impl Place {
 /// beside it, and while that one floods the same bus.
 pub(super) fn measure() {
     for place in [Place::Free, Place::Apart] {
-        let (daemon, _directory) = shared();
-        let (other, _other_directory) = shared();
+        let (daemon, _directory) = shared_bus(OPEN);
+        let (other, _other_directory) = shared_bus(OPEN);
         for daemon in [&daemon, &other] {
             serve_echo(daemon);
         }
@@ -140,14 +140,6 @@ fn pin(thread: Option<Pid>, cpu: usize) {
     let mut set = CpuSet::new();
     set.set(cpu);
     sched_setaffinity(thread, &set).expect("there are two processors");
-}
-
-fn shared() -> (Daemon, TempDir) {
-    let directory = tempfile::Builder::new().prefix("ipc-").tempdir_in("/tmp").expect("a directory");
-    std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755)).expect("it is ours");
-    let config = "[socket]\nmode = \"0666\"\n[policy]\nrules = [\"allow anyone * >\"]\n";
-    let runtime_dir = Some(directory.path().join("run"));
-    (Daemon::start_with(&Options { runtime_dir, ..Options::with_config(config) }), directory)
 }
 
 fn connect_as(address: Address, uid: u32) -> Client {

@@ -3,7 +3,6 @@
 use std::io::{IoSliceMut, Read as _, Write as _};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -13,10 +12,10 @@ use ipc_core::id::Handle;
 use ipc_core::wire::message::{OpenTopic, Resolve};
 use ipc_core::wire::{Header, Kind};
 use ipc_core::{Address, ConnectOptions, Error, ErrorCode};
-use ipc_tests::daemon::{Daemon, Options, PATIENCE};
+use ipc_tests::daemon::{Daemon, PATIENCE};
 use ipc_tests::raw::{RawPeer, frame, greeting};
 use ipc_tests::services::{ask, serve};
-use ipc_tests::users::{STRANGERS, as_user, can_switch};
+use ipc_tests::users::{STRANGERS, as_user, can_switch, shared_bus};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 use tempfile::TempDir;
 
@@ -26,12 +25,9 @@ const STAFF: u32 = 3_000_000;
 
 /// A daemon that every user reaches, with these rules.
 fn shared(rules: &[&str]) -> (Daemon, TempDir) {
-    let directory = tempfile::Builder::new().prefix("ipc-").tempdir_in("/tmp").unwrap();
-    std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
     let rules: Vec<String> = rules.iter().map(|rule| format!("{rule:?},")).collect();
     let config = format!("[socket]\nmode = \"0666\"\n[policy]\nrules = [{}]\n", rules.concat());
-    let runtime_dir = Some(directory.path().join("run"));
-    (Daemon::start_with(&Options { runtime_dir, ..Options::with_config(config) }), directory)
+    shared_bus(&config)
 }
 
 /// Connects as that user, hands the connection over its standard input, and waits to be told to end.

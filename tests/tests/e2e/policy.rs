@@ -1,36 +1,18 @@
 //! A bus for several users: what the rules let each of them do, while it runs and when they change.
 
-use std::os::unix::fs::PermissionsExt;
-
 use ipc_core::blocking::{Client, KeyEvent, Selection, Service, ServingState, SubscribeOptions};
 use ipc_core::name::ResourceName;
 use ipc_core::service::Request;
 use ipc_core::{Address, ConnectOptions, Error, ErrorCode, HoldOptions};
 use ipc_tests::daemon::{Daemon, Options, PATIENCE, eventually};
 use ipc_tests::services::{ask, client};
-use ipc_tests::users::{STRANGERS, as_user, can_switch};
-use tempfile::TempDir;
+use ipc_tests::users::{STRANGERS, as_user, can_switch, shared_bus};
 
 const ALICE: u32 = STRANGERS[0];
 const BOB: u32 = STRANGERS[1];
 const CAROL: u32 = STRANGERS[2];
 const STAFF: u32 = 3_000_000;
 const DENIED: Option<ErrorCode> = Some(ErrorCode::PermissionDenied);
-
-/// A directory that everybody reaches.
-fn public_directory() -> TempDir {
-    let directory = tempfile::Builder::new().prefix("ipc-").tempdir_in("/tmp").unwrap();
-    std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
-    directory
-}
-
-/// A daemon that every user reaches, with this configuration.
-fn shared(config: &str) -> (Daemon, TempDir) {
-    let directory = public_directory();
-    let runtime_dir = Some(directory.path().join("run"));
-    let daemon = Daemon::start_with(&Options { runtime_dir, ..Options::with_config(config) });
-    (daemon, directory)
-}
 
 /// The first rule stands in line 5.
 fn config(rules: &[&str]) -> String {
@@ -59,7 +41,7 @@ fn users_do_what_the_rules_say_and_nothing_else() {
     if !can_switch() {
         return;
     }
-    let (daemon, _directory) = shared(&config(&[
+    let (daemon, _directory) = shared_bus(&config(&[
         "allow uid:0 * >",
         &format!("allow uid:{ALICE} own demo.>"),
         &format!("allow gid:{STAFF} call,subscribe demo.>"),
@@ -98,7 +80,7 @@ fn a_reload_takes_rights_away_from_open_connections() {
     }
     let root = "allow uid:0 * >";
     let (daemon, _directory) =
-        shared(&config(&[root, &format!("allow uid:{ALICE} subscribe,publish demo.>")]));
+        shared_bus(&config(&[root, &format!("allow uid:{ALICE} subscribe,publish demo.>")]));
     let mut alice = connect(&daemon, ALICE, &[]).unwrap();
     let mut publisher = connect(&daemon, ALICE, &[]).unwrap();
     let subscription = alice.subscribe("demo.>", SubscribeOptions::default()).unwrap();
@@ -134,7 +116,7 @@ fn nobodys_refusals_are_hidden_behind_those_of_another() {
         return;
     }
     let rules = [ALICE, BOB].map(|uid| format!("allow uid:{uid} publish demo.open"));
-    let (daemon, _directory) = shared(&config(&["allow uid:0 * >", &rules[0], &rules[1]]));
+    let (daemon, _directory) = shared_bus(&config(&["allow uid:0 * >", &rules[0], &rules[1]]));
     let [mut alice, mut bob] = [ALICE, BOB].map(|uid| connect(&daemon, uid, &[]).unwrap());
     let begun = std::time::Instant::now();
     let mut tried = 0;
@@ -175,7 +157,7 @@ fn a_reload_takes_away_what_it_is_about_and_the_blocking_client_says_so() {
         return;
     }
     let [before, after] = halves();
-    let (daemon, _directory) = shared(&before);
+    let (daemon, _directory) = shared_bus(&before);
     let mut alice = connect(&daemon, ALICE, &[]).unwrap();
     let [lost, kept] = ["half.echo", "whole.echo"].map(|name| alice.serve(echo(name)).unwrap());
     let [deaf, hears] =
@@ -205,7 +187,7 @@ fn a_reload_takes_away_what_it_is_about_and_the_blocking_client_says_so() {
 fn a_reload_takes_away_what_it_is_about_and_the_async_client_says_so() {
     let own = rustix::process::getuid().as_raw();
     let all = format!("allow uid:{own} * >");
-    let (daemon, _directory) = shared(&config(&[&all]));
+    let (daemon, _directory) = shared_bus(&config(&[&all]));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let address = Address::Unix(daemon.socket());
@@ -241,7 +223,7 @@ fn a_connection_goes_on_with_the_identity_of_who_opened_it() {
         return;
     }
     let (daemon, _directory) =
-        shared(&config(&["allow uid:0 * >", &format!("allow uid:{ALICE} call demo.>")]));
+        shared_bus(&config(&["allow uid:0 * >", &format!("allow uid:{ALICE} call demo.>")]));
     let mut root = client(&daemon);
     let mut alice = connect(&daemon, ALICE, &[]).unwrap();
     // Each is used by the other user: it stays a capability of the process that opened it.
@@ -256,7 +238,7 @@ fn the_policy_explains_itself() {
         return;
     }
     let rules = ["allow uid:0 * >", "deny uid:77 call demo.a/m", "allow anyone call demo.>"];
-    let (daemon, _directory) = shared(&config(&rules));
+    let (daemon, _directory) = shared_bus(&config(&rules));
     for (question, allowed, line) in [
         ("uid:77 call demo.a/m", false, Some(6)),
         ("uid:77 call demo.a/n", true, Some(7)),
@@ -281,7 +263,7 @@ fn everybody_may_ask_about_themselves_and_nobody_about_others() {
     if !can_switch() {
         return;
     }
-    let (daemon, _directory) = shared(&config(&["allow anyone call ipc.daemon"]));
+    let (daemon, _directory) = shared_bus(&config(&["allow anyone call ipc.daemon"]));
     let mut alice = connect(&daemon, ALICE, &[]).unwrap();
     for (who, expected) in [(ALICE, None), (BOB, DENIED)] {
         let answer = alice.call("ipc.daemon", "policy-explain", format!("uid:{who} own demo.a"));
@@ -298,7 +280,7 @@ fn a_user_of_a_namespace_that_has_no_number_here_gets_nothing_of_its_own() {
     }
     let ended = Daemon::try_start(&Options::with_config(config(&["allow user:nobody * >"]))).unwrap_err();
     assert_eq!(ended.status.code(), Some(78), "{ended:#?}");
-    let (daemon, _directory) = shared(&config(&["allow uid:0 * >", "allow anyone subscribe demo.>"]));
+    let (daemon, _directory) = shared_bus(&config(&["allow uid:0 * >", "allow anyone subscribe demo.>"]));
     let mut nobody = connect(&daemon, 65_534, &[]).unwrap();
     let _events = nobody.subscribe("demo.>", SubscribeOptions::default()).unwrap();
     assert_eq!(refusal(nobody.publish("demo.a", "x")), DENIED);
@@ -310,7 +292,7 @@ fn the_example_of_a_system_bus_is_a_configuration() {
         return;
     }
     let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/system-bus.toml");
-    let (daemon, _directory) = shared(&std::fs::read_to_string(example).unwrap());
+    let (daemon, _directory) = shared_bus(&std::fs::read_to_string(example).unwrap());
     client(&daemon).serve(echo("system.echo")).unwrap();
     let mut alice = connect(&daemon, ALICE, &[]).unwrap();
     assert_eq!(refusal(alice.serve(echo("system.mine"))), DENIED);

@@ -1,16 +1,15 @@
 //! Users take turns, however much the input of one of them is.
 
 use std::io::{ErrorKind, Write};
-use std::os::unix::fs::PermissionsExt;
 
 use ipc_core::blocking::SubscribeOptions;
 use ipc_core::id::Handle;
 use ipc_core::wire::message::{OpenTopic, Published};
 use ipc_core::wire::{Flags, Header, Kind};
-use ipc_tests::daemon::{Daemon, Options, Signal, eventually};
+use ipc_tests::daemon::{Daemon, Signal, eventually};
 use ipc_tests::raw::{RawPeer, frame};
 use ipc_tests::services::client;
-use ipc_tests::users::{STRANGERS, as_user, can_switch};
+use ipc_tests::users::{STRANGERS, as_user, can_switch, shared_bus};
 
 const ALICE: u32 = STRANGERS[0];
 const BOB: u32 = STRANGERS[1];
@@ -64,11 +63,8 @@ fn is_stopped(daemon: &Daemon) -> bool {
 /// A bus open to everybody on which one user has as much input waiting as it may. Gives how many events those were, and how many
 /// of them came before the one that `last` sent last.
 fn events_before(last: u32) -> (u64, u64) {
-    let directory = tempfile::Builder::new().prefix("ipc-").tempdir_in("/tmp").unwrap();
-    std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
-    let config = "[socket]\nmode = \"0666\"\n[policy]\nrules = [\"allow anyone * >\"]\n";
-    let runtime_dir = Some(directory.path().join("run"));
-    let daemon = Daemon::start_with(&Options { runtime_dir, ..Options::with_config(config) });
+    let open = "[socket]\nmode = \"0666\"\n[policy]\nrules = [\"allow anyone * >\"]\n";
+    let (daemon, _directory) = shared_bus(open);
     // So that events are numbered.
     let mut subscriber = client(&daemon);
     let _subscription = subscriber.subscribe("test.turns", SubscribeOptions::default()).unwrap();
