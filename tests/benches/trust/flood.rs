@@ -94,16 +94,18 @@ pub(super) fn measure() {
     for place in [Place::Free, Place::Apart] {
         let (daemon, _directory) = shared_bus(OPEN);
         let (other, _other_directory) = shared_bus(OPEN);
-        for daemon in [&daemon, &other] {
-            serve_echo(daemon);
-        }
         settle(place, &daemon, 0);
         settle(place, &other, 1);
-        // On a thread of its own, whose place its service inherits.
+        // On a thread of its own, whose place services inherit.
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 if place == Place::Apart {
                     pin(None, 1);
+                }
+                for daemon in [&daemon, &other] {
+                    serve_echo(daemon);
+                }
+                if place == Place::Apart {
                     setpriority_process(None, FIRST).expect("root may come first");
                 }
                 compare(place, &daemon, &other);
