@@ -37,6 +37,10 @@ pub const TTL_MIN: Duration = Duration::from_millis(10);
 pub const TTL_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Longest time a lock stays closed after its holder was lost.
 pub const HOLD_DELAY_MAX: Duration = Duration::from_secs(3600);
+/// How long what is held for as long as its connection stays with its session after a restart of the daemon.
+pub const HOLD_TAKE_UP_MAX: Duration = Duration::from_secs(5);
+/// Bytes of the secret by which a session takes up what it held.
+pub const SECRET_BYTES: usize = 16;
 /// Largest value that a leader proclaims, in bytes.
 pub const LEADER_VALUE_MAX_BYTES: usize = 4096;
 /// Most keys, or changes of keys, in one answer to a list.

@@ -113,7 +113,7 @@ pub(crate) fn restore(config: &Config, backup: &Path) -> Result<String, Failure>
         let missing = std::io::Error::from(std::io::ErrorKind::NotFound);
         return Err(Failure::io(format_args!("read the backup {from}"), missing));
     };
-    let (records, damage) = judge(found);
+    let (mut records, damage) = judge(found);
     if let Some(first) = damage.first() {
         return Err(Failure::new(Exit::Io, format!("the backup {from} is damaged: {first}"))
             .with_hint("take another one; nothing was changed"));
@@ -122,6 +122,8 @@ pub(crate) fn restore(config: &Config, backup: &Path) -> Result<String, Failure>
     let current = look(&place).ok().flatten().filter(|found| has_numbers(&found.records));
     let current = current.map(|found| highest(&found.records));
     let highest = highest(&records).max(current.unwrap_or_default());
+    // What was held when the backup was made others have held since, under higher tokens.
+    records.retain(|key, _| key.first() != Some(&(RecordKind::Hold as u8)));
     let contents = describe(&records);
     let aside = replace(&place, records, highest + if current.is_some() { 0 } else { LEAP }, "replaced")?;
     let aside = aside.map_or_else(String::new, |aside| format!("; the one before is {aside}"));
@@ -207,6 +209,7 @@ fn describe(records: &Records) -> String {
         Some(RecordKind::Entry) => format!("{count} entries of work queues"),
         Some(RecordKind::EntryState) => format!("{count} states of such"),
         Some(RecordKind::EntryId) => format!("{count} ids of such"),
+        Some(RecordKind::Hold) => format!("{count} holders"),
         None => format!("{count} of kind {kind}"),
     });
     let counts: Vec<String> = counts.collect();

@@ -25,7 +25,7 @@ def write_number(value):
 
 
 def read(form, data, at):
-    """Reads one value of the form: number, bool, text, [form], ?form as a pair, {variant: forms} or a tuple of forms."""
+    """Reads one value of the form: number, bool, text, a count of bytes, [form], ?form as a pair, {variant: forms} or a tuple of forms."""
     if form == "number":
         return number(data, at)
     if form == "bool":
@@ -35,6 +35,9 @@ def read(form, data, at):
         length, at = number(data, at)
         assert at + length <= len(data), "a text that ends too late"
         return data[at:at + length].decode(), at + length
+    if isinstance(form, int):
+        assert at + form <= len(data), "bytes that end too late"
+        return data[at:at + form], at + form
     if isinstance(form, list):
         count, at = number(data, at)
         values = []
@@ -58,6 +61,8 @@ def write(form, value):
         return write_number(int(value))
     if form == "text":
         return write_number(len(value.encode())) + value.encode()
+    if isinstance(form, int):
+        return value
     if isinstance(form, list):
         return write_number(len(value)) + b"".join(write(form[0], item) for item in value)
     if isinstance(form, dict):
@@ -111,6 +116,7 @@ ASKED = {
     1: (UNIT, "number", DURABILITY),
     2: ("number",),
     3: ("number",),
+    4: (16,),
     16: ("text", UNIT, CLAIM),
     17: ("text", "number", "number", CLAIM),
     18: ("text", CLAIM),
@@ -137,7 +143,7 @@ ASKED = {
     55: ("text", "number", "number", "number"),
     56: ("number",),
 }
-CAME = {1: GRANTED, 2: GRANTED, 16: GRANTED, 17: GRANTED, 18: GRANTED, 20: ("number",), 22: ("number", "number")}
+CAME = {1: GRANTED, 2: GRANTED, 4: ("number",), 16: GRANTED, 17: GRANTED, 18: GRANTED, 20: ("number",), 22: ("number", "number")}
 CAME |= {32: CHANGED, 33: ("text", STATE), 34: CHANGED, 35: LISTED, 36: ("number",), 38: LISTED}
 CAME |= {39: (["number"], UNIT), 40: LISTED}
 IDENTITY = {0: ("number", "number", "number"), 1: ("text", "text")}
@@ -146,6 +152,7 @@ PEEKED = ("text", "number", UNIT, *("number",) * 4, IDENTITY, maybe("text"), "nu
 CAME |= {48: ("number", "text", "bool", "number", UNIT), 49: DELIVERED, 51: ("bool",), 52: ("bool", [PEEKED])}
 CAME |= {53: ("number",) * 14, 54: ("number",)}
 TOLD = {6: DELIVERED, 1: ("number", "number", "text"), 2: ("number",), 4: (UNIT, "text", STATE)}
+TOLD |= {8: ("number", "number", "text", "number", UNIT)}
 NUMBERED = {0x70: ASKED, 0x71: CAME, 0x73: TOLD}
 # What a `done` holds depends on the operation that it answers.
 DONE = {"done_registered": ("number", "bool"), "done_subscribed": ("number",), "done_published": ("number", "number")}

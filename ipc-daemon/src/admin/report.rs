@@ -304,6 +304,7 @@ fn gate_row(gate: &GateRow, names: &Names) -> Value {
         "name": gate.name,
         "mode": mode,
         "holder": first.and_then(|row| row.peer.as_ref()).map(|peer| Who::new(peer, names)),
+        "away": first.and_then(|row| row.uid).map(|uid| json!({ "uid": uid })),
         "holders": gate.holders.len(),
         "token": first.map(|row| row.token),
         "age_ms": first.map(|row| whole_millis(row.age)),
@@ -349,6 +350,7 @@ fn lease_row(lease: &LeaseRow, names: &Names) -> Value {
         "remaining_ms": lease.remaining.map(whole_millis),
         "holder": lease.peer.as_ref().map(|peer| Who::new(peer, names)),
         "uid": lease.uid,
+        "away": lease.uid.filter(|_| lease.is_absent).map(|uid| json!({ "uid": uid })),
     })
 }
 

@@ -465,6 +465,7 @@ impl Broker {
     pub fn end_drain(&mut self) {
         self.end_run();
         self.stage = Stage::Draining;
+        self.coordination.leave_tenures();
         for key in self.calls.all() {
             self.fail_call(key, &shutting_down());
         }

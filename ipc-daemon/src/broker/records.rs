@@ -18,6 +18,8 @@ pub enum RecordKind {
     EntryState = 4,
     /// That the id of such an entry is remembered, by its number.
     EntryId = 5,
+    /// Something that is held, by its token.
+    Hold = 6,
 }
 
 impl RecordKind {
@@ -29,6 +31,7 @@ impl RecordKind {
             3 => Some(Self::Entry),
             4 => Some(Self::EntryState),
             5 => Some(Self::EntryId),
+            6 => Some(Self::Hold),
             _ => None,
         }
     }
@@ -103,22 +106,22 @@ impl Fields {
 pub(super) struct Reader<'a>(pub(super) &'a [u8]);
 
 impl<'a> Reader<'a> {
-    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+    pub(super) fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
         let (first, rest) = self.0.split_first_chunk()?;
         self.0 = rest;
         Some(*first)
     }
 
     pub(super) fn u8(&mut self) -> Option<u8> {
-        self.take().map(u8::from_le_bytes)
+        self.array().map(u8::from_le_bytes)
     }
 
     pub(super) fn u32(&mut self) -> Option<u32> {
-        self.take().map(u32::from_le_bytes)
+        self.array().map(u32::from_le_bytes)
     }
 
     pub(super) fn u64(&mut self) -> Option<u64> {
-        self.take().map(u64::from_le_bytes)
+        self.array().map(u64::from_le_bytes)
     }
 
     pub(super) fn bytes(&mut self) -> Option<&'a [u8]> {
@@ -164,6 +167,7 @@ mod tests {
             RecordKind::Entry,
             RecordKind::EntryState,
             RecordKind::EntryId,
+            RecordKind::Hold,
         ] {
             assert_eq!(RecordKind::from_number(kind as u8), Some(kind));
         }

@@ -51,6 +51,8 @@ counters! {
     events_delivered,
     /// Locks, permits, leaderships and leases that were granted.
     holds_granted,
+    /// Those that their session took up again after a restart of the daemon.
+    holds_taken_up,
     /// Those whose holder was told that its time has passed.
     holds_expired,
     /// Requests for such that had to wait.

@@ -3,8 +3,8 @@
 use ipc_core::PayloadKind;
 use ipc_core::error::ErrorCode;
 use ipc_core::wire::coordination::{
-    Acquire, Arrive, Bind, Campaign, Claim, Durability, Fence, Granted, Leader, LockMode, Lost, Observe,
-    OfToken, Operation, Passed, TakeLease, TakeLock, Told, Unobserve, Waiting,
+    Acquire, Arrive, Bind, Campaign, Claim, Durability, Fence, Granted, Identified, Identify, Leader, LockMode,
+    Lost, Observe, OfToken, Operation, Passed, TakeLease, TakeLock, TakenUp, Told, Unobserve, Waiting,
 };
 use ipc_core::wire::message::ErrorBody;
 use ipc_core::wire::{Flags, Header, Kind};
@@ -56,6 +56,13 @@ pub(super) fn asked_for() -> Vec<Vector> {
             "coordinate: release it, no answer is wanted",
             asked(Operation::RELEASE, 0),
             of,
+            b"",
+        ),
+        vector(
+            "coordinate_identify",
+            "coordinate: the secret of this session",
+            asked(Operation::IDENTIFY, 30),
+            Identify { secret: *b"0123456789abcdef" },
             b"",
         ),
         vector(
@@ -189,6 +196,26 @@ pub(super) fn told() -> Vec<Vector> {
                 code: ErrorCode::LockLost.number(),
                 message: "its time to live of 5s has passed without a renewal".into(),
             },
+            b"",
+        ),
+        vector(
+            "notice_taken_up",
+            "notice: the lock deploy/web, for 5 s, which an earlier life of the daemon has kept, is held again",
+            told(Told::TAKEN_UP, 30),
+            TakenUp {
+                token: 81_985_529,
+                operation: Operation::LOCK.0,
+                name: "deploy/web".into(),
+                ttl_us: 5_000_000,
+                durability: Durability::Disk,
+            },
+            b"",
+        ),
+        vector(
+            "outcome_identified",
+            "outcome of an identify: one thing is held again",
+            outcome(Operation::IDENTIFY, 30),
+            Identified { holds: 1 },
             b"",
         ),
         vector(

@@ -36,7 +36,7 @@ impl Scene {
     }
 
     /// The same, of that user.
-    fn client_of(&mut self, uid: u32) -> usize {
+    pub(crate) fn client_of(&mut self, uid: u32) -> usize {
         let at = self.bus.connect(uid);
         self.bus.send(at, &PREAMBLE);
         let hello = Hello { version_min: 1, version_max: 1, features: 0, name: "test".into() };

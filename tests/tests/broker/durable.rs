@@ -16,18 +16,18 @@ use ipc_tests::memory_bus::{Disk, Received};
 
 use crate::coordination::Scene;
 
-fn start() -> Instant {
+pub(crate) fn start() -> Instant {
     Instant::from_nanos(1_000_000_000)
 }
 
-fn scene(limits: Limits) -> Scene {
+pub(crate) fn scene(limits: Limits) -> Scene {
     let mut scene = Scene::with_disk(limits, start(), Disk::default());
     scene.bus.disk.as_mut().unwrap().holds = true;
     scene
 }
 
 /// The next life of the daemon, a second later, with what the last one has written.
-fn restarted(scene: Scene) -> Scene {
+pub(crate) fn restarted(scene: Scene) -> Scene {
     let disk = Disk { records: scene.bus.disk.unwrap().records, ..Disk::default() };
     let mut next = Scene::with_disk(Limits::default(), scene.bus.now + Duration::from_secs(1), disk);
     next.bus.disk.as_mut().unwrap().holds = true;
@@ -180,7 +180,7 @@ fn after_a_restart_what_was_on_the_disk_is_there_and_no_number_is_given_twice() 
     let (a, b) = (put(&mut scene, client, "a"), put(&mut scene, client, "b"));
     let memory = ask_put(&mut scene, client, "m", Some(Durability::Memory));
     let memory = outcome(&mut scene, client, memory).unwrap().unwrap().decode::<KeyChanged>().revision;
-    let lease = TakeLease { bind: Bind::Time, ttl_us: 1_000_000, durability: None };
+    let lease = TakeLease { bind: Bind::Time, ttl_us: 1_000_000, durability: Some(Durability::Memory) };
     let token = scene.outcome_of(client, Operation::LEASE, &lease, b"").unwrap().decode::<Granted>().token;
     // It was asked for and not answered: it may be there or not, and here it is not.
     ask_put(&mut scene, client, "c", None);

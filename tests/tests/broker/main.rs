@@ -23,3 +23,4 @@ mod quota;
 mod revoked;
 mod runs;
 mod simulated;
+mod tenure;

@@ -125,6 +125,8 @@ fn the_limits_of_the_protocol_are_the_librarys() {
         ("TTL_MIN", limits::TTL_MIN.as_micros() as u64),
         ("TTL_MAX", limits::TTL_MAX.as_micros() as u64),
         ("HOLD_DELAY_MAX", limits::HOLD_DELAY_MAX.as_micros() as u64),
+        ("HOLD_TAKE_UP_MAX", limits::HOLD_TAKE_UP_MAX.as_micros() as u64),
+        ("SECRET_BYTES", limits::SECRET_BYTES as u64),
         ("LEADER_VALUE_MAX_BYTES", limits::LEADER_VALUE_MAX_BYTES as u64),
         ("KEYS_LISTED_MAX", limits::KEYS_LISTED_MAX as u64),
         ("TRANSACTION_KEYS_MAX", limits::TRANSACTION_KEYS_MAX as u64),

@@ -15,6 +15,7 @@ pub use self::keys::{
 };
 
 use super::codec::{self, Decode, Encode, Text};
+use crate::limits::SECRET_BYTES;
 use crate::name::ResourceName;
 
 /// What is asked for.
@@ -54,6 +55,8 @@ numbers! { Operation:
     RENEW = 2, "renew";
     /// Gives back what is held.
     RELEASE = 3, "release";
+    /// Names the session, and takes up what an earlier life of the daemon has kept for it.
+    IDENTIFY = 4, "identify";
     /// Takes a lock.
     LOCK = 16, "lock";
     /// Takes permits of a semaphore.
@@ -121,6 +124,8 @@ numbers! { Told:
     DELIVERED = 6, "delivered";
     /// The consumer did not read in time: it gets nothing more until it asks anew.
     CONSUMER_LOST = 7, "consumer_lost";
+    /// Something is held again that an earlier life of the daemon has kept.
+    TAKEN_UP = 8, "taken_up";
 }
 
 impl Operation {
@@ -218,6 +223,45 @@ pub struct TakeLease {
 pub struct OfToken {
     /// The token of its grant.
     pub token: u64,
+}
+
+/// What a session is known by to later lives of the daemon: bytes that nobody can guess.
+pub type Secret = [u8; SECRET_BYTES];
+
+/// [`Operation::IDENTIFY`].
+#[derive(Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct Identify {
+    /// Drawn at random by the session, once, and told to nobody else.
+    pub secret: Secret,
+}
+
+impl fmt::Debug for Identify {
+    /// Secrets are not shown.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Identify").finish_non_exhaustive()
+    }
+}
+
+/// The outcome of [`Operation::IDENTIFY`], behind a [`Told::TAKEN_UP`] for each thing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Identified {
+    /// How many things are held again.
+    pub holds: u32,
+}
+
+/// [`Told::TAKEN_UP`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct TakenUp {
+    /// The token of its grant.
+    pub token: u64,
+    /// The number of the operation that gave it: [`Operation::LOCK`] or the like.
+    pub operation: u32,
+    /// Its name; empty for a lease.
+    pub name: Text,
+    /// Time to live in microseconds, which begins anew; 0 for as long as the connection.
+    pub ttl_us: u64,
+    /// What the grant survives.
+    pub durability: Durability,
 }
 
 /// How a lock is held.

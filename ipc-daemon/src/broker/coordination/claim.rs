@@ -10,6 +10,7 @@ use ipc_core::{Error, ErrorCode};
 use super::deadlock::{self, Party};
 use super::gate::{Gate, GateKey, Share};
 use super::hold::{Hold, Keeper};
+use super::tenure::Promise;
 use super::wait_queue::Place;
 use super::{Asker, Coordination, Effect, Link, Noun, Reason, Terms, Timer, WaitId, WaitsAt};
 use crate::broker::keys::PeerKey;
@@ -30,13 +31,15 @@ pub(in crate::broker) struct Want {
 }
 
 /// Who is let in.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Entrant {
     id: WaitId,
     operation: Operation,
     owner: u64,
     share: Share,
     terms: Terms,
+    /// What a leader proclaims.
+    value: Payload,
 }
 
 impl Coordination {
@@ -62,8 +65,8 @@ impl Coordination {
         let is_free = gate.queue.is_empty() && is_open && gate.has_room(want.share);
         if is_free {
             let Want { share, terms, owner, value, .. } = want;
-            self.grant(now, key, Entrant { id: asker.id(), operation: asker.operation, owner, share, terms });
-            self.set_value(key, value);
+            let (id, operation) = (asker.id(), asker.operation);
+            self.grant(now, key, Entrant { id, operation, owner, share, terms, value });
             return Ok(());
         }
         if !want.wait {
@@ -110,7 +113,7 @@ impl Coordination {
         }
         let mut gate = Gate::new(noun, name.clone(), permits);
         if noun == Noun::Lock {
-            gate.fence = self.fences.take(&name).unwrap_or(0);
+            gate.remember_fence(self.fences.take(&name).unwrap_or(0));
         }
         self.fences_max = limits.resources_max as usize;
         let key = self.gates.insert(gate);
@@ -123,7 +126,8 @@ impl Coordination {
         let Some(gate) = self.gates.get_mut(key) else { return };
         let ahead = gate.queue.len() as u32;
         let place = gate.queue.push(id);
-        let (holders, token) = (gate.holders.len() as u32, gate.holders.keys().next().copied());
+        let holders = gate.holders.len() as u32;
+        let token = self.gates.get(key).and_then(|gate| self.first_told(gate));
         let holder = token.and_then(|token| self.holder(token));
         let waiting = Waiting { ahead, holders, token: token.unwrap_or(0), missing: 0 };
         let Want { share, terms, value, owner, .. } = want;
@@ -148,10 +152,8 @@ impl Coordination {
             gate.queue.remove(place);
             let Some(wait) = self.forget_wait(first) else { break };
             let (operation, owner) = (wait.operation, wait.owner);
-            self.grant(now, key, Entrant { id: first, operation, owner, share, terms });
-            if let WaitsAt::Gate { value, .. } = wait.at {
-                self.set_value(key, value);
-            }
+            let value = if let WaitsAt::Gate { value, .. } = wait.at { value } else { Payload::default() };
+            self.grant(now, key, Entrant { id: first, operation, owner, share, terms, value });
         }
         self.close_if_idle(key);
     }
@@ -170,14 +172,21 @@ impl Coordination {
     }
 
     fn grant(&mut self, now: Instant, key: GateKey, entrant: Entrant) {
-        let Entrant { id: to, operation, owner, share, terms } = entrant;
+        let Entrant { id: to, operation, owner, share, terms, value } = entrant;
         let token = self.next_token(now);
         if let Some(gate) = self.gates.get_mut(key) {
             gate.hold(token, share);
         }
         let keeper = Keeper::Session { id: to, owner };
-        self.begin_hold(now, token, Hold { keeper, gate: Some(key), terms, since: now, expires: None });
-        self.effects.push_back(Effect::Granted { to, operation, token, ttl: terms.ttl });
+        let hold = Hold { keeper, gate: Some(key), terms, since: now, expires: None, is_pending: true };
+        self.begin_hold(token, hold);
+        self.promise(now, Promise { to, operation, token, value });
+    }
+
+    /// The token of the eldest of those who hold it and have been told so.
+    pub(super) fn first_told(&self, gate: &Gate) -> Option<u64> {
+        let is_told = |token: &u64| self.holds.get(token).is_some_and(|hold| !hold.is_pending);
+        gate.holders.keys().copied().find(is_told)
     }
 
     /// A gate that was closed because a holder was lost opens again.
@@ -203,7 +212,7 @@ impl Coordination {
         let Some(gate) = self.gates.get(key) else {
             return Reason::Busy { what: "what was asked for".to_owned(), holder: None };
         };
-        let holder = gate.holders.keys().next().and_then(|token| self.holder(*token));
+        let holder = self.first_told(gate).and_then(|token| self.holder(token));
         Reason::Busy { what: format!("{} {}", gate.noun.name(), gate.name), holder }
     }
 

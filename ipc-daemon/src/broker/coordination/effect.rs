@@ -3,6 +3,7 @@
 use core::time::Duration;
 
 use ipc_core::Error;
+use ipc_core::name::ResourceName;
 use ipc_core::payload::Payload;
 use ipc_core::wire::coordination::{Durability, Operation, Waiting};
 use ipc_core::wire::message::RevokedWhat;
@@ -42,7 +43,20 @@ impl From<Error> for Reason {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::broker) enum Effect {
     /// A request has got what it wants.
-    Granted { to: WaitId, operation: Operation, token: u64, ttl: Option<Duration> },
+    Granted { to: WaitId, operation: Operation, token: u64, ttl: Option<Duration>, durability: Durability },
+    /// A leader has changed what it proclaims.
+    Proclaimed { to: WaitId },
+    /// A session holds again what an earlier life of the daemon has kept; a lease has no name.
+    TakenUp {
+        to: WaitId,
+        token: u64,
+        operation: Operation,
+        name: Option<ResourceName>,
+        ttl: Option<Duration>,
+        durability: Durability,
+    },
+    /// A session has a name, and has been told what it holds under it.
+    Identified { to: WaitId, holds: u32 },
     /// All parties have arrived.
     Passed { to: WaitId, generation: u64, place: u32 },
     /// A request came to nothing.

@@ -3,10 +3,12 @@
 use ipc_core::limits::Limits;
 use ipc_core::name::ResourceName;
 use ipc_core::payload::Payload;
+use ipc_core::time::Instant;
 use ipc_core::{Error, ErrorCode};
 
 use super::gate::GateKey;
 use super::hold::Hand;
+use super::tenure::Promise;
 use super::{Asker, Coordination, Effect, Noun, WaitId};
 use crate::broker::keys::PeerKey;
 
@@ -19,12 +21,14 @@ impl Coordination {
         }
     }
 
-    /// The leader changes its value; observers are told.
+    /// The leader changes its value; observers are told, and it is, once that is kept as the leadership is.
     ///
     /// # Errors
     /// `lock_lost` for who does not lead, `invalid_argument` for what is no leadership.
     pub(in crate::broker) fn proclaim(
         &mut self,
+        now: Instant,
+        asker: &Asker,
         hand: Hand,
         token: u64,
         value: Payload,
@@ -33,10 +37,11 @@ impl Coordination {
         let key = self.holds.get(&token).and_then(|hold| hold.gate);
         let is_election =
             |key: &GateKey| self.gates.get(*key).is_some_and(|gate| gate.noun == Noun::Election);
-        let Some(key) = key.filter(is_election) else {
+        if !key.is_some_and(|key| is_election(&key)) {
             return Err(Error::new(ErrorCode::InvalidArgument, format!("{token} is no leadership")));
-        };
-        self.set_value(key, value);
+        }
+        let (to, operation) = (asker.id(), asker.operation);
+        self.promise(now, Promise { to, operation, token, value });
         Ok(())
     }
 
@@ -95,8 +100,9 @@ impl Coordination {
 
     fn tell_observer(&mut self, key: GateKey, to: WaitId, is_answer: bool) {
         let Some(gate) = self.gates.get(key) else { return };
-        let token = gate.holders.keys().next().copied();
-        let leader = token.and_then(|token| self.holder(token));
+        // One that has not come back since the daemon was started again does not lead just now.
+        let here = |token: u64| self.holder(token).map(|leader| (token, leader));
+        let (token, leader) = self.first_told(gate).and_then(here).unzip();
         let value = if token.is_some() { gate.value.clone() } else { Payload::default() };
         let token = token.unwrap_or(0);
         self.effects.push_back(Effect::Leads { to, leader, token, value, is_answer });

@@ -39,6 +39,10 @@ pub(super) struct Gate {
     pub(super) queue: WaitQueue<WaitId>,
     /// The token of the last grant beside which nobody held it: older ones are stale.
     pub(super) fence: u64,
+    /// The same, of grants that have been told.
+    settled_fence: u64,
+    /// How many of the holders have not been told yet.
+    untold: u32,
     /// Nobody gets it before: a holder was lost.
     pub(super) closed_until: Option<Instant>,
     /// What the leader of an election proclaims.
@@ -59,6 +63,8 @@ impl Gate {
             holders: BTreeMap::new(),
             queue: WaitQueue::default(),
             fence: 0,
+            settled_fence: 0,
+            untold: 0,
             closed_until: None,
             value: Payload::default(),
             observers: BTreeSet::new(),
@@ -84,7 +90,26 @@ impl Gate {
             && self.closed_until.is_none()
     }
 
+    /// The last token of the gate of that name before this one.
+    pub(super) fn remember_fence(&mut self, token: u64) {
+        self.fence = token;
+        self.settled_fence = token;
+    }
+
+    /// One of those who hold it is told.
+    pub(super) fn settle(&mut self) {
+        self.settled_fence = self.fence;
+        self.untold -= 1;
+    }
+
+    /// Whether there are others beside one that has not been told.
+    pub(super) fn has_untold_beside(&self) -> bool {
+        self.untold > 1
+    }
+
+    /// Somebody gets it, who is to be told.
     pub(super) fn hold(&mut self, token: u64, share: Share) {
+        self.untold += 1;
         if self.holders.is_empty() {
             self.fence = token;
         }
@@ -96,11 +121,17 @@ impl Gate {
         self.holders.insert(token, share);
     }
 
-    pub(super) fn give_back(&mut self, token: u64) {
+    /// It is given back, by somebody who was told or never was.
+    pub(super) fn give_back(&mut self, token: u64, was_told: bool) {
+        self.untold -= u32::from(!was_told && self.holders.contains_key(&token));
         match self.holders.remove(&token) {
             Some(Share::Exclusive) => self.exclusive -= 1,
             Some(Share::Permits(count)) => self.used -= count,
             Some(Share::Shared) | None => {}
+        }
+        // Who was never told that it held it has fenced off nobody.
+        if self.holders.is_empty() {
+            self.fence = self.settled_fence;
         }
     }
 
@@ -126,18 +157,36 @@ mod tests {
         assert!(lock.has_room(Share::Exclusive) && lock.has_room(Share::Shared));
         lock.hold(1, Share::Shared);
         assert!(!lock.has_room(Share::Exclusive) && lock.has_room(Share::Shared));
-        lock.give_back(1);
+        lock.give_back(1, false);
         lock.hold(2, Share::Exclusive);
         assert!(!lock.has_room(Share::Exclusive) && !lock.has_room(Share::Shared));
-        lock.give_back(2);
-        lock.give_back(2);
-        assert!(lock.is_idle());
+        lock.settle();
+        lock.give_back(2, true);
+        lock.give_back(2, false);
+        assert!(lock.is_idle() && lock.untold == 0);
         let mut semaphore = Gate::new(Noun::Semaphore, name(), 5);
         semaphore.hold(1, Share::Permits(3));
         for (count, fits) in [(1, true), (2, true), (3, false), (u32::MAX, false)] {
             assert_eq!(semaphore.has_room(Share::Permits(count)), fits, "{count}");
         }
-        semaphore.give_back(1);
+        semaphore.give_back(1, false);
         assert!(semaphore.has_room(Share::Permits(5)) && semaphore.used() == 0);
+    }
+
+    #[test]
+    fn who_was_never_told_fences_off_nobody() {
+        let mut lock = Gate::new(Noun::Lock, ResourceName::parse("a").unwrap(), 0);
+        lock.hold(1, Share::Exclusive);
+        lock.settle();
+        lock.give_back(1, true);
+        lock.hold(2, Share::Shared);
+        assert!(!lock.has_untold_beside());
+        lock.hold(3, Share::Shared);
+        assert!(lock.has_untold_beside());
+        assert_eq!(lock.fence, 2);
+        lock.give_back(2, false);
+        assert_eq!(lock.fence, 2, "somebody is inside");
+        lock.give_back(3, false);
+        assert_eq!((lock.fence, lock.untold), (1, 0));
     }
 }

@@ -72,7 +72,8 @@ impl Coordination {
     /// Whether there is anything to be written.
     pub(in crate::broker) fn is_draft_due(&self, now: Instant) -> bool {
         let are_changes_due = self.group.is_none() && !self.line.is_empty();
-        are_changes_due || self.is_work_draft_due(now) || self.numbers.is_due(now)
+        let is_more_due = self.is_work_draft_due(now) || self.is_tenure_draft_due(now);
+        are_changes_due || is_more_due || self.numbers.is_due(now)
     }
 
     /// Gives what is to be written, now that the disk is free. [`Coordination::settle`] has to follow if there is anything.
@@ -92,6 +93,7 @@ impl Coordination {
             }
         }
         self.draft_work(now, writes);
+        self.draft_tenures(now, writes);
         writes.extend(self.numbers.draft(now));
     }
 
@@ -99,6 +101,7 @@ impl Coordination {
     pub(in crate::broker) fn settle(&mut self, now: Instant, result: &Result<(), Error>) {
         self.numbers.settle(now, result.is_ok());
         self.settle_work(now, result);
+        self.settle_tenures(now, result);
         let Some(mut group) = self.group.take() else { return };
         let fences = core::mem::take(&mut group.fences);
         match result {
@@ -122,7 +125,8 @@ impl Coordination {
 
     /// Whether something waits, or is on its way to the disk.
     pub(in crate::broker) fn has_changes_pending(&self) -> bool {
-        self.group.is_some() || !self.line.is_empty() || self.is_work_pending()
+        let is_more_pending = self.is_work_pending() || self.is_tenure_pending();
+        self.group.is_some() || !self.line.is_empty() || is_more_pending
     }
 
     /// How well the changes of a request are kept: as is asked for, and as well as what they replace.

@@ -2,12 +2,16 @@
 
 use core::time::Duration;
 
-use ipc_core::limits::Limits;
+use ipc_core::limits::{HOLD_TAKE_UP_MAX, Limits};
+use ipc_core::payload::Payload;
 use ipc_core::time::Instant;
+use ipc_core::wire::coordination::Durability;
 use ipc_core::{Error, ErrorCode};
 
 use super::deadlock::Party;
 use super::gate::GateKey;
+use super::session::SessionName;
+use super::tenure::Promise;
 use super::{Asker, Coordination, Effect, Terms, Timer, WaitId};
 use crate::broker::keys::PeerKey;
 
@@ -18,20 +22,31 @@ pub(super) enum Keeper {
     Session { id: WaitId, owner: u64 },
     /// A user, whichever sessions there are.
     User(u32),
+    /// A session that has not come back since the daemon was started again.
+    Absent { session: SessionName, owner: u64 },
 }
 
 impl Keeper {
     pub(super) fn peer(self) -> Option<PeerKey> {
         match self {
             Keeper::Session { id, .. } => Some(id.peer),
-            Keeper::User(_) => None,
+            Keeper::User(_) | Keeper::Absent { .. } => None,
         }
     }
 
     pub(super) fn party(self) -> Option<Party> {
         match self {
             Keeper::Session { id, owner } => Some(Party { peer: id.peer, owner }),
-            Keeper::User(_) => None,
+            Keeper::User(_) | Keeper::Absent { .. } => None,
+        }
+    }
+
+    /// The user it belongs to, when no session of this life has it.
+    pub(super) fn uid(self) -> Option<u32> {
+        match self {
+            Keeper::Session { .. } => None,
+            Keeper::User(uid) => Some(uid),
+            Keeper::Absent { session, .. } => Some(session.uid),
         }
     }
 }
@@ -46,6 +61,18 @@ pub(super) struct Hold {
     pub(super) since: Instant,
     /// When it ends unless it is renewed.
     pub(super) expires: Option<Instant>,
+    /// It is on its way to the disk, and nobody has been told of it.
+    pub(super) is_pending: bool,
+}
+
+impl Hold {
+    /// After which time without a renewal it ends.
+    pub(super) fn time_to_live(&self) -> Option<Duration> {
+        match self.keeper {
+            Keeper::Session { .. } | Keeper::User(_) => self.terms.ttl,
+            Keeper::Absent { .. } => Some(self.terms.ttl.unwrap_or(HOLD_TAKE_UP_MAX)),
+        }
+    }
 }
 
 /// On whose behalf something is asked about what is held.
@@ -76,12 +103,11 @@ impl Coordination {
         self.numbers.check()?;
         let keeper = match user {
             Some(uid) => {
-                let open = self.detached.entry(uid).or_default();
-                if *open >= limits.detached_leases_per_uid_max {
+                let open = self.detached.get(&uid).copied().unwrap_or(0);
+                if open >= limits.detached_leases_per_uid_max {
                     let max = limits.detached_leases_per_uid_max.into();
                     return Err(Error::quota("detached_leases_per_uid_max", max));
                 }
-                *open += 1;
                 Keeper::User(uid)
             }
             None => {
@@ -94,25 +120,27 @@ impl Coordination {
             }
         };
         let token = self.next_token(now);
-        self.begin_hold(now, token, Hold { keeper, gate: None, terms, since: now, expires: None });
+        let hold = Hold { keeper, gate: None, terms, since: now, expires: None, is_pending: true };
+        self.begin_hold(token, hold);
         let (to, operation) = (asker.id(), asker.operation);
-        self.effects.push_back(Effect::Granted { to, operation, token, ttl: terms.ttl });
+        self.promise(now, Promise { to, operation, token, value: Payload::default() });
         Ok(())
     }
 
-    pub(super) fn begin_hold(&mut self, now: Instant, token: u64, mut hold: Hold) {
-        hold.expires = hold.terms.ttl.map(|ttl| now + ttl);
-        if let Some(expires) = hold.expires {
-            self.timers.insert((expires, Timer::Hold(token)));
-        }
-        if let Some(peer) = hold.keeper.peer() {
-            self.peers.entry(peer).or_default().holds.insert(token);
-            self.charge(peer, 1, 0, 0);
+    /// Takes something held into the tables. Its time has not begun.
+    pub(super) fn begin_hold(&mut self, token: u64, hold: Hold) {
+        match hold.keeper {
+            Keeper::Session { id, .. } => {
+                self.peers.entry(id.peer).or_default().holds.insert(token);
+                self.charge(id.peer, 1, 0, 0);
+            }
+            Keeper::User(uid) => *self.detached.entry(uid).or_default() += 1,
+            Keeper::Absent { session, .. } => self.sessions.add_absent(session, token),
         }
         self.holds.insert(token, hold);
     }
 
-    /// What is held gets its full time again. Says how long that is.
+    /// What is held gets its full time again. Says how long that is, and what it survives.
     ///
     /// # Errors
     /// `lock_lost` when it is not held any more, or not by whoever asks.
@@ -121,17 +149,11 @@ impl Coordination {
         now: Instant,
         hand: Hand,
         token: u64,
-    ) -> Result<Option<Duration>, Error> {
+    ) -> Result<(Option<Duration>, Durability), Error> {
         self.check_hand(hand, token)?;
-        let Some(hold) = self.holds.get_mut(&token) else { return Err(not_held(token)) };
-        if let Some(ttl) = hold.terms.ttl {
-            if let Some(before) = hold.expires {
-                self.timers.remove(&(before, Timer::Hold(token)));
-            }
-            hold.expires = Some(now + ttl);
-            self.timers.insert((now + ttl, Timer::Hold(token)));
-        }
-        Ok(hold.terms.ttl)
+        self.begin_time(now, token);
+        let terms = self.holds.get(&token).map(|hold| hold.terms);
+        terms.map(|terms| (terms.ttl, terms.durability)).ok_or_else(|| not_held(token))
     }
 
     /// What is held is given back.
@@ -140,7 +162,7 @@ impl Coordination {
     /// `lock_lost` when it is not held any more, or not by whoever asks.
     pub(in crate::broker) fn release(&mut self, now: Instant, hand: Hand, token: u64) -> Result<(), Error> {
         self.check_hand(hand, token)?;
-        if let Some(gate) = self.end_hold(token).and_then(|hold| hold.gate) {
+        if let Some(gate) = self.end_hold(now, token).and_then(|hold| hold.gate) {
             self.let_others_in(now, gate);
         } else {
             self.end_leased(token);
@@ -149,10 +171,11 @@ impl Coordination {
     }
 
     pub(super) fn check_hand(&self, hand: Hand, token: u64) -> Result<(), Error> {
-        let is_theirs = match self.holds.get(&token).map(|hold| hold.keeper) {
+        let told = self.holds.get(&token).filter(|hold| !hold.is_pending);
+        let is_theirs = match told.map(|hold| hold.keeper) {
             Some(Keeper::Session { id, .. }) => id.peer == hand.peer,
             Some(Keeper::User(uid)) => hand.uid == Some(uid) || hand.uid == Some(0),
-            None => false,
+            Some(Keeper::Absent { .. }) | None => false,
         };
         if is_theirs { Ok(()) } else { Err(not_held(token)) }
     }
@@ -168,19 +191,20 @@ impl Coordination {
 
     /// Tells the session that holds it that it is about to lose it.
     pub(super) fn tell_lost(&mut self, token: u64, error: Error) {
-        if let Some(Keeper::Session { id: to, .. }) = self.holds.get(&token).map(|hold| hold.keeper) {
+        let told = self.holds.get(&token).filter(|hold| !hold.is_pending);
+        if let Some(Keeper::Session { id: to, .. }) = told.map(|hold| hold.keeper) {
             self.effects.push_back(Effect::Lost { to, token, error });
         }
     }
 
     /// The holder is gone, or too late: others may have it, after the delay that was asked for.
     pub(super) fn lose(&mut self, now: Instant, token: u64) {
-        let Some(hold) = self.end_hold(token) else { return };
+        let Some(hold) = self.end_hold(now, token) else { return };
         let Some(gate) = hold.gate else {
             self.end_leased(token);
             return;
         };
-        if !hold.terms.delay.is_zero() {
+        if !hold.terms.delay.is_zero() && !hold.is_pending {
             self.close_gate(gate, now + hold.terms.delay);
         }
         self.let_others_in(now, gate);
@@ -189,19 +213,27 @@ impl Coordination {
     fn let_others_in(&mut self, now: Instant, gate: GateKey) {
         self.pump(now, gate);
         // Of a successor they have heard.
-        if self.gates.get(gate).is_some_and(|gate| gate.holders.is_empty()) {
+        if self.gates.get(gate).is_some_and(|gate| self.first_told(gate).is_none()) {
             self.tell_observers(gate);
         }
     }
 
+    /// What is held ends: it goes out of the tables, out of its gate, and out of the store.
+    fn end_hold(&mut self, now: Instant, token: u64) -> Option<Hold> {
+        let name = self.gate_of(token).map(|gate| (gate.noun, gate.name.clone()));
+        let hold = self.remove_hold(token)?;
+        self.end_tenure(now, token, &hold, name);
+        Some(hold)
+    }
+
     /// Takes a hold out of the tables and out of its gate.
-    fn end_hold(&mut self, token: u64) -> Option<Hold> {
+    pub(super) fn remove_hold(&mut self, token: u64) -> Option<Hold> {
         let hold = self.holds.remove(&token)?;
         if let Some(expires) = hold.expires {
             self.timers.remove(&(expires, Timer::Hold(token)));
         }
         if let Some(gate) = hold.gate.and_then(|gate| self.gates.get_mut(gate)) {
-            gate.give_back(token);
+            gate.give_back(token, !hold.is_pending);
         }
         match hold.keeper {
             Keeper::Session { id, .. } => {
@@ -218,6 +250,7 @@ impl Coordination {
                     }
                 }
             }
+            Keeper::Absent { session, .. } => self.sessions.remove_absent(session, token),
         }
         Some(hold)
     }

@@ -12,6 +12,8 @@
 //! | `wait_queue` | a fair queue |
 //! | `gate`, `claim` | what locks, semaphores and elections have in common, and how they are had |
 //! | `hold` | what is held: its token, its time to live, its end |
+//! | `tenure`, `saved_hold` | what is held on a disk: on its way there, and as records of the store |
+//! | `session` | sessions by the names that a later life of the daemon knows them by |
 //! | `election` | the leader's value, and who observes it |
 //! | `barrier` | parties that wait for one another |
 //! | `keys`, `kv`, `watchers` | keys with their history; what is asked of them; and who watches which |
@@ -41,6 +43,9 @@ mod queue;
 mod revoke;
 mod rows;
 mod saved;
+mod saved_hold;
+mod session;
+mod tenure;
 mod wait_queue;
 mod watchers;
 
@@ -52,7 +57,7 @@ use ipc_core::Error;
 use ipc_core::name::ResourceName;
 use ipc_core::payload::Payload;
 use ipc_core::time::Instant;
-use ipc_core::wire::coordination::{Operation, Waiting};
+use ipc_core::wire::coordination::{Durability, Operation, Waiting};
 use slotmap::SlotMap;
 
 use super::keys::PeerKey;
@@ -76,6 +81,9 @@ use self::queue::{QueueKey, Queues, Works};
 pub(super) use self::revoke::Stake;
 use self::saved::Restored;
 pub use self::saved::{after_loss, highest_number};
+pub(super) use self::session::SessionName;
+use self::session::Sessions;
+use self::tenure::Tenures;
 use self::wait_queue::Place;
 use self::watchers::Watchers;
 
@@ -121,12 +129,14 @@ impl Asker {
 }
 
 /// How long something is held, and what happens when its holder is lost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Terms {
     /// Time to live; `None` for as long as the connection.
     pub(super) ttl: Option<Duration>,
     /// How long it stays closed when the holder is lost.
     pub(super) delay: Duration,
+    /// What it survives.
+    pub(super) durability: Durability,
 }
 
 /// What one session has to do with coordination.
@@ -192,6 +202,8 @@ pub(super) struct Coordination {
     by_name: BTreeMap<(Noun, ResourceName), GateKey>,
     barriers: Barriers,
     holds: BTreeMap<u64, Hold>,
+    tenures: Tenures,
+    sessions: Sessions,
     peers: BTreeMap<PeerKey, OfPeer>,
     /// Leases that outlive their connection, by user.
     detached: BTreeMap<u32, u32>,
@@ -227,7 +239,7 @@ impl Coordination {
 
     /// When a commit is to be tried again, if none is under way.
     pub(super) fn poll_commit_timeout(&self) -> Option<Instant> {
-        self.numbers.poll_timeout().into_iter().chain(self.lazy_at()).min()
+        self.numbers.poll_timeout().into_iter().chain(self.lazy_at()).chain(self.tenures_due_at()).min()
     }
 
     /// Ends what is due at `now`.
@@ -246,9 +258,9 @@ impl Coordination {
         }
     }
 
-    /// Whether the session holds, awaits or observes anything.
+    /// Whether the session holds, awaits or observes anything, or would be known again.
     pub(super) fn concerns(&self, peer: PeerKey) -> bool {
-        self.peers.contains_key(&peer)
+        self.peers.contains_key(&peer) || self.is_identified(peer)
     }
 
     /// What the session holds, waits for, and observes or watches, in numbers.
@@ -265,6 +277,7 @@ impl Coordination {
     /// A session ends: its requests, then its observations and watches, then its work, then what it holds, each in the order in
     /// which they came.
     pub(super) fn depart(&mut self, now: Instant, peer: PeerKey) {
+        self.sessions.leave(peer);
         let Some(of) = self.peers.get(&peer) else { return };
         let waits: Vec<u64> = of.waits.keys().copied().collect();
         let observes: Vec<u64> = of.observes.keys().copied().collect();

@@ -15,10 +15,20 @@ pub(in crate::broker) struct GateState {
     pub(in crate::broker) is_shared: bool,
     /// Permits in all and those held, of a semaphore.
     pub(in crate::broker) permits: Option<(u32, u32)>,
-    /// Session and token of each holder, and since when it holds.
-    pub(in crate::broker) holders: Vec<(Option<PeerKey>, u64, Instant)>,
+    pub(in crate::broker) holders: Vec<HolderState>,
     pub(in crate::broker) waiting: usize,
     pub(in crate::broker) observers: usize,
+}
+
+/// Who holds something.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::broker) struct HolderState {
+    /// `None` when it has not come back since the daemon was started again.
+    pub(in crate::broker) session: Option<PeerKey>,
+    /// Its user then.
+    pub(in crate::broker) uid: Option<u32>,
+    pub(in crate::broker) token: u64,
+    pub(in crate::broker) since: Instant,
 }
 
 /// A barrier.
@@ -35,6 +45,8 @@ pub(in crate::broker) struct LeaseState {
     pub(in crate::broker) token: u64,
     pub(in crate::broker) session: Option<PeerKey>,
     pub(in crate::broker) uid: Option<u32>,
+    /// Whether its session has not come back since the daemon was started again.
+    pub(in crate::broker) is_absent: bool,
     pub(in crate::broker) ttl: Option<core::time::Duration>,
     pub(in crate::broker) expires: Option<Instant>,
 }
@@ -48,8 +60,9 @@ impl Coordination {
     fn gate_state(&self, key: GateKey) -> Option<GateState> {
         let gate = self.gates.get(key)?;
         let holders = gate.holders.keys().filter_map(|token| {
-            let hold = self.holds.get(token)?;
-            Some((hold.keeper.peer(), *token, hold.since))
+            let hold = self.holds.get(token).filter(|hold| !hold.is_pending)?;
+            let (session, uid) = (hold.keeper.peer(), hold.keeper.uid());
+            Some(HolderState { session, uid, token: *token, since: hold.since })
         });
         Some(GateState {
             noun: gate.noun.name(),
@@ -74,14 +87,12 @@ impl Coordination {
 
     /// Every lease by itself, in order of its grant.
     pub(in crate::broker) fn leases(&self) -> Vec<LeaseState> {
-        let leases = self.holds.iter().filter(|(_, hold)| hold.gate.is_none());
+        let leases = self.holds.iter().filter(|(_, hold)| hold.gate.is_none() && !hold.is_pending);
         let rows = leases.map(|(token, hold)| LeaseState {
             token: *token,
             session: hold.keeper.peer(),
-            uid: match hold.keeper {
-                Keeper::User(uid) => Some(uid),
-                Keeper::Session { .. } => None,
-            },
+            uid: hold.keeper.uid(),
+            is_absent: matches!(hold.keeper, Keeper::Absent { .. }),
             ttl: hold.terms.ttl,
             expires: hold.expires,
         });

@@ -35,9 +35,13 @@ pub fn highest_number(key: &[u8], value: &[u8]) -> u64 {
     let Some((kind, id)) = key.split_first() else { return 0 };
     match RecordKind::from_number(*kind) {
         Some(RecordKind::Numbers) => Reader(value).u64().unwrap_or_default(),
-        Some(RecordKind::Change | RecordKind::Entry | RecordKind::EntryState | RecordKind::EntryId) => {
-            id.try_into().map(u64::from_be_bytes).unwrap_or_default()
-        }
+        Some(
+            RecordKind::Change
+            | RecordKind::Entry
+            | RecordKind::EntryState
+            | RecordKind::EntryId
+            | RecordKind::Hold,
+        ) => id.try_into().map(u64::from_be_bytes).unwrap_or_default(),
         None => 0,
     }
 }
@@ -122,6 +126,9 @@ impl Coordination {
     pub(in crate::broker) fn open_store(&mut self, now: Instant) -> Result<(), &'static str> {
         if self.keys.last() > self.numbers.last() {
             return Err("a change has a revision that was never reserved");
+        }
+        if self.holds.last_key_value().is_some_and(|(token, _)| *token > self.numbers.last()) {
+            return Err("something is held under a token that was never reserved");
         }
         self.open_queues()?;
         self.numbers.open(now);

@@ -10,8 +10,8 @@ use ipc_core::payload::Payload;
 use ipc_core::time::Instant;
 use ipc_core::wire::codec::{Text, Wire};
 use ipc_core::wire::coordination::{
-    Acquire, Arrive, Bind, Campaign, Claim, Durability, Granted, Leader, LockMode, Lost, Observe, OfToken,
-    Operation, Passed, TakeLease, TakeLock, Told, Unobserve,
+    Acquire, Arrive, Bind, Campaign, Claim, Durability, Granted, Identified, Leader, LockMode, Lost, Observe,
+    OfToken, Operation, Passed, TakeLease, TakeLock, Told, Unobserve,
 };
 use ipc_core::wire::message::RevokedWhat;
 use ipc_core::wire::{Frame, Header, Kind, WireError};
@@ -23,9 +23,6 @@ use crate::broker::coordination::{Asker, Effect, Hand, Link, Noun, Reason, Share
 use crate::broker::keys::PeerKey;
 use crate::broker::policy::Action;
 use crate::broker::quota::Resource;
-
-/// What is held in memory survives nothing but its holder.
-const DURABILITY: Durability = Durability::Memory;
 
 /// The outcome of a request that was understood.
 pub(super) type Done = Result<(), Reason>;
@@ -62,7 +59,8 @@ impl Broker {
             Operation::LOCK => self.lock(now, asker, frame.decode()?),
             Operation::ACQUIRE => self.acquire(now, asker, frame.decode()?),
             Operation::CAMPAIGN => self.campaign(now, asker, frame.decode()?, frame),
-            Operation::PROCLAIM => self.proclaim(asker, frame.decode()?, frame),
+            Operation::IDENTIFY => self.identify(now, asker, frame.decode()?),
+            Operation::PROCLAIM => self.proclaim(now, asker, frame.decode()?, frame),
             Operation::OBSERVE => self.observe(asker, frame.decode()?),
             Operation::UNOBSERVE => self.unobserve(asker, frame.decode()?),
             Operation::ARRIVE => self.arrive(now, asker, frame.decode()?),
@@ -133,8 +131,11 @@ impl Broker {
 
     fn lease(&mut self, now: Instant, asker: Asker, request: TakeLease) -> Done {
         self.check_asker(asker, None)?;
-        check_durability(request.durability)?;
-        let terms = Terms { ttl: ttl(request.ttl_us)?, delay: Duration::ZERO };
+        let durability = match request.bind {
+            Bind::Session => self.hold_durability(asker.peer, request.durability)?,
+            Bind::Time => self.durability_of(request.durability)?,
+        };
+        let terms = Terms { ttl: ttl(request.ttl_us)?, delay: Duration::ZERO, durability };
         let user = match request.bind {
             Bind::Session => None,
             Bind::Time if terms.ttl.is_none() => {
@@ -151,8 +152,8 @@ impl Broker {
     }
 
     fn renew(&mut self, now: Instant, asker: Asker, OfToken { token }: OfToken) -> Done {
-        let ttl = self.coordination.renew(now, self.hand(asker.peer), token)?;
-        self.conclude_request(asker, &granted(token, ttl));
+        let (ttl, durability) = self.coordination.renew(now, self.hand(asker.peer), token)?;
+        self.conclude_request(asker, &granted(token, ttl, durability));
         Ok(())
     }
 
@@ -193,7 +194,7 @@ impl Broker {
     fn want(&self, asker: Asker, noun: Noun, name: &str, share: Share, claim: Claim) -> Result<Want, Error> {
         let name = ResourceName::parse(name)?;
         self.check_asker(asker, Some(&name))?;
-        check_durability(claim.durability)?;
+        let durability = self.hold_durability(asker.peer, claim.durability)?;
         let delay = Duration::from_micros(claim.delay_us);
         if delay > HOLD_DELAY_MAX {
             let message = format!("a delay of {delay:?} is longer than {HOLD_DELAY_MAX:?}");
@@ -204,18 +205,22 @@ impl Broker {
             name,
             share,
             permits: 0,
-            terms: Terms { ttl: ttl(claim.ttl_us)?, delay },
+            terms: Terms { ttl: ttl(claim.ttl_us)?, delay, durability },
             value: Payload::default(),
             wait: claim.wait,
             owner: claim.owner,
         })
     }
 
-    fn proclaim(&mut self, asker: Asker, OfToken { token }: OfToken, frame: &Frame<'_>) -> Done {
+    fn proclaim(
+        &mut self,
+        now: Instant,
+        asker: Asker,
+        OfToken { token }: OfToken,
+        frame: &Frame<'_>,
+    ) -> Done {
         let value = value(frame)?;
-        self.coordination.proclaim(self.hand(asker.peer), token, value)?;
-        self.conclude_request(asker, &());
-        Ok(())
+        Ok(self.coordination.proclaim(now, &asker, self.hand(asker.peer), token, value)?)
     }
 
     fn observe(&mut self, asker: Asker, request: Observe) -> Done {
@@ -252,9 +257,12 @@ impl Broker {
     }
 
     pub(super) fn conclude_request<T: Wire>(&mut self, asker: Asker, result: &T) {
-        if asker.correlation != 0 {
-            let to = WaitId { peer: asker.peer, correlation: asker.correlation };
-            self.answer(to.peer, outcome(to, asker.operation), result, &[]);
+        self.conclude_for(asker.id(), asker.operation, result);
+    }
+
+    fn conclude_for<T: Wire>(&mut self, to: WaitId, operation: Operation, result: &T) {
+        if to.correlation != 0 {
+            self.answer(to.peer, outcome(to, operation), result, &[]);
         }
     }
 
@@ -270,9 +278,18 @@ impl Broker {
         self.coordination.advance(self.now, &self.config.limits);
         while let Some(effect) = self.coordination.poll_effect() {
             match effect {
-                Effect::Granted { to, operation, token, ttl } => {
+                Effect::Granted { to, operation, token, ttl, durability } => {
                     self.counters.holds_granted += 1;
-                    self.answer(to.peer, outcome(to, operation), &granted(token, ttl), &[]);
+                    self.answer(to.peer, outcome(to, operation), &granted(token, ttl, durability), &[]);
+                }
+                Effect::Proclaimed { to } => {
+                    self.conclude_for(to, Operation::PROCLAIM, &());
+                }
+                Effect::TakenUp { to, token, operation, name, ttl, durability } => {
+                    self.tell_taken_up(to, operation, name, granted(token, ttl, durability));
+                }
+                Effect::Identified { to, holds } => {
+                    self.conclude_for(to, Operation::IDENTIFY, &Identified { holds });
                 }
                 Effect::Passed { to, generation, place } => {
                     let passed = Passed { generation, place };
@@ -315,18 +332,22 @@ impl Broker {
                 }
                 Effect::Buried => self.counters.work_entries_buried += 1,
                 Effect::Charged { peer, holds, waits, observations } => {
-                    if holds > 0 {
-                        self.watch_process(peer);
-                    }
-                    if let Some(state) = self.peers.get(peer) {
-                        self.quota.change(state.account, |charges| {
-                            charges.holds = charges.holds.saturating_add_signed(holds);
-                            charges.waits = charges.waits.saturating_add_signed(waits);
-                            charges.observations = charges.observations.saturating_add_signed(observations);
-                        });
-                    }
+                    self.charge_coordination(peer, holds, waits, observations);
                 }
             }
+        }
+    }
+
+    fn charge_coordination(&mut self, peer: PeerKey, holds: i32, waits: i32, observations: i32) {
+        if holds > 0 {
+            self.watch_process(peer);
+        }
+        if let Some(state) = self.peers.get(peer) {
+            self.quota.change(state.account, |charges| {
+                charges.holds = charges.holds.saturating_add_signed(holds);
+                charges.waits = charges.waits.saturating_add_signed(waits);
+                charges.observations = charges.observations.saturating_add_signed(observations);
+            });
         }
     }
 
@@ -407,9 +428,9 @@ pub(super) fn notice(to: WaitId, told: Told) -> Header {
     header
 }
 
-fn granted(token: u64, ttl: Option<Duration>) -> Granted {
+fn granted(token: u64, ttl: Option<Duration>, durability: Durability) -> Granted {
     let ttl_us = ttl.map_or(0, |ttl| u64::try_from(ttl.as_micros()).unwrap_or(u64::MAX));
-    Granted { token, ttl_us, durability: DURABILITY }
+    Granted { token, ttl_us, durability }
 }
 
 pub(super) fn ttl(ttl_us: u64) -> Result<Option<Duration>, Error> {
@@ -422,17 +443,6 @@ pub(super) fn ttl(ttl_us: u64) -> Result<Option<Duration>, Error> {
     }
     let message = format!("a time to live of {ttl:?} is not between {TTL_MIN:?} and {TTL_MAX:?}");
     Err(Error::new(ErrorCode::InvalidArgument, message))
-}
-
-fn check_durability(wanted: Option<Durability>) -> Result<(), Error> {
-    match wanted {
-        None | Some(DURABILITY) => Ok(()),
-        Some(more) => {
-            let message = format!("this daemon keeps what is held in memory, {} was asked for", more.name());
-            Err(Error::new(ErrorCode::Unsupported, message)
-                .with_hint("ask for memory, or for nothing in particular"))
-        }
-    }
 }
 
 /// What a leader proclaims, in memory of its own.
@@ -450,6 +460,6 @@ pub(super) fn invalid(message: &str) -> Reason {
     Error::new(ErrorCode::InvalidArgument, message).into()
 }
 
-fn denied(message: &str) -> Reason {
+pub(super) fn denied(message: &str) -> Reason {
     Error::new(ErrorCode::PermissionDenied, message).into()
 }

@@ -14,6 +14,7 @@ mod queue;
 mod revoke;
 mod run;
 mod send;
+mod session;
 mod store;
 mod transaction;
 mod turn;

@@ -24,6 +24,7 @@ impl Broker {
             Some(RecordKind::EntryId) => {
                 self.coordination.restore_entry_id(now, id, value, &self.config.limits)
             }
+            Some(RecordKind::Hold) => self.coordination.restore_hold(now, id, value),
             None => Err("its kind is not known to this version"),
         };
         restored.map_err(|why| damaged(key, why))

@@ -16,8 +16,10 @@ use crate::broker::quota::Payer;
 /// Who holds something.
 #[derive(Clone, Debug)]
 pub struct HolderRow {
-    /// Number and identity.
+    /// Number and identity; `None` when it has not come back since the daemon was started again.
     pub peer: Option<PeerIdentity>,
+    /// Its user then.
+    pub uid: Option<u32>,
     /// Names what is held.
     pub token: u64,
     /// For how long.
@@ -61,8 +63,10 @@ pub struct LeaseRow {
     pub token: u64,
     /// The session it ends with.
     pub peer: Option<PeerIdentity>,
-    /// The user it belongs to, when it outlives sessions.
+    /// The user it belongs to, when it outlives sessions, or its session is not there.
     pub uid: Option<u32>,
+    /// Whether its session has not come back since the daemon was started again.
+    pub is_absent: bool,
     /// Time to live.
     pub ttl: Option<Duration>,
     /// What is left of it.
@@ -129,10 +133,11 @@ impl Broker {
             holders: gate
                 .holders
                 .into_iter()
-                .map(|(peer, token, since)| HolderRow {
-                    peer: self.identity(peer),
-                    token,
-                    age: now.since(since),
+                .map(|holder| HolderRow {
+                    peer: self.identity(holder.session),
+                    uid: holder.uid,
+                    token: holder.token,
+                    age: now.since(holder.since),
                 })
                 .collect(),
             waiting: gate.waiting,
@@ -159,6 +164,7 @@ impl Broker {
             token: lease.token,
             peer: self.identity(lease.session),
             uid: lease.uid,
+            is_absent: lease.is_absent,
             ttl: lease.ttl,
             remaining: lease.expires.map(|expires| expires.since(now)),
         });
