@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::error::Error;
+#[cfg(any(feature = "client", feature = "blocking"))]
+use crate::error::ErrorCode;
 use crate::name::ResourceName;
 #[cfg(any(feature = "client", feature = "blocking"))]
 use crate::session::{self, Session};
@@ -163,6 +165,22 @@ pub(crate) fn random() -> u64 {
     // The keys of a fresh map are the one source of randomness that the standard library offers.
     use std::hash::{BuildHasher, Hasher};
     std::collections::hash_map::RandomState::new().build_hasher().finish()
+}
+
+/// What nobody else can guess, and a session is known by.
+///
+/// # Errors
+/// `io` when the system has no randomness to give.
+#[cfg(any(feature = "client", feature = "blocking"))]
+pub(crate) fn secret() -> Result<session::Secret, Error> {
+    let mut bytes = [0; session::SECRET_BYTES];
+    let drawn = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
+    match drawn {
+        // So few come all at once (getrandom(2)).
+        Ok(count) if count == bytes.len() => Ok(session::Secret::new(bytes)),
+        Ok(_) => Err(Error::new(ErrorCode::Io, "the system gave less randomness than was asked for")),
+        Err(errno) => Err(Error::new(ErrorCode::Io, format!("the system gives no randomness: {errno}"))),
+    }
 }
 
 fn program_name() -> String {

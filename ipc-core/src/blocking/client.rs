@@ -9,7 +9,7 @@ use super::link::Link;
 use super::serve::Services;
 use crate::error::{Error, ErrorCode};
 use crate::limits::{DEADLINE_MAX, PAYLOAD_BEFORE_WELCOME_MAX_BYTES};
-use crate::options::{ConnectOptions, new_session};
+use crate::options::{ConnectOptions, new_session, secret};
 use crate::payload::Payload;
 use crate::session::{Config, DaemonInfo, Session, State};
 use crate::transport::{Address, clock, connect, datagrams};
@@ -69,6 +69,7 @@ impl Client {
             hello_timeout: deadline.since(now),
             operation_timeout: options.call_timeout,
             reports_completions: true,
+            secret: Some(secret()?),
         };
         Ok(Self {
             link,

@@ -7,7 +7,7 @@ use super::{Client, HoldOptions, Passed, inherited};
 use crate::error::{Error, ErrorCode};
 use crate::name::ResourceName;
 use crate::payload::Payload;
-use crate::session::{Answer, HoldKey, HoldState, Wanted};
+use crate::session::{Answer, Durability, HoldKey, HoldState, Wanted};
 use crate::time::Instant;
 use crate::transport::clock;
 
@@ -15,7 +15,8 @@ use crate::transport::clock;
 ///
 /// It keeps its client; what is to be done while it is held goes through [`client`](Hold::client). Nothing happens between
 /// calls: what has a time to live is renewed while the client waits for something, or by [`renew`](Hold::renew). Without one it
-/// is held for as long as the connection.
+/// is held for as long as the connection. When the daemon is started again, [`reconnect`](Client::reconnect) takes it up with the
+/// same token, unless it was to survive nothing ([`HoldOptions::durability`]).
 ///
 /// ```no_run
 /// use ipc_core::blocking::Client;
@@ -47,7 +48,8 @@ impl Hold<'_> {
     }
 
     /// Until when it is certainly held, on the boot-time clock: the client's last confirmed request and its time to live.
-    /// `None` when it is bound to the connection alone, and when it is lost.
+    /// `None` when it is bound to the connection alone, and when it is lost. While that connection is lost, 5 s from when the
+    /// client has noticed.
     pub fn deadline(&self) -> Option<Instant> {
         match self.client.session.hold(self.key) {
             Some(HoldState::Held { deadline, .. }) => *deadline,
@@ -55,16 +57,29 @@ impl Hold<'_> {
         }
     }
 
+    /// What it survives.
+    pub fn durability(&self) -> Durability {
+        match self.client.session.hold(self.key) {
+            Some(HoldState::Held { durability, .. }) => *durability,
+            _ => Durability::Memory,
+        }
+    }
+
     /// Whether it is certainly held, as far as can be read without waiting.
     ///
     /// # Errors
-    /// Why it is not: `lock_lost`.
+    /// Why it is not: `lock_lost`; `unreachable` when the connection is lost and it can still be taken up again, until its
+    /// [`deadline`](Hold::deadline).
     pub fn check(&mut self) -> Result<(), Error> {
         // That the connection is over shows in what is held.
         let _over = self.client.step(Some(clock::now()));
         match self.client.session.hold(self.key) {
             Some(HoldState::Held { deadline: Some(deadline), .. }) if clock::now() >= *deadline => {
                 Err(Error::new(ErrorCode::LockLost, "its time to live has passed without a renewal"))
+            }
+            Some(HoldState::Held { is_away: true, .. }) => {
+                let message = "the connection is lost, and with it the certainty that it is still held";
+                Err(Error::new(ErrorCode::Unreachable, message).with_hint("reconnect takes it up again"))
             }
             Some(HoldState::Held { .. }) => Ok(()),
             Some(HoldState::Lost(error)) => Err(error.clone()),

@@ -208,6 +208,10 @@ impl Client {
 
     /// What the session has to tell: who is done, what became of our services.
     pub(super) fn sort_out(&mut self) {
+        if self.session.state() == State::Closed {
+            // What may be taken up again has its time from now on.
+            self.session.handle_timeout(clock::now());
+        }
         while let Some(ticket) = self.session.poll_completed() {
             self.started.completed(ticket);
         }
@@ -221,6 +225,7 @@ impl Client {
                 Event::Delivered(_)
                 | Event::NamesChanged(_)
                 | Event::HoldLost(_)
+                | Event::HoldTakenUp(_)
                 | Event::Observed(_)
                 | Event::KeysChanged(_)
                 | Event::Work(_)

@@ -24,8 +24,8 @@ pub struct Reconnected {
 }
 
 impl Client {
-    /// Connects again, whether the connection was lost or not, and subscribes, watches and offers services as before. Between
-    /// attempts it pauses as [`ConnectOptions::reconnect`](crate::ConnectOptions::reconnect) says; without that there is one
+    /// Connects again, whether the connection was lost or not, and subscribes, watches and offers services as before; takes up
+    /// again what was held and a daemon that was started again has kept. Between attempts it pauses as [`ConnectOptions::reconnect`](crate::ConnectOptions::reconnect) says; without that there is one
     /// attempt.
     ///
     /// # Errors

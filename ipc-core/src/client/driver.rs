@@ -111,6 +111,7 @@ impl Driver {
                 Event::Delivered(_)
                 | Event::NamesChanged(_)
                 | Event::HoldLost(_)
+                | Event::HoldTakenUp(_)
                 | Event::Observed(_)
                 | Event::KeysChanged(_)
                 | Event::Acquired(_)

@@ -2,7 +2,7 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::Handle;
@@ -10,21 +10,24 @@ use super::call::{Outstanding, not_made};
 use crate::error::{Error, ErrorCode};
 use crate::payload::Payload;
 use crate::service::inherited_deadline;
-use crate::session::{HoldKey, HoldOptions, HoldState, Wanted};
+use crate::session::{Durability, HoldKey, HoldOptions, HoldState, Wanted};
 use crate::time::Instant;
 use crate::transport::clock;
 
 /// A lock, a permit of a semaphore, the leadership of an election, or a lease. Dropping it gives it back.
 ///
 /// It is held until it is given back, until its connection ends, or, when it has a time to live, until it could not be renewed
-/// in time, which the client does by itself. It does not come back after a reconnect. Once it is lost it says so:
-/// [`lost`](Hold::lost) is ready, and [`is_held`](Hold::is_held) is false from the very [`deadline`](Hold::deadline) on.
+/// in time, which the client does by itself. When the daemon is started again, a client that connects again
+/// ([`reconnect`](crate::ConnectOptions::reconnect)) takes it up with the same token, unless it was to survive nothing
+/// ([`HoldOptions::durability`]); until then it has a [`deadline`](Hold::deadline) in any case. Once it is lost it says so:
+/// [`lost`](Hold::lost) is ready, and [`is_held`](Hold::is_held) is false from the very deadline on.
 #[derive(Debug)]
 pub struct Hold {
     handle: Arc<Handle>,
     key: HoldKey,
     token: u64,
     ttl: Option<Duration>,
+    durability: Durability,
     is_released: bool,
 }
 
@@ -40,7 +43,8 @@ impl Hold {
             let (key, ticket) = state.session.acquire(now, &wanted, &options)?;
             // From here on dropping it gives back what is held.
             let handle = Arc::clone(&handle);
-            made = Some(Self { handle, key, token: 0, ttl: options.ttl, is_released: false });
+            let (ttl, durability) = (options.ttl, Durability::Memory);
+            made = Some(Self { handle, key, token: 0, ttl, durability, is_released: false });
             Ok(ticket)
         })?;
         let outcome = request.await;
@@ -48,9 +52,10 @@ impl Hold {
         outcome?;
         let state = hold.state();
         match state {
-            HoldState::Held { token, ttl, .. } => {
+            HoldState::Held { token, ttl, durability, .. } => {
                 hold.token = token;
                 hold.ttl = ttl;
+                hold.durability = durability;
                 Ok(hold)
             }
             HoldState::Lost(error) => Err(error),
@@ -68,8 +73,14 @@ impl Hold {
         self.ttl
     }
 
+    /// What it survives.
+    pub fn durability(&self) -> Durability {
+        self.durability
+    }
+
     /// Until when it is certainly held, on the boot-time clock: the client's last confirmed request and its time to live.
-    /// `None` when it is bound to the connection alone, and when it is lost.
+    /// `None` when it is bound to the connection alone, and when it is lost. While that connection is lost, 5 s from when the
+    /// client has noticed; a process that is stopped at that moment notices late.
     pub fn deadline(&self) -> Option<Instant> {
         match self.state() {
             HoldState::Held { deadline, .. } => deadline,
@@ -130,7 +141,8 @@ impl Hold {
         request.await.map(|_| ())
     }
 
-    /// Gives it back and waits for the daemon's word.
+    /// Gives it back and waits for the daemon's word; while the connection is lost, until it is there again, at most until the
+    /// [`deadline`](Hold::deadline).
     ///
     /// # Errors
     /// `lock_lost` when it was lost before, so that something may have happened meanwhile that it was to prevent.
@@ -138,10 +150,22 @@ impl Hold {
     /// # Cancel safety
     /// It is given back in any case.
     pub async fn release(mut self) -> Result<(), Error> {
-        self.is_released = true;
         let shared = self.handle.shared();
+        poll_fn(|cx| self.poll_certain(cx)).await;
+        self.is_released = true;
         let request = Outstanding::begin(shared, |state, now| state.session.give_back(now, self.key))?;
         request.await.map(|_| ())
+    }
+
+    /// Ready when it is known whether it is held, which it is not while the connection is lost.
+    fn poll_certain(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.handle.shared().lock();
+        let is_away = matches!(state.session.hold(self.key), Some(HoldState::Held { is_away: true, .. }));
+        if !is_away || state.gone.is_some() {
+            return Poll::Ready(());
+        }
+        state.hold_wakers.push(self.key.slot(), cx.waker());
+        Poll::Pending
     }
 
     fn state(&self) -> HoldState {

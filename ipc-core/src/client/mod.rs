@@ -6,7 +6,7 @@
 //! - `shared`, `turns`, `wakers`: what handles and driver share, whose turn it is to read, who is to be woken;
 //! - `driver`, `reconnect`: the one task, and what it does when the connection is lost;
 //! - `socket`, `spin`: bytes in and out, and looking again before sleeping;
-//! - `call`, `subscription`, `names`, `serving`, `hold`, `election`, `keys`, `queues`, `events`: what users hold.
+//! - `call`, `subscription`, `names`, `serving`, `hold`, `lease`, `election`, `keys`, `queues`, `events`: what users hold.
 
 mod call;
 mod driver;
@@ -14,6 +14,7 @@ mod election;
 mod events;
 mod hold;
 mod keys;
+mod lease;
 mod names;
 mod queues;
 mod reconnect;
@@ -374,56 +375,6 @@ impl Client {
         }
     }
 
-    /// Takes a lease of this session: what is bound to it ends with it. The session renews it by itself.
-    ///
-    /// # Errors
-    /// `quota_exceeded`, `permission_denied`, `invalid_argument`, `unreachable`.
-    ///
-    /// # Cancel safety
-    /// Dropped before it is ready, there is no lease.
-    pub async fn lease(&self, ttl: Duration) -> Result<Hold, Error> {
-        let options = HoldOptions { ttl: Some(ttl), ..HoldOptions::default() };
-        Hold::acquire(Arc::clone(&self.handle), Wanted::Lease, options).await
-    }
-
-    /// Takes a lease that outlives this connection, and gives its token. It ends after `ttl` unless some session of the same
-    /// user renews it; nobody does so by himself.
-    ///
-    /// # Errors
-    /// As [`lease`](Client::lease).
-    ///
-    /// # Cancel safety
-    /// Dropped before it is ready, there may be a lease for its time.
-    pub async fn grant_lease(&self, ttl: Duration) -> Result<u64, Error> {
-        let request = Outstanding::begin(self.shared(), |state, now| state.session.grant_lease(now, ttl))?;
-        granted(request.await?).map(|(token, _)| token)
-    }
-
-    /// Gives what has that token its full time again, and says how long that is; `None` for as long as its connection.
-    ///
-    /// # Errors
-    /// `lock_lost` when it has ended, or is another user's.
-    ///
-    /// # Cancel safety
-    /// Dropped before it is ready, it may have been renewed.
-    pub async fn renew_lease(&self, token: u64) -> Result<Option<Duration>, Error> {
-        let request = Outstanding::begin(self.shared(), |state, now| state.session.renew_token(now, token))?;
-        granted(request.await?).map(|(_, ttl)| ttl)
-    }
-
-    /// Ends what has that token.
-    ///
-    /// # Errors
-    /// `lock_lost` when it has ended before, or is another user's.
-    ///
-    /// # Cancel safety
-    /// Dropped before it is ready, it may have been ended.
-    pub async fn revoke_lease(&self, token: u64) -> Result<(), Error> {
-        let request =
-            Outstanding::begin(self.shared(), |state, now| state.session.release_token(now, token))?;
-        request.await.map(|_| ())
-    }
-
     /// Asks the daemon for a sign of life and says how long it took.
     ///
     /// # Errors
@@ -481,12 +432,5 @@ impl Client {
 
     fn shared(&self) -> &Shared {
         self.handle.shared()
-    }
-}
-
-fn granted(answer: Answer) -> Result<(u64, Option<Duration>), Error> {
-    match answer {
-        Answer::Granted { token, ttl } => Ok((token, ttl)),
-        other => Err(call::misfit(&other)),
     }
 }

@@ -10,7 +10,7 @@ use super::shared::State;
 use super::socket::Socket;
 use super::wakers::Wakes;
 use crate::error::{Error, ErrorCode};
-use crate::options::{ConnectOptions, new_session, random};
+use crate::options::{ConnectOptions, new_session, random, secret};
 use crate::session::{Config, DaemonInfo, State as Stage};
 use crate::transport::{Address, clock, connect, datagrams};
 
@@ -47,6 +47,7 @@ pub(super) async fn connect(options: &mut ConnectOptions) -> Result<(State, Daem
         hello_timeout: options.connect_timeout,
         operation_timeout: options.call_timeout,
         reports_completions: true,
+        secret: Some(secret()?),
     };
     let session = new_session(&options.find_daemon()?, config, clock::now());
     // On a single processor, what is waited for needs the one that looks for it.

@@ -244,7 +244,7 @@ impl State {
     pub(super) fn pass_on(&mut self, event: Event, wakes: &mut Wakes) -> Option<Event> {
         match event {
             Event::Delivered(key) => wakes.extend(self.subscription_wakers.take(key.slot())),
-            Event::HoldLost(key) => self.hold_wakers.take(key.slot(), wakes),
+            Event::HoldLost(key) | Event::HoldTakenUp(key) => self.hold_wakers.take(key.slot(), wakes),
             Event::KeysChanged(key) => wakes.extend(self.key_watch_wakers.take(key.slot())),
             Event::Work(key) => wakes.extend(self.consumer_wakers.take(key.slot())),
             Event::Observed(key) => wakes.extend(self.observation_wakers.take(key.slot())),
@@ -291,6 +291,8 @@ impl State {
         self.session.handle_eof(Some(&error.message));
         self.socket = None;
         self.reader = Reader::Driver;
+        // There is no other connection over which it could be taken up again.
+        self.session.lose_away(&error);
         self.gone.get_or_insert(error);
         self.settle(wakes);
         for table in [

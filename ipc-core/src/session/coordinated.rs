@@ -36,8 +36,13 @@ impl Session {
             Purpose::Acquire(hold) => self.on_granted(now, key, hold, frame.decode()?),
             Purpose::Renew { hold, asked_at, is_own } => {
                 let granted: Granted = frame.decode()?;
-                self.holds.confirm(hold, granted.token, ttl(granted.ttl_us), asked_at);
+                let Granted { token, ttl_us, durability } = granted;
+                self.holds.confirm(hold, (token, ttl(ttl_us), durability), asked_at);
                 self.end_renewal(key, hold, is_own, Ok(Answer::Held));
+            }
+            Purpose::Identify { .. } => {
+                frame.decode::<wire::Identified>()?;
+                self.on_identified(key);
             }
             Purpose::Observe(observation) => {
                 self.on_leader(observation, &frame)?;
@@ -93,18 +98,20 @@ impl Session {
     }
 
     fn on_granted(&mut self, now: Instant, key: Key, hold: HoldKey, granted: Granted) {
-        let ttl = ttl(granted.ttl_us);
+        let Granted { token, ttl_us, durability } = granted;
+        let ttl = ttl(ttl_us);
         let asked_at = self.holds.get(hold).map_or(now, |hold| hold.asked_at);
         let has_waited = ttl.is_some_and(|ttl| now.since(asked_at) > ttl / 4);
         // After a wait nobody knows how long ago it was granted: it counts once it is renewed.
-        self.holds.confirm(hold, granted.token, ttl, if has_waited { now } else { asked_at });
+        let since = if has_waited { now } else { asked_at };
+        self.holds.confirm(hold, (token, ttl, durability), since);
         if !has_waited || !self.renew_by_itself(now, hold) {
             self.inflight.complete(key, Ok(Answer::Held));
         }
     }
 
     /// Sends a renewal that nobody but the session waits for.
-    fn renew_by_itself(&mut self, now: Instant, hold: HoldKey) -> bool {
+    pub(super) fn renew_by_itself(&mut self, now: Instant, hold: HoldKey) -> bool {
         let is_sent = self.send_renew(hold).is_ok();
         if is_sent {
             let purpose = Purpose::Renew { hold, asked_at: now, is_own: true };
@@ -137,6 +144,7 @@ impl Session {
                 self.lose(hold, error.clone());
                 self.end_renewal(key, hold, is_own, Err(error));
             }
+            Some(Purpose::Identify { .. }) => self.on_unidentified(key, &error),
             Some(Purpose::Acquire(hold)) => {
                 let hold = *hold;
                 self.holds.remove(hold);
@@ -180,6 +188,7 @@ impl Session {
                 }
                 Ok(())
             }
+            Told::TAKEN_UP => self.on_taken_up(&frame),
             Told::DELIVERED => self.on_delivered(&frame),
             Told::CONSUMER_LOST => {
                 self.on_consumer_lost(correlation);
@@ -219,37 +228,17 @@ impl Session {
         }
     }
 
-    fn lose(&mut self, hold: HoldKey, error: Error) -> Option<u64> {
+    pub(super) fn lose(&mut self, hold: HoldKey, error: Error) -> Option<u64> {
         let token = self.holds.lose(hold, error)?;
         self.events.push_back(Event::HoldLost(hold));
         Some(token)
     }
 
-    /// Renews what is due, and counts as lost what was not confirmed in time.
-    pub(super) fn keep_holds(&mut self, now: Instant) {
-        if self.holds.due().is_none_or(|due| due > now) || self.state != State::Open {
-            return;
-        }
-        let (renewals, overdue) = self.holds.take_due(now);
-        for hold in overdue {
-            let error =
-                Error::new(ErrorCode::LockLost, "the daemon did not confirm in time that it is still held");
-            if let Some(token) = self.lose(hold, error.clone()) {
-                self.send_release(token);
-            }
-            if let Some(asked) = self.inflight.acquiring(hold) {
-                self.inflight.complete(asked, Err(error));
-                self.holds.remove(hold);
-            }
-        }
-        for hold in renewals {
-            self.renew_by_itself(now, hold);
-        }
-    }
-
-    /// The connection is over: nothing is held any more, and nobody tells who leads.
+    /// The connection is over: nothing is held any more but what the daemon may have kept, and nobody tells who leads.
     pub(super) fn lose_everything(&mut self, reason: &Error) {
-        for hold in self.holds.held() {
+        // Whoever closes gives back.
+        let lost = if self.state == State::Closing { self.holds.held() } else { self.holds.leave() };
+        for hold in lost {
             let message = format!("the connection that held it is over: {}", reason.message);
             self.lose(hold, Error::new(ErrorCode::LockLost, message));
         }
@@ -261,6 +250,6 @@ impl Session {
     }
 }
 
-fn ttl(ttl_us: u64) -> Option<Duration> {
+pub(super) fn ttl(ttl_us: u64) -> Option<Duration> {
     (ttl_us > 0).then(|| Duration::from_micros(ttl_us))
 }

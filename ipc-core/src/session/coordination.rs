@@ -10,8 +10,8 @@ use crate::payload::Payload;
 use crate::time::Instant;
 use crate::wire::codec::Wire;
 use crate::wire::coordination::{
-    Acquire, Arrive, Bind, Campaign, Claim, LockMode, Observe, OfToken, Operation, TakeLease, TakeLock,
-    Unobserve,
+    Acquire, Arrive, Bind, Campaign, Claim, Durability, LockMode, Observe, OfToken, Operation, TakeLease,
+    TakeLock, Unobserve,
 };
 use crate::wire::{Header, Kind};
 
@@ -63,6 +63,10 @@ pub struct HoldOptions {
     pub delay: Duration,
     /// Which thread of control asks, so that circles of sessions that wait for one another are found; 0 for none.
     pub owner: u64,
+    /// What it survives: with `Os` or `Disk` the client takes it up again when the daemon was started anew and it has connected
+    /// again, which is to be within the time to live, or within 5 s for what is bound to the connection alone. Default: `Disk`.
+    /// Each grant waits for the disk then; `Memory` is faster, and gone with the daemon.
+    pub durability: Option<Durability>,
 }
 
 /// What an observation has received.
@@ -109,6 +113,7 @@ impl Session {
             self.check_value(value)?;
         }
         let wait = options.wait.map(|wait| wait.min(DEADLINE_MAX));
+        self.identify_for(now, options.durability);
         let correlation = self.inflight.next_key().bits();
         self.send_wanted(correlation, wanted, options, wait);
         let key = self.holds.insert(now);
@@ -132,7 +137,7 @@ impl Session {
             ttl_us,
             delay_us: whole_micros(options.delay),
             owner: options.owner,
-            durability: None,
+            durability: options.durability,
         };
         let deadline_us = wait.filter(|wait| !wait.is_zero()).map_or(0, micros);
         let header = |operation: Operation| Header { deadline_us, ..request(operation, correlation) };
@@ -151,7 +156,7 @@ impl Session {
                 self.send_with(header(Operation::CAMPAIGN), &campaign, value);
             }
             Wanted::Lease => {
-                let lease = TakeLease { bind: Bind::Session, ttl_us, durability: None };
+                let lease = TakeLease { bind: Bind::Session, ttl_us, durability: options.durability };
                 self.send_control(header(Operation::LEASE), &lease);
             }
         }
@@ -233,9 +238,14 @@ impl Session {
     ///
     /// # Errors
     /// The error that ended the session.
-    pub fn grant_lease(&mut self, now: Instant, ttl: Duration) -> Result<Ticket, Error> {
+    pub fn grant_lease(
+        &mut self,
+        now: Instant,
+        ttl: Duration,
+        durability: Option<Durability>,
+    ) -> Result<Ticket, Error> {
         self.check_stream()?;
-        let lease = TakeLease { bind: Bind::Time, ttl_us: whole_micros(ttl), durability: None };
+        let lease = TakeLease { bind: Bind::Time, ttl_us: whole_micros(ttl), durability };
         Ok(self.ask(now, Operation::LEASE, &lease))
     }
 

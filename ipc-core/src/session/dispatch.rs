@@ -224,6 +224,7 @@ impl Session {
             // A daemon that does not know coordination refuses it like any kind that it does not know.
             Purpose::Acquire(_)
             | Purpose::Renew { .. }
+            | Purpose::Identify { .. }
             | Purpose::Coordinate(_)
             | Purpose::Observe(_)
             | Purpose::WatchKeys { .. }

@@ -352,6 +352,8 @@ pub enum Event {
     Acquired(RegistrationKey),
     /// Something that was held is lost; [`hold`](super::Session::hold) says why.
     HoldLost(HoldKey),
+    /// Something that was held when the connection was lost is certainly held again.
+    HoldTakenUp(HoldKey),
     /// A watch over keys that was empty has something to take.
     KeysChanged(KeyWatchKey),
     /// An observation that was empty has something to take.

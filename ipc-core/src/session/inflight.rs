@@ -45,6 +45,10 @@ pub(super) enum Purpose {
         /// Nobody but the session waits for it.
         is_own: bool,
     },
+    /// The session names itself, and is told what it still holds.
+    Identify {
+        asked_at: Instant,
+    },
     /// Something else of coordination.
     Coordinate(Operation),
     Observe(ObservationKey),
@@ -236,6 +240,7 @@ impl Inflight {
                 purpose,
                 Some(
                     Purpose::Bind { .. }
+                        | Purpose::Identify { .. }
                         | Purpose::Renew { is_own: true, .. }
                         | Purpose::WatchKeys { is_own: true, .. }
                         | Purpose::Consume { is_own: true, .. }

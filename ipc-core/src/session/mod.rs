@@ -5,6 +5,7 @@
 //!
 //! | file | noun |
 //! |---|---|
+//! | `config` | how a session presents itself |
 //! | `state`, `handshake` | where the conversation stands, and how it begins |
 //! | `requests`, `dispatch` | what goes out, what comes in |
 //! | `mail`, [`courier`] | the same requests over datagrams instead of a stream |
@@ -15,6 +16,7 @@
 //! | `handles`, `announced` | our numbers for names, the daemon's numbers for peers and topics |
 //! | `registrations`, `inbound` | services we offer, calls we are serving |
 //! | `holds`, `coordination`, `coordinated` | locks and the like, with their time to live; what is asked for and told of them |
+//! | `tenure` | what is held over a restart of the daemon |
 //! | `key`, `keys` | what is said of keys; keys and watches over them |
 //! | `work`, `queues` | what is said of work queues; entries and consumers |
 //! | `subscriptions`, `watches` | events and changes of names, with what was not taken yet |
@@ -24,6 +26,7 @@
 
 mod addressed;
 mod announced;
+mod config;
 mod coordinated;
 mod coordination;
 pub mod courier;
@@ -48,14 +51,15 @@ mod slab;
 mod state;
 mod subscriptions;
 mod tag;
+mod tenure;
 #[cfg(test)]
 mod tests;
 mod watches;
 mod work;
 
-use core::time::Duration;
 use std::collections::VecDeque;
 
+pub use config::Config;
 pub use coordination::{HoldOptions, Wanted};
 pub use drain::Drain;
 pub use event::{
@@ -73,6 +77,7 @@ pub use registrations::{Offer, OfferedMethod};
 pub use requests::CallOptions;
 pub use state::{State, Trigger};
 pub use subscriptions::{Deliveries, SubscribeOptions};
+pub use tenure::{SECRET_BYTES, Secret};
 pub use work::{
     ConsumeOptions, EntryOptions, EntryPut, EntryState, NackOptions, Overflow, PeekedEntry, QueueCounts,
     TakeOptions, Work, WorkEvent,
@@ -100,34 +105,6 @@ use registrations::Registrations;
 use slab::Slab;
 use subscriptions::Subscription;
 use watches::Watch;
-
-/// How a session presents itself and how long it waits.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// What the client calls itself, for people who look at the daemon; cut after 64 bytes.
-    pub name: String,
-    /// Whether the stream begins with the preamble: yes over a socket, no on a link inside the daemon.
-    pub preamble: bool,
-    /// How long to wait for the answer to the hello.
-    pub hello_timeout: Duration,
-    /// How long to wait for the answer to what is not a call: subscribe, register, publish, ping. Never above the
-    /// daemon's patience with itself, so there is no need to make it short.
-    pub operation_timeout: Duration,
-    /// Whether [`Session::poll_completed`] lists finished requests. Without it the user looks at its own tickets.
-    pub reports_completions: bool,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            name: String::new(),
-            preamble: true,
-            hello_timeout: Duration::from_secs(5),
-            operation_timeout: Duration::from_secs(5),
-            reports_completions: true,
-        }
-    }
-}
 
 /// One end of one conversation.
 ///
@@ -162,6 +139,8 @@ pub struct Session {
     subscriptions: Slab<Subscription>,
     watches: Slab<Watch>,
     holds: Holds,
+    /// The daemon has been told, or is being told, who this is.
+    is_identified: bool,
     observations: Slab<Observation>,
     key_watches: Slab<KeyWatch>,
     consumers: Slab<Consuming>,
@@ -198,6 +177,7 @@ impl Session {
             subscriptions: Slab::new(),
             watches: Slab::new(),
             holds: Holds::default(),
+            is_identified: false,
             observations: Slab::new(),
             key_watches: Slab::new(),
             consumers: Slab::new(),
@@ -230,6 +210,7 @@ impl Session {
             return self.restart_mail(now);
         }
         self.greet();
+        self.identify_again(now);
         self.ask_again();
         self.watch_keys_again();
         self.consume_again();
@@ -484,6 +465,7 @@ impl Session {
                 | Purpose::Bind { .. }
                 | Purpose::Unregister
                 | Purpose::Renew { .. }
+                | Purpose::Identify { .. }
                 | Purpose::Coordinate(_)
                 | Purpose::Forget => {}
             }

@@ -3,8 +3,9 @@
 use ipc_core::PayloadKind;
 use ipc_core::error::ErrorCode;
 use ipc_core::wire::coordination::{
-    Acquire, Arrive, Bind, Campaign, Claim, Durability, Fence, Granted, Identified, Identify, Leader, LockMode,
-    Lost, Observe, OfToken, Operation, Passed, TakeLease, TakeLock, TakenUp, Told, Unobserve, Waiting,
+    Acquire, Arrive, Bind, Campaign, Claim, Durability, Fence, Granted, Identified, Identify, Leader,
+    LockMode, Lost, Observe, OfToken, Operation, Passed, TakeLease, TakeLock, TakenUp, Told, Unobserve,
+    Waiting,
 };
 use ipc_core::wire::message::ErrorBody;
 use ipc_core::wire::{Flags, Header, Kind};

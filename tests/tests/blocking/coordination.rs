@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use ipc_core::blocking::{CallOptions, Client, HoldOptions};
+use ipc_core::blocking::{CallOptions, Client, Durability, HoldOptions};
 use ipc_core::name::ResourceName;
 use ipc_core::{Address, ConnectOptions, ErrorCode};
-use ipc_tests::daemon::{Daemon, Signal};
+use ipc_tests::daemon::{Daemon, Options, Signal};
 use ipc_tests::services::serve_echo;
 
 use super::client;
@@ -100,7 +100,8 @@ fn a_barrier_a_semaphore_an_election_and_a_lease() {
 fn a_killed_daemon_takes_what_was_held_along() {
     let daemon = Daemon::start();
     let mut client = client(&daemon);
-    let mut held = client.lock("a", HoldOptions::default()).unwrap();
+    let memory = HoldOptions { durability: Some(Durability::Memory), ..HoldOptions::default() };
+    let mut held = client.lock("a", memory).unwrap();
     daemon.signal(Signal::KILL);
     while held.check().is_ok() {
         std::thread::yield_now();
@@ -128,4 +129,44 @@ fn a_call_can_be_made_under_the_token_of_a_lock() {
     let options = ConnectOptions::new().address(Address::Dgram(daemon.datagram_socket()));
     let mut sender = Client::connect(options).unwrap();
     assert_eq!(call(&mut sender, token).unwrap_err(), ErrorCode::Unsupported);
+}
+
+#[test]
+fn what_is_held_is_taken_up_by_whoever_reconnects() {
+    let directory = tempfile::Builder::new().prefix("ipc-").tempdir_in("/tmp").unwrap();
+    let [runtime_dir, state_dir] = ["run", "state"].map(|name| Some(directory.path().join(name)));
+    let options = Options { runtime_dir, state_dir, ..Options::default() };
+    let mut daemon = Daemon::start_with(&options);
+    let mut client = client(&daemon);
+    let mut held = client.lock("a", HoldOptions::default()).unwrap();
+    assert_eq!((held.durability(), held.deadline()), (Durability::Disk, None));
+    let token = held.token();
+    for _ in 0..2 {
+        daemon.kill();
+        while held.check().is_ok() {
+            std::thread::yield_now();
+        }
+        assert_eq!(held.check().unwrap_err().code, ErrorCode::Unreachable);
+        assert!(held.deadline().is_some());
+        daemon = Daemon::start_with(&options);
+        let mut other = crate::client(&daemon);
+        assert_eq!(other.lock("a", once()).unwrap_err().code, ErrorCode::Busy);
+        assert!(held.client().reconnect().unwrap().epoch_changed);
+        assert_eq!((held.check(), held.token(), held.deadline()), (Ok(()), token, None));
+        assert_eq!(other.lock("a", once()).unwrap_err().code, ErrorCode::Busy);
+    }
+    // Who comes too late has lost it.
+    daemon.kill();
+    while held.check().is_ok() {
+        std::thread::yield_now();
+    }
+    let deadline = held.deadline().unwrap();
+    daemon = Daemon::start_with(&options);
+    let mut other = crate::client(&daemon);
+    let next = other.lock("a", HoldOptions::default()).unwrap();
+    assert!(ipc_core::transport::clock::now() >= deadline && next.token() > token);
+    held.client().reconnect().unwrap();
+    assert_eq!(held.check().unwrap_err().code, ErrorCode::LockLost);
+    assert_eq!(held.release().unwrap_err().code, ErrorCode::LockLost);
+    assert!(next.release().is_ok());
 }

@@ -9,15 +9,15 @@ use ipc_tests::daemon::{Daemon, Options, Signal};
 
 use crate::{Bus, on_each_runtime};
 
-fn once() -> HoldOptions {
+pub(crate) fn once() -> HoldOptions {
     HoldOptions { wait: Some(Duration::ZERO), ..HoldOptions::default() }
 }
 
-fn living(ttl: Duration) -> HoldOptions {
+pub(crate) fn living(ttl: Duration) -> HoldOptions {
     HoldOptions { ttl: Some(ttl), ..HoldOptions::default() }
 }
 
-fn busy(taken: Result<Hold, ipc_core::Error>) -> String {
+pub(crate) fn busy(taken: Result<Hold, ipc_core::Error>) -> String {
     let error = taken.expect_err("somebody else holds it");
     assert_eq!(error.code, ErrorCode::Busy, "{error}");
     error.message
@@ -180,7 +180,8 @@ fn holders_are_told_when_the_daemon_dies() {
 #[test]
 fn tokens_grow_over_a_restart() {
     let directory = tempfile::Builder::new().prefix("ipc-").tempdir_in("/tmp").unwrap();
-    let options = Options { runtime_dir: Some(directory.path().join("run")), ..Options::default() };
+    let [runtime_dir, state_dir] = ["run", "state"].map(|name| Some(directory.path().join(name)));
+    let options = Options { runtime_dir, state_dir, ..Options::default() };
     let mut last = 0;
     for _ in 0..3 {
         let bus = Bus { daemon: Daemon::start_with(&options), polls: true };
@@ -212,7 +213,7 @@ fn a_semaphore_gives_out_as_many_permits_as_it_has() {
     });
 }
 
-async fn next(observed: &mut Observation) -> Option<(u64, String)> {
+pub(crate) async fn next(observed: &mut Observation) -> Option<(u64, String)> {
     let leader = observed.next().await.unwrap().unwrap()?;
     Some((leader.token, leader.value.as_text().unwrap().to_owned()))
 }

@@ -8,6 +8,7 @@ mod keys;
 mod names;
 mod queues;
 mod services;
+mod tenure;
 
 use std::future::Future;
 

@@ -3,6 +3,7 @@
 mod calls;
 mod endings;
 mod listening;
+mod tenure;
 
 use core::time::Duration;
 
