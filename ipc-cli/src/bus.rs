@@ -38,6 +38,12 @@ pub(crate) async fn connect_and_stay(globals: &Globals) -> Result<Client, Error>
     Client::connect(options(globals)?.reconnect(reconnect)).await
 }
 
+/// Connects to hold something: a lost connection is made anew for as long as what is held may be taken up again.
+pub(crate) async fn connect_and_hold(globals: &Globals) -> Result<Client, Error> {
+    let reconnect = Backoff { max: RECONNECT_PAUSE_MAX, ..Backoff::default() };
+    Client::connect(options(globals)?.reconnect(reconnect)).await
+}
+
 fn options(globals: &Globals) -> Result<ConnectOptions, Error> {
     let address = globals.address.as_deref().map(Address::parse_os).transpose()?;
     Ok(ConnectOptions {

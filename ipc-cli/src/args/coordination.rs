@@ -18,6 +18,9 @@ pub(crate) struct HoldArgs {
     /// Lose it when it could not be renewed for so long [default: bound to this process alone]
     #[arg(long, value_name = "DUR", value_parser = ttl)]
     pub(crate) ttl: Option<Duration>,
+    /// What it survives: with os or disk it is taken up again after a restart of the daemon [default: disk]
+    #[arg(long, value_name = "LEVEL", value_enum)]
+    pub(crate) durability: Option<DurabilityArg>,
     /// Runs while it is held, with IPC_FENCING_TOKEN in its environment, and gets SIGTERM when it is lost
     #[arg(value_name = "CMD", last = true, value_hint = clap::ValueHint::CommandWithArguments)]
     pub(crate) command: Vec<OsString>,
@@ -59,7 +62,7 @@ pub(crate) struct ElectArgs {
     #[arg(long, value_name = "V", allow_hyphen_values = true)]
     pub(crate) value: Option<OsString>,
     /// Do not stand for it: show who leads, now and whenever that changes
-    #[arg(long, conflicts_with_all = ["value", "wait", "ttl", "command"])]
+    #[arg(long, conflicts_with_all = ["value", "wait", "ttl", "durability", "command"])]
     pub(crate) observe: bool,
     #[command(flatten)]
     pub(crate) hold: HoldArgs,
@@ -95,6 +98,9 @@ pub(crate) enum LeaseDo {
         /// It ends after so long unless it is renewed
         #[arg(long, value_name = "DUR", value_parser = ttl)]
         ttl: Duration,
+        /// What it survives; after a restart of the daemon its time begins anew [default: disk]
+        #[arg(long, value_name = "LEVEL", value_enum)]
+        durability: Option<DurabilityArg>,
     },
     /// Give a lease its full time again
     Renew {
@@ -137,7 +143,7 @@ pub(crate) struct KvChange {
     pub(crate) durability: Option<DurabilityArg>,
 }
 
-/// What a change survives.
+/// What a change, or something held, survives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum DurabilityArg {
     /// Nothing: it is gone with the daemon.

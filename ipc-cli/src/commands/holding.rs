@@ -2,12 +2,13 @@
 
 use core::future::Future;
 use std::ffi::OsString;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ipc_core::client::{Client, Hold};
 use ipc_core::{Error, ErrorCode, HoldOptions};
 use serde_json::{Map, Value, json};
 use tokio::task::spawn_blocking;
+use tokio::time::sleep;
 
 use crate::args::{Globals, HoldArgs};
 use crate::bus;
@@ -16,6 +17,9 @@ use crate::error::Failure;
 use crate::interrupt::{Interrupts, unless_interrupted};
 use crate::output::Output;
 
+/// How long somebody who waits tries to reach a daemon that is gone, and how often.
+const AWAY_MAX: Duration = Duration::from_secs(20);
+const AWAY_PAUSE: Duration = Duration::from_millis(50);
 /// The variable that tells a command its token.
 const TOKEN_VARIABLE: &str = "IPC_FENCING_TOKEN";
 
@@ -36,7 +40,7 @@ pub(super) async fn begin(
 ) -> Result<Client, Failure> {
     bus::check_resource(name)?;
     check_program(&args.command)?;
-    unless_interrupted(interrupts, bus::connect(globals)).await
+    unless_interrupted(interrupts, bus::connect_and_hold(globals)).await
 }
 
 /// Fails for a command that cannot be run, before anything is held for it.
@@ -61,13 +65,14 @@ pub(super) async fn hold<F>(
 where
     F: Future<Output = Result<Hold, Error>>,
 {
-    let options = HoldOptions { ttl: args.ttl, ..HoldOptions::default() };
+    let durability = args.durability.map(Into::into);
+    let options = HoldOptions { ttl: args.ttl, durability, ..HoldOptions::default() };
     let waiting = async {
         let once = HoldOptions { wait: Some(Duration::ZERO), ..options.clone() };
         match take(once).await {
             Err(error) if error.code == ErrorCode::Busy && args.wait != Some(Duration::ZERO) => {
                 output.say(&format!("waiting: {}", error.message));
-                take(HoldOptions { wait: args.wait, ..options.clone() }).await
+                wait_in_line(args.wait, &options, take).await
             }
             taken => taken,
         }
@@ -80,6 +85,42 @@ where
     run_command(held, &args, output, interrupts).await
 }
 
+/// Waits for it as long as is said. Whoever waits when the daemon is started again stands in line anew.
+async fn wait_in_line<F>(
+    wait: Option<Duration>,
+    options: &HoldOptions,
+    take: impl Fn(HoldOptions) -> F,
+) -> Result<Hold, Error>
+where
+    F: Future<Output = Result<Hold, Error>>,
+{
+    let end = wait.map(|wait| Instant::now() + wait);
+    let mut asked_at = Instant::now();
+    let mut away_since = None;
+    loop {
+        let left = end.map(|end| end.saturating_duration_since(Instant::now()));
+        let error = match take(HoldOptions { wait: left, ..options.clone() }).await {
+            Err(error) if is_of_restart(error.code) => error,
+            taken => return taken,
+        };
+        let now = Instant::now();
+        if now.duration_since(asked_at) > 2 * AWAY_PAUSE {
+            // It stood in line until then.
+            away_since = None;
+        }
+        if now.duration_since(*away_since.get_or_insert(now)) > AWAY_MAX {
+            return Err(error);
+        }
+        sleep(AWAY_PAUSE).await;
+        asked_at = Instant::now();
+    }
+}
+
+/// Whether a request ends so when the daemon is stopped or has died.
+fn is_of_restart(code: ErrorCode) -> bool {
+    [ErrorCode::Unreachable, ErrorCode::OutcomeUnknown, ErrorCode::ShuttingDown].contains(&code)
+}
+
 fn show(what: What<'_>, held: &Hold, is_alone: bool, output: &Output) -> Result<(), Failure> {
     let What { noun, name } = what;
     let token = held.token();
@@ -88,6 +129,7 @@ fn show(what: What<'_>, held: &Hold, is_alone: bool, output: &Output) -> Result<
         object.insert(noun.to_owned(), json!(name));
         object.insert("token".to_owned(), json!(token));
         object.insert("ttl_ms".to_owned(), json!(held.ttl().map(whole_millis)));
+        object.insert("durability".to_owned(), json!(held.durability().name()));
         return output.object(&Value::Object(object));
     }
     output.say(&format!("holding {noun} {name} with token {token}"));

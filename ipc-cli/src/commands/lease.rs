@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use serde::Serialize;
-use serde_json::Value;
 
 use super::holding::whole_millis;
 use super::rows::{self, text};
@@ -27,8 +26,8 @@ pub(crate) async fn run(args: &LeaseArgs, globals: &Globals, output: &Output) ->
     }
     let client = bus::connect(globals).await?;
     match args.action {
-        LeaseDo::Grant { ttl } => {
-            let lease = client.grant_lease(ttl).await?;
+        LeaseDo::Grant { ttl, durability } => {
+            let lease = client.grant_lease_kept(ttl, durability.map(Into::into)).await?;
             show(lease, Some(ttl), output)?;
         }
         LeaseDo::Renew { id } => {
@@ -74,8 +73,11 @@ async fn list(globals: &Globals, output: &Output) -> Result<(), Failure> {
             millis.map(duration_for_people).unwrap_or_default()
         };
         let session = row.get("holder").filter(|holder| !holder.is_null());
-        let bound =
-            session.map_or_else(|| format!("uid {}", text(row, "uid")), |peer: &Value| rows::peer(peer));
+        let bound = match (session, rows::away(row)) {
+            (Some(peer), _) => rows::peer(peer),
+            (None, Some(away)) => away,
+            (None, None) => format!("uid {}", text(row, "uid")),
+        };
         table.row([text(row, "lease"), time("ttl_ms"), time("remaining_ms"), bound]);
     }
     output.table(&table)

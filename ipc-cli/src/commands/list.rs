@@ -123,7 +123,7 @@ fn locks(rows: &[&Value]) -> Table {
         let [kind, name, mode, token, waiting] =
             ["kind", "name", "mode", "token", "waiting"].map(|key| text(row, key));
         let age = rows::number(row, "age_ms").map(|ms| duration_for_people(Duration::from_millis(ms)));
-        let holder = row.get("holder").map(rows::peer).unwrap_or_default();
+        let holder = rows::away(row).or_else(|| row.get("holder").map(rows::peer)).unwrap_or_default();
         table.row([kind, name, mode, token, age.unwrap_or_default(), waiting, holder]);
     }
     table

@@ -50,6 +50,12 @@ pub(crate) fn peer(value: &Value) -> String {
     format!("{process}uid {}, pid {}", text(value, "uid"), text(value, "pid"))
 }
 
+/// Whose session holds it and has not come back since the daemon was started again.
+pub(crate) fn away(row: &Value) -> Option<String> {
+    let away = row.get("away").filter(|away| away.is_object())?;
+    Some(format!("not back yet, uid {}", text(away, "uid")))
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -69,5 +75,7 @@ mod tests {
         assert_eq!((peer(&json!(12)), peer(&Value::Null)), ("peer 12".to_owned(), String::new()));
         assert_eq!(text(&json!({"a": ["x", 2]}), "a"), "x, 2");
         assert_eq!(text(&json!({}), "a"), "");
+        assert_eq!(away(&json!({"away": {"uid": 7}})), Some("not back yet, uid 7".to_owned()));
+        assert_eq!(away(&json!({"away": null})), None);
     }
 }

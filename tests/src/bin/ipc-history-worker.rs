@@ -206,7 +206,9 @@ impl Worker {
         let lock = *self.rng.pick(&LOCKS);
         let wait = if self.rng.chance(1, 2) { Duration::ZERO } else { Duration::from_millis(20) };
         let number = self.asks(&format!("lock {lock}"));
-        let held = match client.lock(lock, HoldOptions { wait: Some(wait), ..HoldOptions::default() }) {
+        let durability = Some(Durability::Memory);
+        let options = HoldOptions { wait: Some(wait), durability, ..HoldOptions::default() };
+        let held = match client.lock(lock, options) {
             Ok(held) => held,
             Err(error) => return self.heard(number, Err(error)),
         };

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ipc_tests::daemon::{Daemon, Signal};
+use ipc_tests::daemon::{Daemon, Options, Signal};
 
 use crate::command::{Running, at, finish, is_running, run_at, tool, wait_until};
 
@@ -120,7 +120,8 @@ fn a_held_lock_is_busy_and_shown_and_passes_on_when_its_holder_is_killed() {
 fn a_lost_lock_ends_the_command() {
     for (stubborn, status) in [(false, 143), (true, 137)] {
         let daemon = Daemon::start();
-        let mut holder = Holder::start(&daemon, &["lock", "deploy"], "lock", stubborn);
+        let lock = ["lock", "deploy", "--durability", "memory"];
+        let mut holder = Holder::start(&daemon, &lock, "lock", stubborn);
         let (pids, _) = holder.told();
         daemon.signal(Signal::KILL);
         assert_eq!(holder.running.ended(), Some(status), "stubborn: {stubborn}");
@@ -217,4 +218,109 @@ fn a_lease_lasts_for_its_time_and_no_command() {
     assert!(brief.succeeded().trim().parse::<u64>().is_ok());
     wait_until("its time has passed", || json_of(dir, &["lease", "list"]).is_empty().then_some(()));
     assert!(brief.duration < Duration::from_secs(60));
+}
+
+/// A daemon that can be started again where the last one was.
+struct Place(tempfile::TempDir);
+
+impl Place {
+    fn new() -> Self {
+        Self(tempfile::Builder::new().prefix("ipc-").tempdir_in("/tmp").expect("a directory"))
+    }
+
+    fn start(&self) -> Daemon {
+        let [runtime_dir, state_dir] = ["run", "state"].map(|name| Some(self.0.path().join(name)));
+        Daemon::start_with(&Options { runtime_dir, state_dir, ..Options::default() })
+    }
+}
+
+#[test]
+fn a_command_goes_on_under_its_lock_while_the_daemon_is_started_again() {
+    let place = Place::new();
+    let mut daemon = place.start();
+    let dir = daemon.runtime_dir().to_owned();
+    let holders = [
+        (&["lock", "deploy"][..], "lock"),
+        (&["lock", "deploy2", "--ttl", "1m"], "lock"),
+        (&["semaphore", "slots", "--permits", "1"], "semaphore"),
+        (&["elect", "boss", "--value", "node 1"], "election"),
+    ];
+    let holders = holders.map(|(arguments, said)| Holder::start(&daemon, arguments, said, false));
+    let told: Vec<(Vec<String>, String)> = holders.iter().map(Holder::told).collect();
+    let script = "echo $IPC_FENCING_TOKEN";
+    let waiter = at(&dir, &["lock", "deploy", "--quiet", "--", "sh", "-c", script]);
+    let waiter = tool(&waiter).spawn().expect("ipc-cli starts");
+    wait_until("somebody waits", || {
+        json_of(&dir, &["list", "locks"]).into_iter().find(|row| row["waiting"] == 1)
+    });
+    let held = |row: &serde_json::Value| (row["name"].to_string(), row["token"].to_string());
+    let before: Vec<_> = json_of(&dir, &["list", "locks"]).iter().map(held).collect();
+    assert_eq!(before.len(), 4);
+    for is_killed in [true, false, true] {
+        if is_killed {
+            daemon.kill()
+        } else {
+            daemon.stop()
+        };
+        daemon = place.start();
+        let rows = wait_until("all are back, and the waiter waits anew", || {
+            let rows = json_of(&dir, &["list", "locks"]);
+            let are_back = rows.iter().all(|row| row["holder"].is_object() && row["away"].is_null());
+            let is_waiting = rows.iter().any(|row| row["name"] == "deploy" && row["waiting"] == 1);
+            (are_back && is_waiting).then_some(rows)
+        });
+        assert_eq!(rows.iter().map(held).collect::<Vec<_>>(), before);
+    }
+    for ((pids, token), holder) in told.iter().zip(holders) {
+        assert!(pids.iter().all(|pid| is_running(pid)));
+        assert!(before.iter().any(|(_, listed)| listed == token));
+        let mut running = holder.running;
+        running.signal(Signal::TERM);
+        assert_eq!(running.ended(), Some(143));
+        all_gone(pids);
+    }
+    let next: u64 = finish(waiter).succeeded().trim().parse().expect("a token");
+    assert!(next > told[0].1.parse().expect("a token"));
+}
+
+#[test]
+fn a_daemon_that_stays_away_costs_a_lock_and_its_command() {
+    let place = Place::new();
+    let daemon = place.start();
+    let mut holder = Holder::start(&daemon, &["lock", "deploy", "--ttl", "500ms"], "lock", false);
+    let (pids, token) = holder.told();
+    let dir = daemon.runtime_dir().to_owned();
+    daemon.kill();
+    assert_eq!(holder.running.ended(), Some(143));
+    all_gone(&pids);
+    // Nobody comes for it: until its time has passed it is shown as it is.
+    let _daemon = place.start();
+    let lock = ["lock", "deploy", "--quiet", "--", "sh", "-c", "echo $IPC_FENCING_TOKEN"];
+    let next: u64 = run_at(&dir, &lock).succeeded().trim().parse().expect("a token");
+    assert!(next > token.parse().expect("a token"));
+}
+
+#[test]
+fn what_nobody_has_taken_up_yet_is_shown_so() {
+    let place = Place::new();
+    let daemon = place.start();
+    let dir = daemon.runtime_dir().to_owned();
+    let holder = Holder::start(&daemon, &["lock", "deploy", "--ttl", "1m"], "lock", false);
+    let (pids, token) = holder.told();
+    let lease = run_at(&dir, &["--json", "lease", "grant", "--ttl", "1m"]).object()["lease"].to_string();
+    let brief = ["--json", "lease", "grant", "--ttl", "1m", "--durability", "memory"];
+    run_at(&dir, &brief).succeeded();
+    daemon.kill();
+    holder.running.signal(Signal::KILL);
+    all_gone(&pids[..1]);
+    end(&pids[1]);
+    let _daemon = place.start();
+    let rows = json_of(&dir, &["list", "locks"]);
+    assert_eq!((rows.len(), rows[0]["token"].to_string()), (1, token));
+    assert!(rows[0]["holder"].is_null() && rows[0]["away"]["uid"].is_u64(), "{rows:?}");
+    assert!(run_at(&dir, &["list", "locks"]).succeeded().contains("not back yet"));
+    run_at(&dir, &["--json", "lock", "deploy", "--wait", "0"]).failed_with(75, "busy");
+    let leases = json_of(&dir, &["lease", "list"]);
+    assert_eq!((leases.len(), leases[0]["lease"].to_string()), (1, lease.clone()));
+    assert_eq!(run_at(&dir, &["lease", "renew", &lease]).status, Some(0));
 }

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use ipc_core::client::{Client, ConnectOptions, Delivery, HoldOptions, KeyOptions, SubscribeOptions};
+use ipc_core::client::{Client, ConnectOptions, Delivery, KeyOptions, SubscribeOptions};
 use ipc_core::service::{Request, Service};
 use ipc_core::{Address, Error, Payload};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::fanout::{Course, Marks, Progress};
-use super::{EndArgs, Phases, cpu_us, failed, now_ns, ready_and_go, report, say, wait_for_close};
+use super::{EndArgs, Phases, cpu_us, failed, in_memory, now_ns, ready_and_go, report, say, wait_for_close};
 use crate::commands::bench::cases::Part;
 use crate::commands::bench::figures::Report;
 
@@ -64,7 +64,7 @@ async fn lock_and_unlock(args: &EndArgs) -> Result<(), Error> {
     let mut phases = Phases::begin(args);
     loop {
         let begun = now_ns();
-        client.lock(&args.name, HoldOptions::default()).await?.release().await?;
+        client.lock(&args.name, in_memory()).await?.release().await?;
         if !phases.count(begun) {
             break;
         }

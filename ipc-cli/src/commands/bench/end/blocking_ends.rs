@@ -3,13 +3,11 @@
 use core::time::Duration;
 use std::sync::{Mutex, PoisonError};
 
-use ipc_core::blocking::{
-    CallOptions, Client, ConnectOptions, DeliveryRef, HoldOptions, KeyOptions, Service,
-};
+use ipc_core::blocking::{CallOptions, Client, ConnectOptions, DeliveryRef, KeyOptions, Service};
 use ipc_core::{Address, Error, Payload};
 
 use super::fanout::{Course, Marks, Progress};
-use super::{EndArgs, Phases, cpu_us, failed, now_ns, ready_and_go, report, say, wait_for_close};
+use super::{EndArgs, Phases, cpu_us, failed, in_memory, now_ns, ready_and_go, report, say, wait_for_close};
 use crate::commands::bench::cases::Part;
 use crate::commands::bench::figures::Report;
 
@@ -130,7 +128,7 @@ fn lock_and_unlock(args: &EndArgs) -> Result<(), Error> {
     let mut phases = Phases::begin(args);
     loop {
         let begun = now_ns();
-        client.lock(&args.name, HoldOptions::default())?.release()?;
+        client.lock(&args.name, in_memory())?.release()?;
         if !phases.count(begun) {
             break;
         }
@@ -187,7 +185,7 @@ fn inherit(args: &EndArgs) -> Result<(), Error> {
 fn be_an_heir(args: &EndArgs, estate: &Mutex<Estate>) -> Result<(), Error> {
     loop {
         let mut client = connect(args)?;
-        let held = client.lock(&args.name, HoldOptions::default())?;
+        let held = client.lock(&args.name, in_memory())?;
         // It is not given back: the end of the connection is to pass it on.
         std::mem::forget(held);
         let mut estate = estate.lock().unwrap_or_else(PoisonError::into_inner);
