@@ -28,7 +28,7 @@ pub(super) fn start(
             Trouble::Record(error) => error.into(),
         }
     })?;
-    broker.open_store(now)?;
+    broker.open_store(clock::now())?;
     while let Some(output) = broker.poll_output() {
         if output == Output::Commit
             && let Some(commit) = broker.take_commit()

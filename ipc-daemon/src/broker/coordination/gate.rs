@@ -135,11 +135,6 @@ impl Gate {
         }
     }
 
-    /// Permits that are held.
-    pub(super) fn used(&self) -> u32 {
-        self.used
-    }
-
     /// Whether the holders share it.
     pub(super) fn is_shared(&self) -> bool {
         self.exclusive == 0
@@ -170,7 +165,7 @@ mod tests {
             assert_eq!(semaphore.has_room(Share::Permits(count)), fits, "{count}");
         }
         semaphore.give_back(1, false);
-        assert!(semaphore.has_room(Share::Permits(5)) && semaphore.used() == 0);
+        assert!(semaphore.has_room(Share::Permits(5)) && semaphore.used == 0);
     }
 
     #[test]

@@ -201,7 +201,9 @@ impl Coordination {
     pub(super) fn lose(&mut self, now: Instant, token: u64) {
         let Some(hold) = self.end_hold(now, token) else { return };
         let Some(gate) = hold.gate else {
-            self.end_leased(token);
+            if !self.is_for_the_next(&hold) {
+                self.end_leased(token);
+            }
             return;
         };
         if !hold.terms.delay.is_zero() && !hold.is_pending {

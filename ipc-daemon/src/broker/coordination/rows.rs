@@ -2,7 +2,7 @@
 
 use ipc_core::time::Instant;
 
-use super::gate::GateKey;
+use super::gate::{Gate, GateKey, Share};
 use super::hold::Keeper;
 use super::{Coordination, Noun};
 use crate::broker::keys::PeerKey;
@@ -68,11 +68,18 @@ impl Coordination {
             noun: gate.noun.name(),
             name: gate.name.to_string(),
             is_shared: gate.noun == Noun::Lock && !gate.holders.is_empty() && gate.is_shared(),
-            permits: (gate.noun == Noun::Semaphore).then(|| (gate.permits, gate.used())),
+            permits: (gate.noun == Noun::Semaphore).then(|| (gate.permits, self.permits_told(gate))),
             holders: holders.collect(),
             waiting: gate.queue.len(),
             observers: gate.observers.len(),
         })
+    }
+
+    /// Permits of those who hold some and have been told.
+    fn permits_told(&self, gate: &Gate) -> u32 {
+        let is_told = |token: &u64| self.holds.get(token).is_some_and(|hold| !hold.is_pending);
+        let told = gate.holders.iter().filter(|(token, _)| is_told(token));
+        told.map(|(_, share)| if let Share::Permits(count) = share { *count } else { 0 }).sum()
     }
 
     /// Every barrier somebody waits at, in order of its name.

@@ -131,6 +131,7 @@ impl Coordination {
             return Err("something is held under a token that was never reserved");
         }
         self.open_queues()?;
+        self.open_tenures(now);
         self.numbers.open(now);
         let life = self.numbers.last();
         let Restored { compacted, is_after_volatile } = core::mem::take(&mut self.restored);

@@ -92,7 +92,6 @@ impl Coordination {
         };
         let Saved { keeper, terms, .. } = saved;
         self.begin_hold(token, Hold { keeper, gate, terms, since: now, expires: None, is_pending: false });
-        self.begin_time(now, token);
         Ok(())
     }
 

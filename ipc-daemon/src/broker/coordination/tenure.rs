@@ -250,6 +250,19 @@ impl Coordination {
         self.holds.get(&token)?.gate.and_then(|gate| self.gates.get(gate))
     }
 
+    /// Whether that is for the next life of the daemon, with what is bound to it.
+    pub(super) fn is_for_the_next(&self, hold: &Hold) -> bool {
+        self.tenures.is_over && hold.terms.durability > Durability::Memory
+    }
+
+    /// Everything held has been restored: its time begins now, when it can be taken up.
+    pub(super) fn open_tenures(&mut self, now: Instant) {
+        let tokens: Vec<u64> = self.holds.keys().copied().collect();
+        for token in tokens {
+            self.begin_time(now, token);
+        }
+    }
+
     /// The daemon ends. What is kept on the disk of what is held is for the next one.
     pub(in crate::broker) fn leave_tenures(&mut self) {
         self.tenures.end();

@@ -70,6 +70,28 @@ fn leases_outlive_a_restart_and_so_does_what_is_bound_to_them() {
 }
 
 #[test]
+fn a_daemon_that_is_stopped_ends_no_lease_that_goes_on_and_nothing_that_is_bound_to_it() {
+    let mut scene = scene(Limits::default());
+    let client = scene.named(ONE);
+    let lease = TakeLease { bind: Bind::Session, ttl_us: 0, durability: None };
+    let asked = scene.ask(client, Operation::LEASE, &lease, b"");
+    scene.finish();
+    let granted = scene.take_outcome(client, Operation::LEASE, asked).unwrap().unwrap();
+    let lease = granted.decode::<Granted>().token;
+    let (condition, key) = (Condition::Any, "bound");
+    let put = PutKey { key: key.into(), condition, ttl_us: 0, lease, fence: None, durability: None };
+    scene.ask(client, Operation::PUT, &put, b"x");
+    scene.finish();
+    scene.bus.broker.begin_drain();
+    scene.bus.broker.end_drain();
+    after_lazy(&mut scene);
+    let mut scene = restarted(scene);
+    let client = scene.client();
+    assert_eq!(scene.take_up(client, ONE)[0].token, lease);
+    assert!(scene.outcome_of(client, Operation::GET, &GetKey { key: key.into() }, b"").is_ok());
+}
+
+#[test]
 fn permits_are_taken_up_and_the_others_go_on() {
     let mut scene = scene(Limits::default());
     let client = scene.named(ONE);
