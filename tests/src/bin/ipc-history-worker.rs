@@ -1,6 +1,6 @@
 //! SHELL. A process that locks, puts, takes and acknowledges at random, and writes down what it asks and what it hears.
 //!
-//! `ipc-history-worker SOCKET SEED KEY_DURABILITY QUEUE_DURABILITY`, where a durability is `memory` or `disk`. It works until its
+//! `ipc-history-worker SOCKET SEED KEY_DURABILITY QUEUE_DURABILITY LOCK_DURABILITY`, where a durability is `memory` or `disk`. It works until its
 //! standard input closes, and begins anew with another connection when one is lost. `drain` instead of the seed takes what is
 //! in the queues, and ends. What it writes is in `ipc_tests::histories::record`.
 
@@ -17,6 +17,7 @@ use ipc_core::blocking::{
     TakeOptions,
 };
 use ipc_core::{Address, Error, ErrorCode};
+use ipc_tests::histories::gather::LOCK_TTL;
 use ipc_tests::histories::record::Recorder;
 use ipc_tests::pace::pass;
 use ipc_tests::rng::Rng;
@@ -26,6 +27,8 @@ const LOCKS: [&str; 2] = ["l/a", "l/b"];
 const QUEUES: [&str; 2] = ["q/a", "q/b"];
 /// How long it works on something at most.
 const WORK_MAX_US: u64 = 3000;
+/// The same, for what is done under a lock now and then.
+const LONG_WORK_MAX_MS: u64 = 150;
 /// What waits in a queue before nothing more is put, as far as this process knows.
 const PUT_SHARE: (u64, u64) = (2, 5);
 
@@ -40,6 +43,7 @@ struct Worker {
     recorder: Recorder<Stdout>,
     key_durability: Durability,
     queue_durability: Durability,
+    lock_durability: Durability,
     /// Names what this process puts apart from what others put.
     name: String,
     puts: u64,
@@ -51,7 +55,7 @@ struct Worker {
 
 fn main() {
     let mut arguments = std::env::args().skip(1);
-    let mut next = || arguments.next().expect("SOCKET SEED KEY_DURABILITY QUEUE_DURABILITY");
+    let mut next = || arguments.next().expect("SOCKET SEED KEY_DURABILITY QUEUE_DURABILITY LOCK_DURABILITY");
     let (socket, seed) = (PathBuf::from(next()), next());
     let is_drain = seed == "drain";
     let seed: u64 = if is_drain { 0 } else { seed.parse().expect("a seed") };
@@ -61,6 +65,7 @@ fn main() {
         recorder: Recorder::new(stdout(), now),
         key_durability: durability(&next()),
         queue_durability: durability(&next()),
+        lock_durability: durability(&next()),
         name: format!("{}-{seed}", std::process::id()),
         puts: 0,
         seen: BTreeMap::new(),
@@ -206,15 +211,28 @@ impl Worker {
         let lock = *self.rng.pick(&LOCKS);
         let wait = if self.rng.chance(1, 2) { Duration::ZERO } else { Duration::from_millis(20) };
         let number = self.asks(&format!("lock {lock}"));
-        let durability = Some(Durability::Memory);
-        let options = HoldOptions { wait: Some(wait), durability, ..HoldOptions::default() };
-        let held = match client.lock(lock, options) {
+        let is_kept = self.lock_durability > Durability::Memory;
+        let (durability, ttl) = (Some(self.lock_durability), is_kept.then_some(LOCK_TTL));
+        let options = HoldOptions { wait: Some(wait), durability, ttl, ..HoldOptions::default() };
+        let mut held = match client.lock(lock, options) {
             Ok(held) => held,
             Err(error) => return self.heard(number, Err(error)),
         };
         let token = held.token();
         self.heard(number, Ok(format!("ok {token}")))?;
-        pass(Duration::from_micros(self.rng.below(WORK_MAX_US)));
+        if is_kept && self.rng.chance(1, 4) {
+            pass(Duration::from_millis(self.rng.below(LONG_WORK_MAX_MS)));
+        } else {
+            pass(Duration::from_micros(self.rng.below(WORK_MAX_US)));
+        }
+        if is_kept {
+            // A daemon that died meanwhile is waited for, and asked whether it still is.
+            while held.check().is_err_and(|error| error.code == ErrorCode::Unreachable) {
+                if held.client().reconnect().is_err() {
+                    pass(Duration::from_millis(1));
+                }
+            }
+        }
         let number = self.asks(&format!("unlock {lock} {token}"));
         self.heard(number, held.release().map(|()| "ok".to_owned()))
     }

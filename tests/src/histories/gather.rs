@@ -1,5 +1,6 @@
 //! From what all processes have written down to the histories of single objects.
 
+use core::time::Duration;
 use std::collections::BTreeMap;
 
 use super::Event;
@@ -15,6 +16,8 @@ pub struct Crash {
     pub begun: u64,
     /// From then on it certainly did not run any more.
     pub gone: u64,
+    /// From then on the next one served.
+    pub back: u64,
 }
 
 /// What survives the daemon.
@@ -24,7 +27,16 @@ pub struct Durable {
     pub keys: bool,
     /// Entries of work queues do.
     pub entries: bool,
+    /// What is held of locks does; it is held for [`LOCK_TTL`] then, and may stay so for somebody who is not there.
+    pub locks: bool,
 }
+
+/// The time to live of a lock that survives the daemon.
+pub const LOCK_TTL: Duration = Duration::from_millis(200);
+
+/// So late a daemon may be in ending it.
+const LATE_NS: u64 = 200_000_000;
+const TTL_NS: u64 = LOCK_TTL.as_nanos() as u64;
 
 /// What one process wrote down, and when it was killed if it was.
 #[derive(Clone, Debug, Default)]
@@ -51,10 +63,31 @@ pub struct Histories {
 }
 
 /// What a session has.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Holdings {
-    locks: BTreeMap<u64, String>,
+    durable: Durable,
+    crashes: Vec<Crash>,
+    /// When everything was over.
+    end: u64,
+    /// By token, with when it was asked for.
+    locks: BTreeMap<u64, (String, u64)>,
     entries: BTreeMap<u64, (String, String)>,
+}
+
+impl Holdings {
+    fn new(crashes: &[Crash], durable: Durable, end: u64) -> Self {
+        let (locks, entries) = (BTreeMap::new(), BTreeMap::new());
+        Self { durable, crashes: crashes.to_vec(), end, locks, entries }
+    }
+}
+
+/// When a lock is free for sure that is kept for somebody who does not come: in the next life of a daemon that lasts for longer than
+/// its time to live.
+fn free_again(crashes: &[Crash], from: u64, end: u64) -> u64 {
+    let nexts = crashes.iter().skip(1).map(|crash| (crash.begun, crash.gone)).chain([(u64::MAX, end)]);
+    let mut lives = crashes.iter().zip(nexts).filter(|(crash, _)| crash.gone >= from);
+    let is_long = |back: u64, begun: u64| begun.saturating_sub(back) > TTL_NS + LATE_NS;
+    lives.find(|(crash, (begun, _))| is_long(crash.back, *begun)).map_or(end, |(_, (_, gone))| gone)
 }
 
 /// One operation of a process.
@@ -72,18 +105,24 @@ impl Histories {
     pub fn gather(accounts: &[Account], crashes: &[Crash], durable: Durable, end: u64) -> Self {
         let mut histories = Self::default();
         for account in accounts {
-            histories.add(account, crashes, end);
+            histories.add(account, crashes, durable, end);
         }
         histories.spread_queues(end);
         histories.end_lives(crashes, durable);
         histories
     }
 
-    fn add(&mut self, account: &Account, crashes: &[Crash], end: u64) {
+    fn add(&mut self, account: &Account, crashes: &[Crash], durable: Durable, end: u64) {
         // What somebody asked of a daemon happens in that daemon's life or never.
         let latest =
             |asked: u64| crashes.iter().map(|crash| crash.gone).find(|gone| *gone >= asked).unwrap_or(end);
-        let mut holdings = Holdings::default();
+        let is_kept = |operation: &[String]| {
+            durable.locks && operation.first().is_some_and(|word| ["lock", "unlock"].contains(&word.as_str()))
+        };
+        let until = |operation: &[String], asked: u64| {
+            if is_kept(operation) { free_again(crashes, asked, end) } else { latest(asked) }
+        };
+        let mut holdings = Holdings::new(crashes, durable, end);
         let mut open: BTreeMap<u64, (u64, Vec<String>)> = BTreeMap::new();
         for line in &account.lines {
             match line {
@@ -93,14 +132,14 @@ impl Histories {
                 Line::Ended { number, time, words } => {
                     let (asked, operation) = open.remove(number).expect("it was asked for");
                     let is_unknown = words.first().is_some_and(|word| word == "unknown");
-                    let ended = if is_unknown { latest(asked) } else { *time };
+                    let ended = if is_unknown { until(&operation, asked) } else { *time };
                     self.one(&operation, words, Span { asked, ended }, &mut holdings);
                 }
                 Line::Parted { time } => self.part(&mut holdings, *time, latest(*time)),
             }
         }
         for (asked, operation) in open.into_values() {
-            let span = Span { asked, ended: latest(asked) };
+            let span = Span { asked, ended: until(&operation, asked) };
             self.one(&operation, &["unknown".to_owned()], span, &mut holdings);
         }
         let killed = account.killed.unwrap_or(end);
@@ -109,8 +148,16 @@ impl Histories {
 
     /// A session is over, and what it had goes to others between then and then.
     fn part(&mut self, holdings: &mut Holdings, from: u64, until: u64) {
-        for (token, lock) in core::mem::take(&mut holdings.locks) {
-            self.lock(&lock, LockOp::Ended(token), Span { asked: from, ended: until });
+        for (token, (lock, asked)) in core::mem::take(&mut holdings.locks) {
+            let span = if holdings.durable.locks {
+                Span {
+                    asked: from.min(asked + TTL_NS),
+                    ended: free_again(&holdings.crashes, from, holdings.end),
+                }
+            } else {
+                Span { asked: from, ended: until }
+            };
+            self.lock(&lock, LockOp::Ended(token), span);
         }
         for (token, entry) in core::mem::take(&mut holdings.entries) {
             self.entry(&entry, EntryOp::MayBeGivenBack(token), Span { asked: from, ended: until });
@@ -162,15 +209,24 @@ impl Histories {
     fn of_lock(&mut self, lock: &str, words: &[&str], ends: &[&str], span: Span, holdings: &mut Holdings) {
         let op = match (words, ends) {
             (["lock", _], ["ok", token]) => {
-                holdings.locks.insert(number(token), lock.to_owned());
+                holdings.locks.insert(number(token), (lock.to_owned(), span.asked));
                 LockOp::Granted(number(token))
             }
             (["lock", _], ["busy"]) => LockOp::Busy,
             (["lock", _], ["unknown"]) => LockOp::Asked,
             (["unlock", _, token], ends) => {
-                holdings.locks.remove(&number(token));
+                let held = holdings.locks.remove(&number(token));
                 match ends {
                     ["ok"] => LockOp::Released(number(token)),
+                    // Its time had passed; the daemon may have begun it anew, and ends it later.
+                    ["lost"] if holdings.durable.locks => {
+                        let asked = held.map_or(span.asked, |(_, asked)| asked + TTL_NS);
+                        let span = Span {
+                            asked: asked.min(span.asked),
+                            ended: free_again(&holdings.crashes, span.asked, holdings.end),
+                        };
+                        return self.lock(lock, LockOp::Ended(number(token)), span);
+                    }
                     ["lost"] => LockOp::Lost(number(token)),
                     ["unknown"] => LockOp::Ended(number(token)),
                     other => panic!("no outcome: {other:?}"),
@@ -261,7 +317,9 @@ impl Histories {
         for crash in crashes {
             let (invoked, returned) = (crash.begun, crash.gone);
             for events in self.locks.values_mut() {
-                events.push(Event { op: LockOp::Forgotten, invoked, returned });
+                // What was given back a moment before may still be kept for a session that is not there.
+                let op = if durable.locks { LockOp::Asked } else { LockOp::Forgotten };
+                events.push(Event { op, invoked, returned });
             }
             if !durable.keys {
                 for events in self.keys.values_mut() {

@@ -35,7 +35,7 @@ impl Worker {
         let word = |is_durable| if is_durable { "disk" } else { "memory" };
         let mut child = Command::new(program("ipc-history-worker"))
             .arg(socket)
-            .args([seed, word(durable.keys), word(durable.entries)])
+            .args([seed, word(durable.keys), word(durable.entries), word(durable.locks)])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -79,6 +79,34 @@ struct Seen {
     end: u64,
 }
 
+impl Seen {
+    /// How many locks were granted by one daemon and given back to another.
+    fn released_over_restarts(&self) -> usize {
+        let mut count = 0;
+        for account in &self.accounts {
+            let mut granted_at = None;
+            let mut asked = "";
+            for line in &account.lines {
+                match line {
+                    Line::Asked { words, .. } => asked = words.first().map_or("", String::as_str),
+                    Line::Ended { time, words, .. } if words.first().is_some_and(|word| word == "ok") => {
+                        match (asked, granted_at) {
+                            ("lock", _) => granted_at = Some(*time),
+                            ("unlock", Some(from)) => {
+                                let is_between = |crash: &Crash| from < crash.begun && crash.gone < *time;
+                                count += usize::from(self.crashes.iter().any(is_between));
+                            }
+                            _ => {}
+                        }
+                    }
+                    Line::Ended { .. } | Line::Parted { .. } => {}
+                }
+            }
+        }
+        count
+    }
+}
+
 fn run(rng: &mut Rng, restarts: usize, durable: Durable) -> Seen {
     let places = tempfile::Builder::new().prefix("ipc-").tempdir_in("/tmp").expect("a directory");
     let options = Options {
@@ -101,8 +129,9 @@ fn run(rng: &mut Rng, restarts: usize, durable: Durable) -> Seen {
         }
         let begun = now();
         daemon.kill();
-        crashes.push(Crash { begun, gone: now() });
+        let gone = now();
         daemon = Daemon::start_with(&options);
+        crashes.push(Crash { begun, gone, back: now() });
     }
     pass(Duration::from_millis(200));
     accounts.extend(workers.into_iter().map(Worker::finish));
@@ -131,6 +160,7 @@ fn hold_against_their_promises(durable: Durable) {
         for ((queue, id), history) in &histories.entries {
             judge(&format!("{id} of {queue}"), &Entry, history);
         }
+        let over_restarts = seen.released_over_restarts();
         let lengths = [
             histories.keys.values().map(Vec::len).sum::<usize>(),
             histories.locks.values().map(Vec::len).sum(),
@@ -138,6 +168,8 @@ fn hold_against_their_promises(durable: Durable) {
         ];
         eprintln!("{restarts} restarts, {lengths:?} operations and entries, {} unknown", histories.unknown);
         assert_eq!(seen.crashes.len(), restarts);
+        assert!(!durable.locks || over_restarts > 0, "no lock was held over a restart");
+        eprintln!("{over_restarts} locks were held over restarts and given back");
         // A run in which no daemon died in the middle of something has shown nothing.
         assert!(histories.unknown >= restarts / 3, "{} unknown", histories.unknown);
         assert!(lengths.iter().all(|length| *length > 10 * restarts), "{lengths:?}");
@@ -146,10 +178,10 @@ fn hold_against_their_promises(durable: Durable) {
 
 #[test]
 fn what_is_on_the_disk_keeps_its_promises_whenever_the_daemon_dies() {
-    hold_against_their_promises(Durable { keys: true, entries: true });
+    hold_against_their_promises(Durable { keys: true, entries: true, locks: true });
 }
 
 #[test]
 fn what_is_in_memory_keeps_its_promises_until_the_daemon_dies_and_is_gone_then() {
-    hold_against_their_promises(Durable { keys: false, entries: false });
+    hold_against_their_promises(Durable { keys: false, entries: false, locks: false });
 }
