@@ -16,7 +16,8 @@ pub struct Config {
     /// How long to wait for the answer to what is not a call: subscribe, register, publish, ping. Never above the
     /// daemon's patience with itself, so there is no need to make it short.
     pub operation_timeout: Duration,
-    /// Whether [`Session::poll_completed`] lists finished requests. Without it the user looks at its own tickets.
+    /// Whether finished requests are listed by [`Session::poll_completed`](super::Session::poll_completed). Without that the user
+    /// looks at its own tickets.
     pub reports_completions: bool,
     /// By what a daemon that was started again knows the session; without it nothing is held over a restart.
     pub secret: Option<Secret>,
