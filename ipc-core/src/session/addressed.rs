@@ -32,6 +32,18 @@ pub(super) struct Addressed {
     pub(super) retried: bool,
 }
 
+impl Addressed {
+    /// An event, which has no end and is published under nothing.
+    pub(super) fn event(
+        topic: HandleKey,
+        wire: Handle,
+        payload: Payload,
+        traceparent: Option<Box<str>>,
+    ) -> Self {
+        Self { handle: topic, wire, payload, deadline: None, traceparent, fence: None, retried: false }
+    }
+}
+
 impl Session {
     /// A daemon that does not know what a fence is would run the call all the same.
     pub(super) fn check_fence(&self, is_fenced: bool) -> Result<(), Error> {
@@ -39,8 +51,7 @@ impl Session {
             return Ok(());
         }
         let message = "this daemon does not make calls under the token of a lock";
-        Err(Error::new(ErrorCode::Unsupported, message)
-            .with_hint("a newer daemon does, for those who are connected to a stream socket of it"))
+        Err(Error::new(ErrorCode::Unsupported, message).with_hint("start a newer daemon"))
     }
 }
 

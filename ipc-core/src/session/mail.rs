@@ -15,6 +15,7 @@ use super::state::{State, Trigger};
 use super::{Config, Session};
 use crate::error::{Error, ErrorCode};
 use crate::limits::DEADLINE_MAX;
+use crate::name::ResourceName;
 use crate::payload::Payload;
 use crate::time::Instant;
 
@@ -197,7 +198,7 @@ impl Session {
         options: CallOptions,
     ) -> Result<Ticket, Error> {
         let Some(Target::Method(service, method)) = self.mail_target(method)? else { return Err(misfit()) };
-        self.check_fence(options.fence.is_some())?;
+        refuse_fence(options.fence.as_ref())?;
         let deadline = options.deadline.unwrap_or(now + DEADLINE_MAX);
         self.post(now, |courier| {
             courier.call(now, &service, &method, payload, request(deadline, options.traceparent))
@@ -212,7 +213,7 @@ impl Session {
         options: CallOptions,
     ) -> Result<(), Error> {
         let Some(Target::Method(service, method)) = self.mail_target(method)? else { return Err(misfit()) };
-        self.check_fence(options.fence.is_some())?;
+        refuse_fence(options.fence.as_ref())?;
         let deadline = options.deadline.unwrap_or(now + DEADLINE_MAX);
         self.post_oneway(|courier| {
             let options = request(deadline, options.traceparent);
@@ -273,8 +274,7 @@ impl Session {
         if self.mail.is_some() {
             let message =
                 "subscribing, watching, serving and coordination take a connection, which datagrams are not";
-            return Err(Error::new(ErrorCode::Unsupported, message)
-                .with_hint("connect to the daemon's stream socket, unix:DIR/bus.sock"));
+            return Err(takes_a_stream(message));
         }
         self.check_open()
     }
@@ -310,6 +310,21 @@ impl Session {
 
 fn request(deadline: Instant, traceparent: Option<Box<str>>) -> RequestOptions {
     RequestOptions { deadline, traceparent: traceparent.map(String::from) }
+}
+
+/// A fence goes before its call, and a datagram may come alone.
+fn refuse_fence(fence: Option<&(ResourceName, u64)>) -> Result<(), Error> {
+    match fence {
+        None => Ok(()),
+        Some(_) => Err(takes_a_stream(
+            "a call under the token of a lock takes a connection, which datagrams are not",
+        )),
+    }
+}
+
+fn takes_a_stream(message: &str) -> Error {
+    Error::new(ErrorCode::Unsupported, message)
+        .with_hint("connect to the daemon's stream socket, unix:DIR/bus.sock")
 }
 
 fn misfit() -> Error {

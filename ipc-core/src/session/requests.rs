@@ -170,15 +170,7 @@ impl Session {
         }
         self.check(&payload, traceparent.as_deref())?;
         let wire = self.wire_handle(now, topic)?;
-        let event = Addressed {
-            handle: topic,
-            wire,
-            payload,
-            deadline: None,
-            traceparent,
-            fence: None,
-            retried: false,
-        };
+        let event = Addressed::event(topic, wire, payload, traceparent);
         let correlation = self.inflight.next_key().bits();
         let header = Header::new(Kind::PUBLISH).with_correlation(correlation);
         send_addressed(&mut self.output, now, header, &event);
@@ -201,15 +193,7 @@ impl Session {
         }
         self.check(&payload, traceparent.as_deref())?;
         let wire = self.wire_handle(now, topic)?;
-        let event = Addressed {
-            handle: topic,
-            wire,
-            payload,
-            deadline: None,
-            traceparent,
-            fence: None,
-            retried: false,
-        };
+        let event = Addressed::event(topic, wire, payload, traceparent);
         let header = Header { flags: Flags::ONEWAY, ..Header::new(Kind::PUBLISH) };
         send_addressed(&mut self.output, now, header, &event);
         Ok(())
