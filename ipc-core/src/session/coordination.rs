@@ -64,8 +64,9 @@ pub struct HoldOptions {
     /// Which thread of control asks, so that circles of sessions that wait for one another are found; 0 for none.
     pub owner: u64,
     /// What it survives: with `Os` or `Disk` the client takes it up again when the daemon was started anew and it has connected
-    /// again, which is to be within the time to live, or within 5 s for what is bound to the connection alone. Default: `Disk`.
-    /// Each grant waits for the disk then; `Memory` is faster, and gone with the daemon.
+    /// again, which is to be within the time to live, or within 5 s for what is bound to the connection alone. Default:
+    /// `None`, which leaves it to the daemon: it keeps it on disk if it has a store and knows the session, as it does that of
+    /// each client. Each grant waits for the disk then; `Memory` is faster, and gone with the daemon.
     pub durability: Option<Durability>,
 }
 
