@@ -1,7 +1,7 @@
 //! Keys: requests taken apart, changes told.
 
 use bytes::Bytes;
-use ipc_core::limits::KEYS_LISTED_MAX;
+use ipc_core::limits::{KEYS_LISTED_MAX, RESOURCE_NAME_MAX_BYTES};
 use ipc_core::name::ResourceName;
 use ipc_core::payload::{Payload, PayloadKind};
 use ipc_core::time::Instant;
@@ -179,6 +179,11 @@ impl Broker {
             wire::Selection::Key { key } => Ok(Selection::Key(self.check_key(asker, &key.0)?)),
             wire::Selection::Prefix { prefix } => {
                 self.check_asker(asker, None)?;
+                if prefix.0.len() > RESOURCE_NAME_MAX_BYTES {
+                    let message = format!("no key begins with {} bytes", prefix.0.len());
+                    return Err(Error::new(ErrorCode::InvalidArgument, message)
+                        .with_hint("names have at most 512 bytes"));
+                }
                 Ok(Selection::Prefix(prefix.0))
             }
         }
