@@ -24,7 +24,8 @@ impl Coordination {
     /// The leader changes its value; observers are told, and it is, once that is kept as the leadership is.
     ///
     /// # Errors
-    /// `lock_lost` for who does not lead, `invalid_argument` for what is no leadership.
+    /// `lock_lost` for who does not lead, `invalid_argument` for what is no leadership, `busy` while the value before waits for
+    /// the disk.
     pub(in crate::broker) fn proclaim(
         &mut self,
         now: Instant,
@@ -39,6 +40,10 @@ impl Coordination {
             |key: &GateKey| self.gates.get(*key).is_some_and(|gate| gate.noun == Noun::Election);
         if !key.is_some_and(|key| is_election(&key)) {
             return Err(Error::new(ErrorCode::InvalidArgument, format!("{token} is no leadership")));
+        }
+        if self.is_promised(token) {
+            let message = format!("what was proclaimed before under {token} still waits for the disk");
+            return Err(Error::new(ErrorCode::Busy, message).with_hint("wait for its outcome"));
         }
         let (to, operation) = (asker.id(), asker.operation);
         self.promise(now, Promise { to, operation, token, value });

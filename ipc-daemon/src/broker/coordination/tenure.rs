@@ -40,6 +40,40 @@ pub(super) struct Promise {
     pub(super) value: Payload,
 }
 
+/// Promises that wait for the disk, in order. There is one about each token at most.
+#[derive(Debug, Default)]
+struct Line {
+    promises: BTreeMap<u64, Promise>,
+    places: BTreeMap<u64, u64>,
+    /// The place of the next one.
+    next: u64,
+}
+
+impl Line {
+    fn is_empty(&self) -> bool {
+        self.promises.is_empty()
+    }
+
+    fn has(&self, token: u64) -> bool {
+        self.places.contains_key(&token)
+    }
+
+    fn push(&mut self, promise: Promise) {
+        self.places.insert(promise.token, self.next);
+        self.promises.insert(self.next, promise);
+        self.next += 1;
+    }
+
+    fn remove(&mut self, token: u64) -> Option<Promise> {
+        self.promises.remove(&self.places.remove(&token)?)
+    }
+
+    fn take(&mut self) -> Vec<Promise> {
+        self.places.clear();
+        core::mem::take(&mut self.promises).into_values().collect()
+    }
+}
+
 /// Something kept that has ended; a lease has no name.
 #[derive(Debug)]
 struct End {
@@ -57,7 +91,7 @@ struct Group {
 /// What is to be written.
 #[derive(Debug, Default)]
 pub(super) struct Tenures {
-    line: Vec<Promise>,
+    line: Line,
     ends: Vec<End>,
     group: Option<Group>,
     /// How many records of what has ended are still on the disk, by name.
@@ -119,6 +153,11 @@ impl Coordination {
         self.tenures.group.is_none() && (!self.tenures.line.is_empty() || is_late)
     }
 
+    /// Whether what was said last of what is held under that token still waits for its turn on the disk.
+    pub(super) fn is_promised(&self, token: u64) -> bool {
+        self.tenures.line.has(token)
+    }
+
     /// A promise about something held is kept when its record is on the disk, or at once when it needs none.
     pub(super) fn promise(&mut self, now: Instant, promise: Promise) {
         let hold = self.holds.get(&promise.token);
@@ -134,12 +173,11 @@ impl Coordination {
 
     /// What was held has ended: its record goes, and what was promised about it comes to nothing.
     pub(super) fn end_tenure(&mut self, now: Instant, token: u64, hold: &Hold, name: Option<Name>) {
-        let is_of_it = |promise: &mut Promise| promise.token == token;
-        let broken: Vec<Promise> = self.tenures.line.extract_if(.., is_of_it).collect();
+        let broken = self.tenures.line.remove(token);
         // One that was never written leaves nothing.
-        let is_unwritten = hold.is_pending && !broken.is_empty();
-        for promise in broken {
-            self.break_promise(&promise, &ended(token));
+        let is_unwritten = hold.is_pending && broken.is_some();
+        if let Some(promise) = broken {
+            self.refuse_promise(promise.to, promise.operation, &ended(token));
         }
         if hold.terms.durability > Durability::Memory && !is_unwritten && !self.tenures.is_over {
             self.tenures.note_end(now, End { token, name });
@@ -152,7 +190,7 @@ impl Coordination {
         if tenures.group.is_some() || (tenures.line.is_empty() && tenures.ends.is_empty()) {
             return;
         }
-        let (promises, ends) = (core::mem::take(&mut tenures.line), core::mem::take(&mut tenures.ends));
+        let (promises, ends) = (tenures.line.take(), core::mem::take(&mut tenures.ends));
         tenures.lazy_at = None;
         let before = writes.len();
         writes.extend(promises.iter().filter_map(|promise| self.record_of(promise)));
@@ -217,16 +255,12 @@ impl Coordination {
             if is_grant && let Some(hold) = self.remove_hold(promise.token) {
                 left.extend(hold.gate);
             }
-            self.break_promise(promise, error);
+            self.refuse_promise(promise.to, promise.operation, error);
         }
         // Only now: the end of one is not to be the turn of the next of them.
         for gate in left.into_iter().rev() {
             self.pump(now, gate);
         }
-    }
-
-    fn break_promise(&mut self, promise: &Promise, error: &Error) {
-        self.refuse_promise(promise.to, promise.operation, error);
     }
 
     fn refuse_promise(&mut self, to: WaitId, operation: Operation, error: &Error) {

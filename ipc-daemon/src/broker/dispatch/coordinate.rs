@@ -219,6 +219,7 @@ impl Broker {
         OfToken { token }: OfToken,
         frame: &Frame<'_>,
     ) -> Done {
+        self.check_running()?;
         let value = value(frame)?;
         Ok(self.coordination.proclaim(now, &asker, self.hand(asker.peer), token, value)?)
     }

@@ -182,3 +182,29 @@ fn a_record_that_was_written_once_is_read_for_ever() {
     let written = records.iter().find(|(key, _)| key[0] == 6).map(|(_, value)| value);
     assert_eq!(written, disk.records.values().next_back());
 }
+
+#[test]
+fn a_leader_proclaims_one_value_after_the_other() {
+    let mut scene = scene(Limits::default());
+    let client = scene.named(ONE);
+    let campaign = Campaign { name: "e".into(), claim: claim(true, None) };
+    let asked = scene.ask(client, Operation::CAMPAIGN, &campaign, b"");
+    scene.finish();
+    let token = scene.take_outcome(client, Operation::CAMPAIGN, asked).unwrap().unwrap();
+    let token = token.decode::<Granted>().token;
+    // One is being written, and one is the next: more would have no bound while the disk is slow.
+    let [written, next, refused] = ["a", "b", "c"]
+        .map(|value| scene.ask(client, Operation::PROCLAIM, &OfToken { token }, value.as_bytes()));
+    let refused = scene.take_outcome(client, Operation::PROCLAIM, refused).unwrap();
+    assert_eq!(refused.err().map(|error| error.code), Some(ErrorCode::Busy.number()));
+    scene.finish();
+    for asked in [written, next] {
+        assert!(scene.take_outcome(client, Operation::PROCLAIM, asked).unwrap().is_ok());
+    }
+    let observer = scene.client();
+    scene.outcome_of(observer, Operation::OBSERVE, &Observe { name: "e".into() }, b"").unwrap();
+    let again = scene.ask(client, Operation::PROCLAIM, &OfToken { token }, b"d");
+    scene.finish();
+    assert!(scene.take_outcome(client, Operation::PROCLAIM, again).unwrap().is_ok());
+    assert_eq!(led(&mut scene, observer), [(token, b"d".to_vec())]);
+}
