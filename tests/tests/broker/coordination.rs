@@ -8,7 +8,7 @@ use ipc_core::time::Instant;
 use ipc_core::wire::codec::Wire;
 use ipc_core::wire::coordination::{
     Acquire, Arrive, Bind, Campaign, Claim, Condition, Durability, Granted, Leader, LockMode, Observe,
-    OfToken, Operation, PutKey, Selection, TakeLease, TakeLock, Told, Unobserve, UnwatchKeys, WatchKeys,
+    OfToken, Operation, PutKey, Selection, TakeLease, TakeLock, Told, Unobserve, WatchKeys,
 };
 use ipc_core::wire::message::{ErrorBody, Hello};
 use ipc_core::wire::{Flags, Header, Kind, PREAMBLE};
@@ -238,17 +238,6 @@ fn leases_values_and_watches_have_their_limits() {
     for (value, expected) in [("xx", None), ("xxx", None), ("xxxx", Some(ErrorCode::PayloadTooLarge))] {
         let outcome = scene.outcome_of(client, Operation::PUT, &put, value.as_bytes());
         assert_eq!(outcome.err(), expected, "{value}");
-    }
-    // Names have 512 bytes at most, so nothing begins with more.
-    for (length, expected) in [(511, None), (512, None), (513, Some(ErrorCode::InvalidArgument))] {
-        let prefix = "b".repeat(length).as_str().into();
-        let watch = WatchKeys { selection: Selection::Prefix { prefix }, from: None };
-        let asked = scene.ask(client, Operation::WATCH, &watch, b"");
-        let outcome = scene.take_outcome(client, Operation::WATCH, asked).expect("an outcome");
-        assert_eq!(outcome.err().map(|error| error.code), expected.map(ErrorCode::number), "{length}");
-        if expected.is_none() {
-            scene.outcome_of(client, Operation::UNWATCH, &UnwatchKeys { watch: asked }, b"").unwrap();
-        }
     }
     let watch = WatchKeys { selection: Selection::Prefix { prefix: "b".into() }, from: None };
     for number in 0..4 {

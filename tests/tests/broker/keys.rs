@@ -459,3 +459,15 @@ fn a_fence_lets_the_last_holder_through_and_nobody_before() {
     }
     assert_eq!(put(&mut scene, "a", two), stale);
 }
+
+#[test]
+fn nothing_begins_with_more_than_a_name_has() {
+    let mut scene = Scene::new(Limits::default());
+    let client = scene.client();
+    for (length, expected) in [(511, None), (512, None), (513, Some(ErrorCode::InvalidArgument))] {
+        let prefix = "b".repeat(length).as_str().into();
+        let watch = WatchKeys { selection: Selection::Prefix { prefix }, from: None };
+        let outcome = scene.outcome_of(client, Operation::WATCH, &watch, b"");
+        assert_eq!(outcome.err(), expected, "{length}");
+    }
+}
