@@ -203,8 +203,8 @@ limits! {
     key_changes_pending_max: u32 = 16_384, 1, 10_000_000;
     /// Bytes of the keys and values in them.
     key_changes_pending_max_bytes: u32 = 64 << 20, 1024, u32::MAX;
-    /// Such requests of one connection, and its requests about work queues that wait for the disk.
-    key_changes_pending_per_connection_max: u32 = 4096, 1, 1_000_000;
+    /// Requests of one connection that wait for the disk, about keys and about work queues alike.
+    changes_pending_per_connection_max: u32 = 4096, 1, 1_000_000;
     /// Changes of keys that are remembered.
     key_history_max: u32 = 10_000, 1, 10_000_000;
     /// Bytes of them: names, values and 200 bytes for each.

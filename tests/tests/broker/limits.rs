@@ -91,7 +91,7 @@ const PROOFS: &[(&str, Proof)] = &[
     ("key_bytes_per_uid_max", There(COORDINATION, "keys_and_their_bytes_have_their_limits")),
     ("key_changes_pending_max", There(DURABLE, "what_waits_for_the_disk_is_limited")),
     ("key_changes_pending_max_bytes", There(DURABLE, "what_waits_for_the_disk_is_limited")),
-    ("key_changes_pending_per_connection_max", There(DURABLE, "what_waits_for_the_disk_is_limited")),
+    ("changes_pending_per_connection_max", There(DURABLE, "what_waits_for_the_disk_is_limited")),
     ("key_history_max", There(KEYS, "history_is_a_window_and_says_so")),
     ("key_history_max_bytes", There(KEYS, "history_holds_its_bytes")),
     ("key_watches_per_connection_max", There(COORDINATION, "leases_values_and_watches_have_their_limits")),

@@ -105,11 +105,11 @@ impl Coordination {
     /// # Errors
     /// `quota_exceeded`.
     pub(super) fn check_changes(&self, peer: PeerKey, limits: &Limits) -> Result<(), Error> {
-        let max = limits.key_changes_pending_per_connection_max;
+        let max = limits.changes_pending_per_connection_max;
         if self.changes_pending(peer) < max {
             return Ok(());
         }
-        Err(Error::quota("key_changes_pending_per_connection_max", max.into()))
+        Err(Error::quota("changes_pending_per_connection_max", max.into()))
     }
 
     /// The value of a key.
