@@ -43,6 +43,12 @@ impl Sub for Instant {
     }
 }
 
+/// A duration in microseconds, as it travels and is kept; one that is not zero stays so.
+pub fn whole_micros(duration: Duration) -> u64 {
+    let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+    if duration.is_zero() { 0 } else { micros.max(1) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -53,5 +59,13 @@ mod tests {
         assert_eq!(start + Duration::MAX, Instant::from_nanos(u64::MAX));
         assert_eq!(start.since(Instant::from_nanos(11)), Duration::ZERO);
         assert_eq!((start + Duration::from_nanos(5)) - start, Duration::from_nanos(5));
+    }
+
+    #[test]
+    fn what_is_not_nothing_does_not_become_nothing() {
+        for (nanos, micros) in [(0, 0), (1, 1), (999, 1), (1000, 1), (2999, 2)] {
+            assert_eq!(whole_micros(Duration::from_nanos(nanos)), micros);
+        }
+        assert_eq!(whole_micros(Duration::MAX), u64::MAX);
     }
 }

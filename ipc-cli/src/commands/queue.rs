@@ -115,7 +115,7 @@ async fn act(action: QueueDo, globals: &Globals, output: &Output) -> Result<(), 
         QueueDo::Ack { which, delivery } => {
             let fence = fence(&which)?;
             let client = bus::connect(globals).await?;
-            client.ack_entry_with(&which.queue, delivery, fence).await?;
+            client.ack_entry(&which.queue, delivery, fence).await?;
             client.close().await;
             ended(&which.queue, delivery, None, output)
         }

@@ -91,22 +91,11 @@ impl Client {
     ///
     /// # Errors
     /// `lock_lost` when the delivery is not open any more, so that the entry is delivered again or was acknowledged before;
-    /// `permission_denied`, `unreachable`.
+    /// `stale_fencing_token` with a `fence` that is older than the last of its lock; `permission_denied`, `unreachable`.
     ///
     /// # Cancel safety
     /// Dropped before it is ready, it may have been acknowledged.
-    pub async fn ack_entry(&self, queue: &str, delivery: u64) -> Result<(), Error> {
-        self.ack_entry_with(queue, delivery, None).await
-    }
-
-    /// The same under a lock: with a token that is older than the last that was given, it is refused.
-    ///
-    /// # Errors
-    /// `stale_fencing_token`, and as [`ack_entry`](Client::ack_entry).
-    ///
-    /// # Cancel safety
-    /// Dropped before it is ready, it may have been acknowledged.
-    pub async fn ack_entry_with(
+    pub async fn ack_entry(
         &self,
         queue: &str,
         delivery: u64,
@@ -119,7 +108,7 @@ impl Client {
     /// Gives the work of a delivery back. Says whether its entry is a dead letter now. Anybody who has the token may.
     ///
     /// # Errors
-    /// As [`ack_entry_with`](Client::ack_entry_with).
+    /// As [`ack_entry`](Client::ack_entry).
     ///
     /// # Cancel safety
     /// Dropped before it is ready, it may have been given back.

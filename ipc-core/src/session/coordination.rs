@@ -7,7 +7,7 @@ use crate::error::{Error, ErrorCode};
 use crate::limits::{DEADLINE_MAX, LEADER_VALUE_MAX_BYTES, NAME_EVENTS_QUEUED_MAX};
 use crate::name::ResourceName;
 use crate::payload::Payload;
-use crate::time::Instant;
+use crate::time::{Instant, whole_micros};
 use crate::wire::codec::Wire;
 use crate::wire::coordination::{
     Acquire, Arrive, Bind, Campaign, Claim, Durability, LockMode, Observe, OfToken, Operation, TakeLease,
@@ -351,10 +351,4 @@ pub(super) fn request(operation: Operation, correlation: u64) -> Header {
     let mut header = Header::new(Kind::COORDINATE).with_correlation(correlation);
     header.handle.index = operation.0;
     header
-}
-
-/// A duration as it travels; one that is not zero stays so.
-pub(super) fn whole_micros(duration: Duration) -> u64 {
-    let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-    if duration.is_zero() { 0 } else { micros.max(1) }
 }

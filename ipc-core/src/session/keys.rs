@@ -6,7 +6,7 @@ use crate::error::{Error, ErrorCode};
 use crate::limits::{KEY_EVENTS_QUEUED_MAX, TRANSACTION_KEYS_MAX};
 use crate::name::ResourceName;
 use crate::payload::{Payload, PayloadKind};
-use crate::time::Instant;
+use crate::time::{Instant, whole_micros};
 use crate::wire::codec::List;
 use crate::wire::coordination::{
     self as wire, DeleteKey, Fence, GetKey, KeyState, ListHistory, ListKeys, ListRange, Operation, PutKey,
@@ -56,7 +56,7 @@ impl Session {
         let put = PutKey {
             key: key.as_str().into(),
             condition: options.condition.into(),
-            ttl_us: options.ttl.map_or(0, super::coordination::whole_micros),
+            ttl_us: options.ttl.map_or(0, whole_micros),
             lease: options.lease.unwrap_or(0),
             fence: fence(options),
             durability: options.durability,
@@ -376,7 +376,7 @@ fn packed(transaction: &Transaction) -> Result<(Transact, Vec<u8>), Error> {
             TransactionStep::Put { value, ttl, lease } => {
                 values.extend_from_slice(&value.body);
                 wire::StepAct::Put {
-                    ttl_us: ttl.map_or(0, super::coordination::whole_micros),
+                    ttl_us: ttl.map_or(0, whole_micros),
                     lease: lease.unwrap_or(0),
                     kind: value.kind.number().into(),
                     length: u32::try_from(value.len()).unwrap_or(u32::MAX),

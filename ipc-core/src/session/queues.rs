@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::limits::DEADLINE_MAX;
 use crate::name::ResourceName;
 use crate::payload::Payload;
-use crate::time::Instant;
+use crate::time::{Instant, whole_micros};
 use crate::wire::codec::Text;
 use crate::wire::coordination::{Bind, Operation};
 use crate::wire::queue::{
@@ -16,7 +16,7 @@ use crate::wire::{Frame, Header, WireError};
 
 use super::Session;
 use super::addressed::micros;
-use super::coordination::{request, whole_micros};
+use super::coordination::request;
 use super::event::{Answer, ConsumerKey, Event, Ticket};
 use super::inflight::{Open, Purpose, expiry};
 use super::slab::Key;

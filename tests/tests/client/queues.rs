@@ -55,8 +55,8 @@ fn a_detached_delivery_is_anybodys_and_has_its_time() {
         let work = one.take_entry_detached("q", once()).await.unwrap();
         one.close().await;
         busy(&two).await;
-        two.ack_entry("q", work.delivery).await.unwrap();
-        assert_eq!(two.ack_entry("q", work.delivery).await.unwrap_err().code, ErrorCode::LockLost);
+        two.ack_entry("q", work.delivery, None).await.unwrap();
+        assert_eq!(two.ack_entry("q", work.delivery, None).await.unwrap_err().code, ErrorCode::LockLost);
         put(&two, "job").await;
         let short = TakeOptions { visibility: Some(Duration::from_millis(10)), ..once() };
         let work = two.take_entry_detached("q", short).await.unwrap();

@@ -76,7 +76,7 @@ pub(super) use self::keys::{Change, Condition, Entry, Selection};
 pub(super) use self::kv::{Act, Ask, Fence, Request, Value};
 use self::line::Line;
 use self::numbers::Numbers;
-pub(super) use self::queue::{By, Given, NackTerms, NewEntry, Peekable, Stored, TakeTerms, Taking, micros};
+pub(super) use self::queue::{By, Given, NackTerms, NewEntry, Peekable, Stored, TakeTerms, Taking};
 use self::queue::{QueueKey, Queues, Works};
 pub(super) use self::revoke::Stake;
 use self::saved::Restored;

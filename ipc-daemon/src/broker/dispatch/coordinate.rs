@@ -7,7 +7,7 @@ use ipc_core::identity::Identity;
 use ipc_core::limits::{HOLD_DELAY_MAX, LEADER_VALUE_MAX_BYTES, PARTIES_MAX, TTL_MAX, TTL_MIN};
 use ipc_core::name::ResourceName;
 use ipc_core::payload::Payload;
-use ipc_core::time::Instant;
+use ipc_core::time::{Instant, whole_micros};
 use ipc_core::wire::codec::{Text, Wire};
 use ipc_core::wire::coordination::{
     Acquire, Arrive, Bind, Campaign, Claim, Durability, Granted, Identified, Leader, LockMode, Lost, Observe,
@@ -430,7 +430,7 @@ pub(super) fn notice(to: WaitId, told: Told) -> Header {
 }
 
 fn granted(token: u64, ttl: Option<Duration>, durability: Durability) -> Granted {
-    let ttl_us = ttl.map_or(0, |ttl| u64::try_from(ttl.as_micros()).unwrap_or(u64::MAX));
+    let ttl_us = ttl.map_or(0, whole_micros);
     Granted { token, ttl_us, durability }
 }
 

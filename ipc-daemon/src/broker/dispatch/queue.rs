@@ -8,7 +8,7 @@ use ipc_core::limits::{
 };
 use ipc_core::name::ResourceName;
 use ipc_core::payload::Payload;
-use ipc_core::time::Instant;
+use ipc_core::time::{Instant, whole_micros};
 use ipc_core::wire::codec::{List, Text, Wire};
 use ipc_core::wire::coordination::{Bind, Operation, Told};
 use ipc_core::wire::message::IdentityInfo;
@@ -23,7 +23,7 @@ use super::coordinate::{Done, invalid, notice, outcome, ttl};
 use super::keys::LISTED_MAX_BYTES;
 use crate::broker::Broker;
 use crate::broker::coordination::{
-    Asker, By, Given, NackTerms, NewEntry, Peekable, Stored, TakeTerms, Taking, WaitId, micros,
+    Asker, By, Given, NackTerms, NewEntry, Peekable, Stored, TakeTerms, Taking, WaitId,
 };
 
 /// What an entry takes in the envelope of an answer to a peek beside its id and its death, in bytes.
@@ -224,8 +224,8 @@ impl Broker {
             number: given.number,
             deliveries: given.deliveries,
             priority: given.priority.into(),
-            visibility_us: given.visibility.map_or(0, micros),
-            age_us: micros(given.age),
+            visibility_us: given.visibility.map_or(0, whole_micros),
+            age_us: whole_micros(given.age),
             sender: IdentityInfo::from(&given.sender),
             death: given.death.clone().map(Text),
         };
@@ -243,8 +243,8 @@ fn listed(now: Instant, peeked: &Peekable<'_>) -> PeekedEntry {
         state,
         deliveries: entry.deliveries,
         priority: entry.priority.into(),
-        age_us: micros(now.since(entry.put_at)),
-        due_us: due.map_or(0, micros),
+        age_us: whole_micros(now.since(entry.put_at)),
+        due_us: due.map_or(0, whole_micros),
         sender: IdentityInfo::from(&entry.sender),
         death: entry.death.clone().map(Text),
         kind: entry.payload.kind.number().into(),

@@ -42,7 +42,7 @@ use self::kept::Keeping;
 use self::line::{Claimant, Consumer};
 pub(in crate::broker) use self::line::{TakeTerms, Taking};
 pub(in crate::broker) use self::put::{By, NewEntry, Stored};
-pub(in crate::broker) use self::rows::{Peekable, micros};
+pub(in crate::broker) use self::rows::Peekable;
 use super::wait_queue::WaitQueue;
 use super::{Coordination, Timer};
 

@@ -3,7 +3,7 @@
 use core::time::Duration;
 
 use ipc_core::name::ResourceName;
-use ipc_core::time::Instant;
+use ipc_core::time::{Instant, whole_micros};
 use ipc_core::wire::queue::{EntryState, QueueCounts};
 
 use super::{Entry, Queue, State};
@@ -53,7 +53,7 @@ impl Coordination {
             waiting: queue.waiting,
             consumers: queue.consumers,
             bytes: queue.entries.bytes() as u64,
-            oldest_us: queue.entries.oldest().map_or(0, |oldest| micros(now.since(oldest))),
+            oldest_us: queue.entries.oldest().map_or(0, |oldest| whole_micros(now.since(oldest))),
             puts: tally.puts,
             duplicates: tally.duplicates,
             acks: tally.acks,
@@ -87,8 +87,4 @@ impl Coordination {
             Peekable { number, entry, state, due: due.map(|due| due.since(now)) }
         })
     }
-}
-
-pub(in crate::broker) fn micros(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }

@@ -10,7 +10,7 @@ use ipc_core::identity::Identity;
 use ipc_core::limits::Limits;
 use ipc_core::name::ResourceName;
 use ipc_core::payload::{Payload, PayloadKind};
-use ipc_core::time::Instant;
+use ipc_core::time::{Instant, whole_micros};
 use ipc_core::wire::coordination::Durability;
 
 use super::entries::{Entry, State};
@@ -28,7 +28,7 @@ type Read<T> = Result<T, &'static str>;
 pub(super) fn entry(number: u64, queue: &ResourceName, entry: &Entry, delay: Duration) -> Write {
     let flags = if entry.durability == Durability::Disk { IS_ON_DISK } else { 0 };
     let fields = Fields::default().u8(flags).bytes(queue.as_str().as_bytes()).bytes(entry.id.as_bytes());
-    let fields = fields.u8(entry.priority).u32(entry.max_deliveries).u64(super::micros(delay)).u32(entry.uid);
+    let fields = fields.u8(entry.priority).u32(entry.max_deliveries).u64(whole_micros(delay)).u32(entry.uid);
     let fields = sender(fields, &entry.sender);
     let fields = fields.u8(entry.payload.kind.number()).rest(&entry.payload.body);
     Write::put(RecordKind::Entry, &id_of(number), fields.done())
