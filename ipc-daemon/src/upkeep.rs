@@ -123,7 +123,8 @@ pub(crate) fn restore(config: &Config, backup: &Path) -> Result<String, Failure>
     let current = current.map(|found| highest(&found.records));
     let highest = highest(&records).max(current.unwrap_or_default());
     // What was held when the backup was made others have held since, under higher tokens.
-    records.retain(|key, _| key.first() != Some(&(RecordKind::Hold as u8)));
+    let is_of_holders = |kind: u8| [RecordKind::Hold as u8, RecordKind::Closure as u8].contains(&kind);
+    records.retain(|key, _| !key.first().copied().is_some_and(is_of_holders));
     let contents = describe(&records);
     let aside = replace(&place, records, highest + if current.is_some() { 0 } else { LEAP }, "replaced")?;
     let aside = aside.map_or_else(String::new, |aside| format!("; the one before is {aside}"));
@@ -210,6 +211,7 @@ fn describe(records: &Records) -> String {
         Some(RecordKind::EntryState) => format!("{count} states of such"),
         Some(RecordKind::EntryId) => format!("{count} ids of such"),
         Some(RecordKind::Hold) => format!("{count} holders"),
+        Some(RecordKind::Closure) => format!("{count} that stay closed after theirs"),
         None => format!("{count} of kind {kind}"),
     });
     let counts: Vec<String> = counts.collect();

@@ -59,7 +59,8 @@ pub struct HoldOptions {
     pub ttl: Option<Duration>,
     /// How long to wait for it, at most an hour; `None` without limit, zero to try once.
     pub wait: Option<Duration>,
-    /// How long it stays closed to others when it is lost without having been given back; at most an hour.
+    /// How long it stays closed to others when it is lost without having been given back; at most an hour. That survives what
+    /// `durability` says.
     pub delay: Duration,
     /// Which thread of control asks, so that circles of sessions that wait for one another are found; 0 for none.
     pub owner: u64,

@@ -452,6 +452,7 @@ impl Broker {
         self.end_run();
         self.stage = Stage::Draining;
         self.coordination.refuse_all(self.now, &shutting_down());
+        self.coordination.renew_closures(self.now);
         self.settle_coordination();
         self.end_turn();
     }

@@ -20,6 +20,8 @@ pub enum RecordKind {
     EntryId = 5,
     /// Something that is held, by its token.
     Hold = 6,
+    /// Something that stays closed because a holder was lost, by its name.
+    Closure = 7,
 }
 
 impl RecordKind {
@@ -32,6 +34,7 @@ impl RecordKind {
             4 => Some(Self::EntryState),
             5 => Some(Self::EntryId),
             6 => Some(Self::Hold),
+            7 => Some(Self::Closure),
             _ => None,
         }
     }
@@ -168,6 +171,7 @@ mod tests {
             RecordKind::EntryState,
             RecordKind::EntryId,
             RecordKind::Hold,
+            RecordKind::Closure,
         ] {
             assert_eq!(RecordKind::from_number(kind as u8), Some(kind));
         }

@@ -1,11 +1,11 @@
 //! Locks and the like through the blocking client.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ipc_core::blocking::{CallOptions, Client, Durability, HoldOptions};
 use ipc_core::name::ResourceName;
 use ipc_core::{Address, ConnectOptions, ErrorCode};
-use ipc_tests::daemon::{Daemon, Options, Signal};
+use ipc_tests::daemon::{Daemon, Options, Signal, eventually};
 use ipc_tests::services::serve_echo;
 
 use super::client;
@@ -171,4 +171,36 @@ fn what_is_held_is_taken_up_by_whoever_reconnects() {
     assert_eq!(held.check().unwrap_err().code, ErrorCode::LockLost);
     assert_eq!(held.release().unwrap_err().code, ErrorCode::LockLost);
     assert!(next.release().is_ok());
+}
+
+#[test]
+fn a_delay_after_a_lost_holder_runs_on_when_the_daemon_is_killed_and_started_again() {
+    let place = tempfile::Builder::new().prefix("ipc-").tempdir_in("/tmp").unwrap();
+    let start = || {
+        let [runtime_dir, state_dir] = ["run", "state"].map(|name| Some(place.path().join(name)));
+        Daemon::start_with(&Options { runtime_dir, state_dir, ..Options::default() })
+    };
+    let daemon = start();
+    let (mut one, mut two) = (client(&daemon), client(&daemon));
+    let delay = Duration::from_secs(2);
+    let held = one.lock("a", HoldOptions { delay, ..HoldOptions::default() }).unwrap();
+    let token = held.token();
+    let mut commits = || {
+        let status = two.call("ipc.daemon", "status", "").unwrap();
+        let status: serde_json::Value = serde_json::from_str(status.payload.as_text().unwrap()).unwrap();
+        status["counters"]["commits_made"].as_u64().unwrap()
+    };
+    let before = commits();
+    let lost_at = Instant::now();
+    // The connection ends without a word.
+    std::mem::forget(held);
+    drop(one);
+    assert!(eventually(|| commits() > before), "the loss does not come to the disk");
+    daemon.kill();
+    let daemon = start();
+    let mut other = client(&daemon);
+    assert_eq!(other.lock("a", once()).unwrap_err().code, ErrorCode::Busy);
+    let next = other.lock("a", HoldOptions::default()).unwrap();
+    assert!(next.token() > token && lost_at.elapsed() >= delay);
+    next.release().unwrap();
 }

@@ -127,7 +127,7 @@ impl Coordination {
         let ahead = gate.queue.len() as u32;
         let place = gate.queue.push(id);
         let holders = gate.holders.len() as u32;
-        let token = self.gates.get(key).and_then(|gate| self.first_told(gate));
+        let token = self.gates.get(key).and_then(Gate::first_told);
         let holder = token.and_then(|token| self.holder(token));
         let waiting = Waiting { ahead, holders, token: token.unwrap_or(0), missing: 0 };
         let Want { share, terms, value, owner, .. } = want;
@@ -183,16 +183,11 @@ impl Coordination {
         self.promise(now, Promise { to, operation, token, value });
     }
 
-    /// The token of the eldest of those who hold it and have been told so.
-    pub(super) fn first_told(&self, gate: &Gate) -> Option<u64> {
-        let is_told = |token: &u64| self.holds.get(token).is_some_and(|hold| !hold.is_pending);
-        gate.holders.keys().copied().find(is_told)
-    }
-
     /// A gate that was closed because a holder was lost opens again.
     pub(super) fn reopen(&mut self, now: Instant, key: GateKey) {
         if let Some(gate) = self.gates.get_mut(key) {
             gate.closed_until = None;
+            self.tenures.note_open(now, &(gate.noun, gate.name.clone()));
         }
         self.pump(now, key);
     }
@@ -212,7 +207,7 @@ impl Coordination {
         let Some(gate) = self.gates.get(key) else {
             return Reason::Busy { what: "what was asked for".to_owned(), holder: None };
         };
-        let holder = self.first_told(gate).and_then(|token| self.holder(token));
+        let holder = gate.first_told().and_then(|token| self.holder(token));
         Reason::Busy { what: format!("{} {}", gate.noun.name(), gate.name), holder }
     }
 

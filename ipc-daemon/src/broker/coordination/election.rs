@@ -107,7 +107,7 @@ impl Coordination {
         let Some(gate) = self.gates.get(key) else { return };
         // One that has not come back since the daemon was started again does not lead just now.
         let here = |token: u64| self.holder(token).map(|leader| (token, leader));
-        let (token, leader) = self.first_told(gate).and_then(here).unzip();
+        let (token, leader) = gate.first_told().and_then(here).unzip();
         let value = if token.is_some() { gate.value.clone() } else { Payload::default() };
         let token = token.unwrap_or(0);
         self.effects.push_back(Effect::Leads { to, leader, token, value, is_answer });

@@ -96,6 +96,11 @@ impl Gate {
         self.settled_fence = token;
     }
 
+    /// The last token beside which nobody held it, of those that have been told.
+    pub(super) fn settled_fence(&self) -> u64 {
+        self.settled_fence
+    }
+
     /// One of those who hold it is told.
     pub(super) fn settle(&mut self) {
         self.settled_fence = self.fence;
@@ -105,6 +110,13 @@ impl Gate {
     /// Whether there are others beside one that has not been told.
     pub(super) fn has_untold_beside(&self) -> bool {
         self.untold > 1
+    }
+
+    /// The token of the eldest of those who hold it and have been told so. They are told in the order of their tokens, so it is the
+    /// first of all, unless nobody has been told.
+    pub(super) fn first_told(&self) -> Option<u64> {
+        let first = self.holders.first_key_value()?;
+        ((self.untold as usize) < self.holders.len()).then_some(*first.0)
     }
 
     /// Somebody gets it, who is to be told.
@@ -166,6 +178,25 @@ mod tests {
         }
         semaphore.give_back(1, false);
         assert!(semaphore.has_room(Share::Permits(5)) && semaphore.used == 0);
+    }
+
+    #[test]
+    fn the_eldest_who_was_told_is_the_first_of_those_who_hold_it() {
+        let mut lock = Gate::new(Noun::Lock, ResourceName::parse("a").unwrap(), 0);
+        assert_eq!(lock.first_told(), None);
+        for token in 1..=3 {
+            lock.hold(token, Share::Shared);
+        }
+        assert_eq!(lock.first_told(), None, "nobody was told");
+        lock.settle();
+        assert_eq!(lock.first_told(), Some(1));
+        lock.give_back(2, false);
+        lock.settle();
+        lock.give_back(1, true);
+        assert_eq!(lock.first_told(), Some(3));
+        lock.hold(4, Share::Shared);
+        lock.give_back(3, true);
+        assert_eq!(lock.first_told(), None, "who is left was not told");
     }
 
     #[test]

@@ -170,9 +170,13 @@ impl Coordination {
         Ok(())
     }
 
+    /// What is held under that token, once its holder has been told so.
+    pub(super) fn told(&self, token: u64) -> Option<&Hold> {
+        self.holds.get(&token).filter(|hold| !hold.is_pending)
+    }
+
     pub(super) fn check_hand(&self, hand: Hand, token: u64) -> Result<(), Error> {
-        let told = self.holds.get(&token).filter(|hold| !hold.is_pending);
-        let is_theirs = match told.map(|hold| hold.keeper) {
+        let is_theirs = match self.told(token).map(|hold| hold.keeper) {
             Some(Keeper::Session { id, .. }) => id.peer == hand.peer,
             Some(Keeper::User(uid)) => hand.uid == Some(uid) || hand.uid == Some(0),
             Some(Keeper::Absent { .. }) | None => false,
@@ -191,14 +195,13 @@ impl Coordination {
 
     /// Tells the session that holds it that it is about to lose it.
     pub(super) fn tell_lost(&mut self, token: u64, error: Error) {
-        let told = self.holds.get(&token).filter(|hold| !hold.is_pending);
-        if let Some(Keeper::Session { id: to, .. }) = told.map(|hold| hold.keeper) {
+        if let Some(Keeper::Session { id: to, .. }) = self.told(token).map(|hold| hold.keeper) {
             self.effects.push_back(Effect::Lost { to, token, error });
         }
     }
 
     /// The holder is gone, or too late: others may have it, after the delay that was asked for.
-    pub(super) fn lose(&mut self, now: Instant, token: u64) {
+    pub(in crate::broker) fn lose(&mut self, now: Instant, token: u64) {
         let Some(hold) = self.end_hold(now, token) else { return };
         let Some(gate) = hold.gate else {
             if !self.is_for_the_next(&hold) {
@@ -208,6 +211,9 @@ impl Coordination {
         };
         if !hold.terms.delay.is_zero() && !hold.is_pending {
             self.close_gate(gate, now + hold.terms.delay);
+            if hold.terms.durability > Durability::Memory {
+                self.keep_closure(now, gate);
+            }
         }
         self.let_others_in(now, gate);
     }
@@ -215,7 +221,7 @@ impl Coordination {
     fn let_others_in(&mut self, now: Instant, gate: GateKey) {
         self.pump(now, gate);
         // Of a successor they have heard.
-        if self.gates.get(gate).is_some_and(|gate| self.first_told(gate).is_none()) {
+        if self.gates.get(gate).is_some_and(|gate| gate.first_told().is_none()) {
             self.tell_observers(gate);
         }
     }

@@ -13,6 +13,7 @@
 //! | `gate`, `claim` | what locks, semaphores and elections have in common, and how they are had |
 //! | `hold` | what is held: its token, its time to live, its end |
 //! | `tenure`, `saved_hold` | what is held on a disk: on its way there, and as records of the store |
+//! | `closure` | what stays closed over a restart because a holder was lost |
 //! | `session` | sessions by the names that a later life of the daemon knows them by |
 //! | `election` | the leader's value, and who observes it |
 //! | `barrier` | parties that wait for one another |
@@ -28,6 +29,7 @@
 
 mod barrier;
 mod claim;
+mod closure;
 mod deadlock;
 mod effect;
 mod election;

@@ -60,7 +60,7 @@ impl Coordination {
     fn gate_state(&self, key: GateKey) -> Option<GateState> {
         let gate = self.gates.get(key)?;
         let holders = gate.holders.keys().filter_map(|token| {
-            let hold = self.holds.get(token).filter(|hold| !hold.is_pending)?;
+            let hold = self.told(*token)?;
             let (session, uid) = (hold.keeper.peer(), hold.keeper.uid());
             Some(HolderState { session, uid, token: *token, since: hold.since })
         });
@@ -77,8 +77,7 @@ impl Coordination {
 
     /// Permits of those who hold some and have been told.
     fn permits_told(&self, gate: &Gate) -> u32 {
-        let is_told = |token: &u64| self.holds.get(token).is_some_and(|hold| !hold.is_pending);
-        let told = gate.holders.iter().filter(|(token, _)| is_told(token));
+        let told = gate.holders.iter().filter(|(token, _)| self.told(**token).is_some());
         told.map(|(_, share)| if let Share::Permits(count) = share { *count } else { 0 }).sum()
     }
 
@@ -94,9 +93,9 @@ impl Coordination {
 
     /// Every lease by itself, in order of its grant.
     pub(in crate::broker) fn leases(&self) -> Vec<LeaseState> {
-        let leases = self.holds.iter().filter(|(_, hold)| hold.gate.is_none() && !hold.is_pending);
-        let rows = leases.map(|(token, hold)| LeaseState {
-            token: *token,
+        let told = self.holds.keys().filter_map(|token| Some((*token, self.told(*token)?)));
+        let rows = told.filter(|(_, hold)| hold.gate.is_none()).map(|(token, hold)| LeaseState {
+            token,
             session: hold.keeper.peer(),
             uid: hold.keeper.uid(),
             is_absent: matches!(hold.keeper, Keeper::Absent { .. }),

@@ -7,7 +7,7 @@ use core::time::Duration;
 
 use ipc_core::name::ResourceName;
 use ipc_core::payload::{Payload, PayloadKind};
-use ipc_core::time::Instant;
+use ipc_core::time::{Instant, whole_micros};
 use ipc_core::wire::coordination::Durability;
 
 use super::Coordination;
@@ -34,7 +34,7 @@ pub(super) struct Restored {
 pub fn highest_number(key: &[u8], value: &[u8]) -> u64 {
     let Some((kind, id)) = key.split_first() else { return 0 };
     match RecordKind::from_number(*kind) {
-        Some(RecordKind::Numbers) => Reader(value).u64().unwrap_or_default(),
+        Some(RecordKind::Numbers | RecordKind::Closure) => Reader(value).u64().unwrap_or_default(),
         Some(
             RecordKind::Change
             | RecordKind::Entry
@@ -71,7 +71,7 @@ impl Coordination {
         let fields = Fields::default().u8(flags).u64(self.keys.compacted());
         let mut fields = fields.bytes(change.key.as_str().as_bytes());
         if let Some(entry) = &change.entry {
-            let ttl = ttl.map_or(0, |ttl| u64::try_from(ttl.as_micros()).unwrap_or(u64::MAX));
+            let ttl = ttl.map_or(0, whole_micros);
             fields = fields.u64(entry.created).u64(entry.version).u64(entry.lease).u64(ttl).u32(entry.uid);
             fields = fields.u8(entry.value.kind.number()).rest(&entry.value.body);
         }
@@ -129,6 +129,9 @@ impl Coordination {
         }
         if self.holds.last_key_value().is_some_and(|(token, _)| *token > self.numbers.last()) {
             return Err("something is held under a token that was never reserved");
+        }
+        if self.gates.values().any(|gate| gate.settled_fence() > self.numbers.last()) {
+            return Err("something was held under a token that was never reserved");
         }
         self.open_queues()?;
         self.open_tenures(now);

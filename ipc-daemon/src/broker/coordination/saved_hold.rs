@@ -5,7 +5,7 @@ use core::time::Duration;
 use ipc_core::limits::SECRET_BYTES;
 use ipc_core::name::ResourceName;
 use ipc_core::payload::{Payload, PayloadKind};
-use ipc_core::time::Instant;
+use ipc_core::time::{Instant, whole_micros};
 use ipc_core::wire::coordination::{Durability, Secret};
 
 use super::gate::{Gate, GateKey, Share};
@@ -28,7 +28,7 @@ const EXCLUSIVE: u8 = 0;
 const SHARED: u8 = 1;
 const PERMITS: u8 = 2;
 
-type Read<T> = Result<T, &'static str>;
+pub(super) type Read<T> = Result<T, &'static str>;
 
 /// A record, taken apart.
 struct Saved<'a> {
@@ -65,9 +65,9 @@ impl Coordination {
             Share::Shared => (SHARED, 0),
             Share::Permits(count) => (PERMITS, count),
         };
-        let fields = Fields::default().u8(of_disk | of_user).u8(number(gate.map(|gate| gate.noun)));
+        let fields = Fields::default().u8(of_disk | of_user).u8(number_of(gate.map(|gate| gate.noun)));
         let fields = fields.u8(share).u32(gate.map_or(0, |gate| gate.permits)).u32(count);
-        let fields = fields.u64(hold.terms.ttl.map_or(0, micros)).u64(micros(hold.terms.delay));
+        let fields = fields.u64(hold.terms.ttl.map_or(0, whole_micros)).u64(whole_micros(hold.terms.delay));
         let fields = fields.u64(owner).u32(uid).rest(&secret);
         let fields = fields.bytes(gate.map_or("", |gate| gate.name.as_str()).as_bytes());
         let fields = fields.u8(promise.value.kind.number()).rest(&promise.value.body);
@@ -97,18 +97,24 @@ impl Coordination {
 
     fn restore_gate(&mut self, noun: Noun, token: u64, saved: &Saved<'_>) -> Read<GateKey> {
         let name = ResourceName::parse(saved.name).map_err(|_| "what it names is no name")?;
-        let known = self.by_name.get(&(noun, name.clone())).copied();
-        let key = known.unwrap_or_else(|| {
-            let key = self.gates.insert(Gate::new(noun, name.clone(), saved.permits));
-            self.by_name.insert((noun, name), key);
-            key
-        });
+        let key = self.gate_again(noun, &name, saved.permits);
         let gate = self.gates.get_mut(key).filter(|gate| gate.has_room(saved.share));
         let gate = gate.ok_or("somebody else holds it")?;
         gate.hold(token, saved.share);
         gate.settle();
         gate.value = saved.value.clone();
         Ok(key)
+    }
+
+    /// The gate of that name, made if nothing was restored of it so far.
+    pub(super) fn gate_again(&mut self, noun: Noun, name: &ResourceName, permits: u32) -> GateKey {
+        let name = (noun, name.clone());
+        if let Some(key) = self.by_name.get(&name) {
+            return *key;
+        }
+        let key = self.gates.insert(Gate::new(noun, name.1.clone(), permits));
+        self.by_name.insert(name, key);
+        key
     }
 }
 
@@ -127,10 +133,7 @@ fn read(mut reader: Reader<'_>) -> Option<Saved<'_>> {
     };
     let noun = match noun {
         LEASE => None,
-        LOCK => Some(Noun::Lock),
-        SEMAPHORE => Some(Noun::Semaphore),
-        ELECTION => Some(Noun::Election),
-        _ => return None,
+        other => Some(noun_of(other)?),
     };
     let share = match share {
         EXCLUSIVE => Share::Exclusive,
@@ -144,15 +147,22 @@ fn read(mut reader: Reader<'_>) -> Option<Saved<'_>> {
     Some(Saved { keeper, terms, noun, share, permits, name, value })
 }
 
-fn number(noun: Option<Noun>) -> u8 {
+/// `None` for what only a later version knows.
+pub(super) fn noun_of(number: u8) -> Option<Noun> {
+    match number {
+        LOCK => Some(Noun::Lock),
+        SEMAPHORE => Some(Noun::Semaphore),
+        ELECTION => Some(Noun::Election),
+        _ => None,
+    }
+}
+
+/// The number of a noun in records.
+pub(super) fn number_of(noun: Option<Noun>) -> u8 {
     match noun {
         None => LEASE,
         Some(Noun::Lock) => LOCK,
         Some(Noun::Semaphore) => SEMAPHORE,
         Some(Noun::Election) => ELECTION,
     }
-}
-
-fn micros(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }

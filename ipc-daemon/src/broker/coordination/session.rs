@@ -88,11 +88,6 @@ impl Coordination {
         tokens.map(|token| (*token, self.gate_of(*token).map(|gate| gate.name.clone()))).collect()
     }
 
-    /// Nobody takes that up any more.
-    pub(in crate::broker) fn lose_kept(&mut self, now: Instant, token: u64) {
-        self.lose(now, token);
-    }
-
     /// The session has a name from here on, and holds again what was kept under it.
     ///
     /// # Errors

@@ -18,6 +18,7 @@ use ipc_core::time::Instant;
 use ipc_core::wire::coordination::{Durability, Operation};
 use ipc_core::{Error, ErrorCode};
 
+use super::closure::{Closure, Closures};
 use super::gate::Gate;
 use super::hold::Hold;
 use super::{Coordination, Effect, Noun, Timer, WaitId};
@@ -86,6 +87,7 @@ struct End {
 struct Group {
     promises: Vec<Promise>,
     ends: Vec<End>,
+    closures: Vec<Closure>,
 }
 
 /// What is to be written.
@@ -96,7 +98,9 @@ pub(super) struct Tenures {
     group: Option<Group>,
     /// How many records of what has ended are still on the disk, by name.
     remains: BTreeMap<Name, u32>,
-    /// When the ends are written in any case.
+    /// What is closed because a holder was lost.
+    pub(super) closures: Closures,
+    /// When the ends, and what is closed, are written in any case.
     lazy_at: Option<Instant>,
     /// The disk has not taken the last of it.
     is_failing: bool,
@@ -110,8 +114,33 @@ impl Tenures {
         self.is_over = true;
     }
 
+    /// Whether a record of an earlier holder is on the disk, or of the delay after it.
     fn has_remains(&self, gate: &Gate) -> bool {
-        !self.remains.is_empty() && self.remains.contains_key(&(gate.noun, gate.name.clone()))
+        if self.remains.is_empty() && self.closures.is_empty() {
+            return false;
+        }
+        let name = (gate.noun, gate.name.clone());
+        self.remains.contains_key(&name) || self.closures.is_kept(&name)
+    }
+
+    /// Something is closed from here on, and stays so over a restart; unless the daemon ends, and the holder is for the next one.
+    pub(super) fn note_closed(&mut self, now: Instant, name: Name) {
+        if !self.is_over {
+            self.closures.begin(name);
+            self.lazy_at.get_or_insert(now + LAZY);
+        }
+    }
+
+    /// It is open again.
+    pub(super) fn note_open(&mut self, now: Instant, name: &Name) {
+        if self.closures.end(name) {
+            self.lazy_at.get_or_insert(now + LAZY);
+        }
+    }
+
+    /// Whether something that has ended, or is closed, is to be written.
+    fn has_ended(&self) -> bool {
+        !self.ends.is_empty() || self.closures.is_changed()
     }
 
     fn note_end(&mut self, now: Instant, end: End) {
@@ -139,7 +168,7 @@ impl Coordination {
     /// Whether somebody waits for the disk, or something that has ended is to be written.
     pub(super) fn is_tenure_pending(&self) -> bool {
         let tenures = &self.tenures;
-        let are_ends_due = !tenures.ends.is_empty() && !tenures.is_failing;
+        let are_ends_due = tenures.has_ended() && !tenures.is_failing;
         !tenures.line.is_empty() || tenures.group.is_some() || are_ends_due
     }
 
@@ -187,7 +216,7 @@ impl Coordination {
     /// Gives what is to be written.
     pub(super) fn draft_tenures(&mut self, now: Instant, writes: &mut Vec<Write>) {
         let tenures = &mut self.tenures;
-        if tenures.group.is_some() || (tenures.line.is_empty() && tenures.ends.is_empty()) {
+        if tenures.group.is_some() || (tenures.line.is_empty() && !tenures.has_ended()) {
             return;
         }
         let (promises, ends) = (tenures.line.take(), core::mem::take(&mut tenures.ends));
@@ -195,8 +224,9 @@ impl Coordination {
         let before = writes.len();
         writes.extend(promises.iter().filter_map(|promise| self.record_of(promise)));
         writes.extend(ends.iter().map(|end| Self::hold_gone(end.token)));
+        let closures = self.draft_closures(now, writes);
         if writes.len() > before {
-            self.tenures.group = Some(Group { promises, ends });
+            self.tenures.group = Some(Group { promises, ends, closures });
         } else {
             // What they waited for has gone.
             promises.into_iter().for_each(|promise| self.fulfil(now, promise));
@@ -205,16 +235,18 @@ impl Coordination {
 
     /// What was written is kept, or nothing of it is.
     pub(super) fn settle_tenures(&mut self, now: Instant, result: &Result<(), Error>) {
-        let Some(Group { promises, ends }) = self.tenures.group.take() else { return };
+        let Some(Group { promises, ends, closures }) = self.tenures.group.take() else { return };
         self.tenures.is_failing = result.is_err();
         match result {
             Ok(()) => {
                 ends.into_iter().for_each(|end| self.tenures.forget_remains(end));
+                self.tenures.closures.settle(&closures);
                 promises.into_iter().for_each(|promise| self.fulfil(now, promise));
             }
             Err(error) => {
                 self.tenures.ends.extend(ends);
-                if !self.tenures.ends.is_empty() {
+                self.tenures.closures.take_back(closures);
+                if self.tenures.has_ended() {
                     self.tenures.lazy_at = Some(now + RETRY);
                 }
                 self.take_back_promises(now, &promises, error);
@@ -251,7 +283,7 @@ impl Coordination {
     fn take_back_promises(&mut self, now: Instant, promises: &[Promise], error: &Error) {
         let mut left = Vec::new();
         for promise in promises.iter().rev() {
-            let is_grant = self.holds.get(&promise.token).is_some_and(|hold| hold.is_pending);
+            let is_grant = self.told(promise.token).is_none();
             if is_grant && let Some(hold) = self.remove_hold(promise.token) {
                 left.extend(hold.gate);
             }
@@ -294,6 +326,14 @@ impl Coordination {
         let tokens: Vec<u64> = self.holds.keys().copied().collect();
         for token in tokens {
             self.begin_time(now, token);
+        }
+    }
+
+    /// The daemon is about to end: what is left of delays is written once more.
+    pub(in crate::broker) fn renew_closures(&mut self, now: Instant) {
+        self.tenures.closures.renew();
+        if self.tenures.closures.is_changed() {
+            self.tenures.lazy_at.get_or_insert(now + LAZY);
         }
     }
 

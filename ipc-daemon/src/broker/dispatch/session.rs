@@ -26,7 +26,7 @@ impl Broker {
         for (token, resource) in self.coordination.kept_for(name) {
             let is_denied = |resource: &ResourceName| self.check_coordinate(asker.peer, resource).is_err();
             if resource.as_ref().is_some_and(is_denied) {
-                self.coordination.lose_kept(now, token);
+                self.coordination.lose(now, token);
             }
         }
         Ok(self.coordination.identify(now, &asker, name)?)

@@ -1,5 +1,6 @@
 //! What is held over restarts, in single scenes: when it is told, what a failure takes back, who takes it up, when it ends.
 
+mod delays;
 mod others;
 mod runs;
 

@@ -29,6 +29,7 @@ struct Asked {
     lock: &'static str,
     mode: LockMode,
     durability: Option<Durability>,
+    delay: Duration,
     at: Instant,
 }
 
@@ -39,10 +40,20 @@ struct Held {
     mode: LockMode,
     durability: Durability,
     ttl: Option<Duration>,
+    delay: Duration,
     /// Until then; `None` while it is connected.
     until: Option<Instant>,
     /// A daemon that was started then keeps it for its time.
     restarted_at: Option<Instant>,
+}
+
+/// A lock that was lost, and that nobody gets before.
+#[derive(Clone, Debug)]
+struct Closed {
+    token: u64,
+    lock: &'static str,
+    until: Instant,
+    is_kept: bool,
 }
 
 #[derive(Debug)]
@@ -65,6 +76,8 @@ struct Coverage {
     taken_up: u64,
     given_up: u64,
     too_late: u64,
+    closed: u64,
+    closed_over_restart: u64,
 }
 
 struct World<'a> {
@@ -72,6 +85,9 @@ struct World<'a> {
     sessions: Vec<Session>,
     /// The highest token that was told, by lock.
     last: BTreeMap<&'static str, u64>,
+    /// What was told to be held alone, by token: the lock, its delay, and whether it is kept.
+    alone: BTreeMap<u64, (&'static str, Duration, bool)>,
+    closed: Vec<Closed>,
     coverage: &'a mut Coverage,
 }
 
@@ -85,7 +101,8 @@ impl<'a> World<'a> {
         };
         let scene = Scene::with_disk(Limits::default(), Instant::from_nanos(1_000_000_000), Disk::default());
         let sessions = (0..SESSIONS).map(session).collect();
-        let mut world = Self { scene, sessions, last: BTreeMap::new(), coverage };
+        let (last, alone) = (BTreeMap::new(), BTreeMap::new());
+        let mut world = Self { scene, sessions, last, alone, closed: Vec::new(), coverage };
         world.disk().holds = true;
         world
     }
@@ -163,6 +180,19 @@ impl<'a> World<'a> {
             self.coverage.given_up += 1;
             let released = self.scene.outcome_of(client, Operation::RELEASE, &OfToken { token }, b"");
             assert!(released.is_ok());
+            // Its loss had not come to the disk; so it was given back instead.
+            self.closed.retain(|closed| closed.token != token);
+        }
+    }
+
+    /// Its holder is lost: nobody else gets it during its delay.
+    fn close(&mut self, token: u64) {
+        let until = |delay| self.scene.bus.now + delay;
+        if let Some((lock, delay, is_kept)) =
+            self.alone.remove(&token).filter(|(_, delay, _)| !delay.is_zero())
+        {
+            self.closed.push(Closed { token, lock, until: until(delay), is_kept });
+            self.coverage.closed += 1;
         }
     }
 
@@ -174,7 +204,7 @@ impl<'a> World<'a> {
         let claim = Claim {
             wait: rng.chance(3, 4),
             ttl_us: *rng.pick(&[0, 0, 300_000, 2_000_000]),
-            delay_us: *rng.pick(&[0, 0, 0, 100_000]),
+            delay_us: *rng.pick(&[0, 0, 0, 100_000, 2_500_000]),
             owner: 0,
             durability,
         };
@@ -182,7 +212,8 @@ impl<'a> World<'a> {
         let wanted = TakeLock { name: lock.into(), mode, claim };
         let correlation = self.scene.ask(client, Operation::LOCK, &wanted, b"");
         let now = self.now();
-        self.sessions[at].asked.push(Asked { correlation, lock, mode, durability, at: now });
+        let delay = Duration::from_micros(claim.delay_us);
+        self.sessions[at].asked.push(Asked { correlation, lock, mode, durability, delay, at: now });
         // What is to be kept is told when the disk has done its work, and not before.
         if durability != Some(Durability::Memory)
             && let Some(outcome) = self.scene.take_outcome(client, Operation::LOCK, correlation)
@@ -208,6 +239,7 @@ impl<'a> World<'a> {
         done.unwrap_or_else(|code| panic!("{token} is not held: {code:?}"));
         if operation == Operation::RELEASE {
             session.held.remove(&token);
+            self.alone.remove(&token);
         } else if let Some(held) = session.held.get_mut(&token) {
             held.until = held.ttl.map(|ttl| now + ttl);
         }
@@ -216,15 +248,16 @@ impl<'a> World<'a> {
     fn leave(&mut self, at: usize) {
         let session = &mut self.sessions[at];
         let Some(client) = session.client.take() else { return };
-        session.held.clear();
+        let held = core::mem::take(&mut session.held);
         session.asked.clear();
         self.scene.bus.leave(client);
+        held.into_keys().for_each(|token| self.close(token));
     }
 
     /// Takes every outcome and every loss that has come.
     fn hear(&mut self) {
         let now = self.now();
-        let mut granted = Vec::new();
+        let (mut granted, mut lost) = (Vec::new(), Vec::new());
         for session in &mut self.sessions {
             let Some(client) = session.client else { continue };
             for asked in core::mem::take(&mut session.asked) {
@@ -238,10 +271,10 @@ impl<'a> World<'a> {
                         let (lock, mode) = (asked.lock, asked.mode);
                         // A client knows when it has asked, and no better: after a wait it renews first.
                         let until = ttl.map(|ttl| if asked.at + ttl > now { asked.at + ttl } else { now });
-                        let restarted_at = None;
-                        let held = Held { lock, mode, durability, ttl, until, restarted_at };
-                        session.held.insert(token, held);
-                        granted.push((lock, token));
+                        let (delay, restarted_at) = (asked.delay, None);
+                        let held = Held { lock, mode, durability, ttl, delay, until, restarted_at };
+                        session.held.insert(token, held.clone());
+                        granted.push((token, held));
                         self.coverage.granted += 1;
                         self.coverage.waited += u64::from(asked.at < now);
                     }
@@ -255,21 +288,35 @@ impl<'a> World<'a> {
             }
             for notice in self.scene.bus.client(client).take(Kind::NOTICE) {
                 assert_eq!(notice.header.handle.index, Told::LOST.0);
-                let held = session.held.remove(&notice.decode::<Lost>().token);
+                let token = notice.decode::<Lost>().token;
+                lost.push(token);
+                let held = session.held.remove(&token);
                 assert!(held.is_none_or(|held| held.until.is_some_and(|until| until <= now)));
             }
         }
-        granted.sort_by_key(|(_, token)| *token);
-        for (lock, token) in granted {
+        granted.sort_by_key(|(token, _)| *token);
+        for (token, held) in granted {
+            let lock = held.lock;
             let before = self.last.insert(lock, token).unwrap_or(0);
             assert!(token > before, "{token} after {before}");
+            let early = self.closed.iter().find(|closed| closed.lock == lock && closed.until > now);
+            assert!(early.is_none(), "{token} is given at {now:?} although {early:?}");
+            self.note_alone(token, &held);
         }
+        lost.into_iter().for_each(|token| self.close(token));
         for session in &mut self.sessions {
             // Its deadline has passed: it does not believe in it any more, whatever anybody says.
             // One that was kept is heard of when its session is back.
             session
                 .held
                 .retain(|_, held| held.until.is_none_or(|until| until > now) || held.restarted_at.is_some());
+        }
+    }
+
+    /// Remembers with which delay that was taken, if nobody shares it.
+    fn note_alone(&mut self, token: u64, held: &Held) {
+        if held.mode == LockMode::Exclusive {
+            self.alone.insert(token, (held.lock, held.delay, held.durability > Durability::Memory));
         }
     }
 
@@ -315,6 +362,9 @@ impl<'a> World<'a> {
         let now = gone_at + Duration::from_millis(rng.below(2000));
         self.scene = Scene::with_disk(Limits::default(), now, Disk { records, ..Disk::default() });
         self.disk().holds = true;
+        self.closed.retain(|closed| closed.is_kept && closed.until > now);
+        self.coverage.closed_over_restart += self.closed.len() as u64;
+        self.alone.retain(|_, (_, _, is_kept)| *is_kept);
         for session in &mut self.sessions {
             session.client = None;
             session.asked.clear();
@@ -328,6 +378,7 @@ impl<'a> World<'a> {
 
     /// Those who waited have been refused; what else was under way is answered or not.
     fn hear_of_the_end(&mut self) {
+        let mut granted = Vec::new();
         for session in &mut self.sessions {
             let Some(client) = session.client else { continue };
             session.asked.retain(|asked| {
@@ -336,12 +387,18 @@ impl<'a> World<'a> {
                 let Granted { token, ttl_us, durability } = outcome.decode();
                 let ttl = (ttl_us > 0).then(|| Duration::from_micros(ttl_us));
                 let (lock, mode, until) = (asked.lock, asked.mode, ttl.map(|ttl| asked.at + ttl));
-                let held = Held { lock, mode, durability, ttl, until, restarted_at: None };
-                session.held.insert(token, held);
-                let before = self.last.insert(lock, token).unwrap_or(0);
-                assert!(token > before);
+                let held =
+                    Held { lock, mode, durability, ttl, delay: asked.delay, until, restarted_at: None };
+                session.held.insert(token, held.clone());
+                granted.push((token, held));
                 false
             });
+        }
+        granted.sort_by_key(|(token, _)| *token);
+        for (token, held) in granted {
+            let before = self.last.insert(held.lock, token).unwrap_or(0);
+            assert!(token > before, "{token} after {before}");
+            self.note_alone(token, &held);
         }
         self.hear();
     }
@@ -350,11 +407,12 @@ impl<'a> World<'a> {
     fn end(&mut self, rng: &mut Rng) {
         self.restart(rng);
         self.hear();
-        self.scene.bus.wait(Duration::from_secs(10));
-        while self.scene.bus.finish_commit() {}
-        self.scene.bus.wait(Duration::from_secs(1));
-        while self.scene.bus.finish_commit() {}
-        assert!(self.disk().records.keys().all(|key| key.first() != Some(&6)));
+        // What nobody takes up ends, then its delay, then the record of that goes.
+        for _ in 0..3 {
+            self.scene.bus.wait(Duration::from_secs(10));
+            while self.scene.bus.finish_commit() {}
+        }
+        assert!(self.disk().records.keys().all(|key| ![Some(&6), Some(&7)].contains(&key.first())));
         let now = self.now();
         assert!(self.scene.bus.broker.gates(now).is_empty());
         assert!(self.scene.bus.broker.usage().is_empty());
@@ -373,8 +431,10 @@ fn whatever_the_disk_does_a_lock_has_one_holder_who_gets_it_again() {
         world.end(&mut rng);
     });
     let coverage = coverage.into_inner();
-    let Coverage { granted, waited, refused, dead, stopped, killed, taken_up, given_up, too_late } = coverage;
-    let fired = [granted, waited, refused, dead, stopped, killed, taken_up, given_up, too_late];
+    let Coverage { granted, waited, refused, dead, stopped, killed, .. } = coverage;
+    let Coverage { taken_up, given_up, too_late, closed, closed_over_restart, .. } = coverage;
+    let ends = [taken_up, given_up, too_late, closed, closed_over_restart];
+    let fired = [granted, waited, refused, dead, stopped, killed].into_iter().chain(ends);
     let is_one = std::env::var_os("IPC_TEST_SEED").is_some();
-    assert!(is_one || fired.iter().all(|count| *count > 0), "not everything happened: {coverage:?}");
+    assert!(is_one || fired.into_iter().all(|count| count > 0), "not everything happened: {coverage:?}");
 }
