@@ -38,6 +38,8 @@ mod logging;
 #[cfg(feature = "shell")]
 mod net;
 #[cfg(feature = "shell")]
+mod random;
+#[cfg(feature = "shell")]
 mod shell;
 #[cfg(feature = "shell")]
 mod store;

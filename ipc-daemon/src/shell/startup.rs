@@ -1,7 +1,5 @@
 //! What the daemon takes before it serves: its limits, its directories, its socket.
 
-use std::fs::File;
-use std::io::Read;
 use std::os::fd::AsFd;
 
 use ipc_core::id::Epoch;
@@ -17,6 +15,7 @@ use ipc_core::transport::{
 
 use crate::config::Config;
 use crate::failure::Failure;
+use crate::random;
 use crate::store::{StateFile, Store, isolated};
 
 /// Of the descriptors this process may open, the percentage that connections may take.
@@ -141,11 +140,7 @@ fn remove(files: Vec<SocketFile>) {
 
 /// Draws a number at random. For that of this life: a client must see a restart whatever the clock says.
 fn draw() -> Result<u64, Failure> {
-    let mut bytes = [0; 8];
-    File::open("/dev/urandom")
-        .and_then(|mut file| file.read_exact(&mut bytes))
-        .map_err(|error| Failure::io("draw a random number from /dev/urandom", error))?;
-    Ok(u64::from_le_bytes(bytes))
+    random::draw().map_err(|error| Failure::io("draw a random number", error))
 }
 
 /// Raises the limit of open files and cuts the numbers of connections and of watches over processes to what that allows.

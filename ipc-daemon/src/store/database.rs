@@ -3,25 +3,25 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use redb::{
-    Builder, Database, ReadTransaction, ReadableDatabase, ReadableTable, StorageBackend, Table,
-    TableDefinition, TableError,
-};
+use redb::{Builder, Database, ReadableDatabase, StorageBackend, Table, TableDefinition, TableError};
 
+use super::Records;
 use super::failure::StoreError;
+use super::layout::{LOG_BYTES, Layout};
 use super::medium::{Faults, Place, Watched};
+use super::snapshot::{Newer, RECORDS, Snapshot, note, sealed};
+use super::write_ahead::WriteAheadLog;
 use crate::broker::{Fault, Write};
+use crate::random;
 
-/// The format of what is written.
-pub(super) const FORMAT: u32 = 1;
-/// Records: kind and key, to checksum and fields.
-pub(super) const RECORDS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("records");
 /// The table of records, open to be written.
 pub(super) type RecordTable<'a> = Table<'a, &'static [u8], &'static [u8]>;
 /// About the file itself.
 pub(super) const ABOUT: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("about");
-/// Key of the format's number.
-const FORMAT_KEY: &[u8] = b"format";
+/// Key of the lap of the log that is not in the database yet.
+const LAP_KEY: &[u8] = b"lap";
+/// Key of the format's number, in a file of format 1.
+pub(super) const BARE_FORMAT_KEY: &[u8] = b"format";
 /// Memory for pages, in bytes. Records are read when the daemon starts, and never again.
 pub(super) const CACHE_BYTES: usize = 16 << 20;
 /// After the disk was full, the file is opened again at most this often.
@@ -39,11 +39,15 @@ pub(crate) struct Store {
     dead: Option<String>,
 }
 
-/// The database itself.
+/// The database itself, and the log before it.
 #[derive(Debug)]
 pub(super) struct Open {
     database: Database,
     faults: Arc<Faults>,
+    is_bare: bool,
+    log: WriteAheadLog,
+    /// What is in the log.
+    newer: Newer,
 }
 
 impl Store {
@@ -52,13 +56,28 @@ impl Store {
     /// # Errors
     /// When it is damaged, was written by a later version, or cannot be used.
     pub(crate) fn open(place: Box<dyn Place>) -> Result<Self, StoreError> {
-        let open = match Open::at(&*place)? {
-            Some(open) => open,
-            None => {
-                place.create(&|bytes| initialize(bytes, &|_| Ok(())))?;
-                Open::at(&*place)?.ok_or_else(|| std::io::Error::from(std::io::ErrorKind::NotFound))?
-            }
-        };
+        Self::open_with(place, LOG_BYTES)
+    }
+
+    /// As [`Store::open`]; one that is made has a log of so many bytes.
+    pub(super) fn open_with(place: Box<dyn Place>, log_bytes: u32) -> Result<Self, StoreError> {
+        let mut open = Open::at(&*place)?;
+        if let Some(bare) = open.take_if(|open| open.is_bare) {
+            let mut records = Records::new();
+            bare.snapshot()?.each(|key, value| {
+                records.insert(key.to_vec(), value?.to_vec());
+                Ok::<(), StoreError>(())
+            })?;
+            // Before its place is taken.
+            drop(bare);
+            make(&*place, log_bytes, &records)?;
+            open = Open::at(&*place)?;
+        }
+        if open.is_none() {
+            make(&*place, log_bytes, &Records::new())?;
+            open = Open::at(&*place)?;
+        }
+        let open = open.ok_or_else(|| std::io::Error::from(std::io::ErrorKind::NotFound))?;
         Ok(Self { place, open: Some(open), tried: None, dead: None })
     }
 
@@ -76,15 +95,15 @@ impl Store {
         mut each: impl FnMut(&[u8], &[u8]) -> Result<(), E>,
     ) -> Result<(), E> {
         match &self.open {
-            Some(open) => open.each(|key, value| each(key, value?)),
+            Some(open) => open.snapshot()?.each(|key, value| each(key, value?)),
             None => Ok(()),
         }
     }
 
     /// What is in it at this moment, whatever is written from here on.
-    pub(super) fn snapshot(&self) -> Result<ReadTransaction, StoreError> {
+    pub(super) fn snapshot(&self) -> Result<Snapshot, StoreError> {
         let full = || std::io::Error::from(std::io::ErrorKind::StorageFull);
-        Ok(self.open.as_ref().ok_or_else(full)?.database.begin_read()?)
+        self.open.as_ref().ok_or_else(full)?.snapshot()
     }
 
     /// Writes all of this, and returns when it is on the disk; or nothing of it is.
@@ -98,19 +117,20 @@ impl Store {
         if self.open.is_none() {
             self.reopen()?;
         }
-        let Some(open) = &self.open else { return Err(self.full("it is being opened again")) };
+        let Some(open) = &mut self.open else { return Err(self.full("it is being opened again")) };
         match open.write(writes) {
             Ok(()) => Ok(()),
             Err(error) => Err(self.fail(&error)),
         }
     }
 
-    /// Closes it, so that nothing has to be looked through when it is opened again.
+    /// Closes it, with an empty log and so that nothing has to be looked through when it is opened again.
     pub(crate) fn close(self) -> Result<(), StoreError> {
-        match self.open {
-            Some(open) => Ok(open.database.close()?),
-            None => Ok(()),
+        let Some(mut open) = self.open else { return Ok(()) };
+        if !open.newer.is_empty() {
+            open.fold(&[])?;
         }
+        Ok(open.database.close()?)
     }
 
     /// A commit has failed. What the database has in memory is not to be trusted any more.
@@ -165,102 +185,115 @@ impl Open {
     }
 
     fn opened(bytes: Box<dyn StorageBackend>, faults: &Arc<Faults>) -> Result<Self, StoreError> {
-        let mut builder = Builder::new();
-        builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
-        let database = builder.create_with_backend(Watched::new(bytes, Arc::clone(faults)))?;
-        let open = Self { database, faults: Arc::clone(faults) };
-        open.check_format()?;
-        Ok(open)
+        let bytes = Arc::new(Watched::new(bytes, Arc::clone(faults)));
+        let layout = Layout::of(&*bytes)?;
+        let database = open_database(&bytes, layout, true)?;
+        // There is nothing in the log of a bare one.
+        let lap = if layout.is_bare() { check_bare(&database).map(|()| 0)? } else { lap(&database)? };
+        let (log, found) = WriteAheadLog::open(&bytes, layout, lap)?;
+        if !found.damage.is_empty() {
+            return Err(StoreError::Damaged(found.damage.join("; ")));
+        }
+        let mut newer = Newer::new();
+        note(&mut newer, found.writes);
+        if !newer.is_empty() {
+            // The last of it may not be on the disk, and is about to be seen.
+            bytes.sync_data()?;
+        }
+        Ok(Self { database, faults: Arc::clone(faults), is_bare: layout.is_bare(), log, newer })
     }
 
-    /// Gives every record in the order of the keys, or what is wrong with it.
-    pub(super) fn each<E: From<StoreError>>(
-        &self,
-        mut each: impl FnMut(&[u8], Result<&[u8], StoreError>) -> Result<(), E>,
-    ) -> Result<(), E> {
-        let transaction = self.database.begin_read().map_err(StoreError::from)?;
-        let table = transaction.open_table(RECORDS).map_err(StoreError::from)?;
-        for record in table.iter().map_err(StoreError::from)? {
-            let (key, value) = record.map_err(StoreError::from)?;
-            let (key, value) = (key.value(), value.value());
-            each(key, unsealed(key, value))?;
-        }
+    pub(super) fn snapshot(&self) -> Result<Snapshot, StoreError> {
+        Ok(Snapshot { database: self.database.begin_read()?, newer: self.newer.clone() })
+    }
+
+    fn write(&mut self, writes: &[Write]) -> Result<(), StoreError> {
+        let Some(record) = self.log.record(writes) else { return self.fold(writes) };
+        self.log.append(&record)?;
+        note(&mut self.newer, writes.iter().cloned());
         Ok(())
     }
 
-    fn check_format(&self) -> Result<(), StoreError> {
-        let transaction = self.database.begin_read()?;
-        let table = match transaction.open_table(ABOUT) {
-            Ok(table) => table,
-            Err(TableError::TableDoesNotExist(_)) => {
-                return Err(StoreError::Damaged("it says nothing of its format".to_owned()));
-            }
-            Err(error) => return Err(error.into()),
-        };
-        let format = table.get(FORMAT_KEY)?;
-        let format = format.and_then(|format| format.value().try_into().ok().map(u32::from_le_bytes));
-        match format {
-            // There is no older one to convert.
-            Some(FORMAT) => Ok(()),
-            Some(newer) if newer > FORMAT => Err(StoreError::Newer(newer)),
-            _ => Err(StoreError::Damaged("the number of its format is none".to_owned())),
-        }
-    }
-
-    fn write(&self, writes: &[Write]) -> Result<(), StoreError> {
+    /// Takes what is in the log, and these, into the database.
+    fn fold(&mut self, writes: &[Write]) -> Result<(), StoreError> {
+        let lap = random::draw()?;
         let transaction = self.database.begin_write()?;
         {
             let mut table = transaction.open_table(RECORDS)?;
-            for write in writes {
-                let key = write.key.as_slice();
-                match &write.value {
-                    Some(value) => drop(table.insert(key, sealed(key, value).as_slice())?),
-                    None => drop(table.remove(key)?),
+            let newest = writes.iter().map(|write| (&write.key, &write.value));
+            for (key, value) in self.newer.iter().chain(newest) {
+                match value {
+                    Some(value) => drop(table.insert(key.as_slice(), sealed(key, value).as_slice())?),
+                    None => drop(table.remove(key.as_slice())?),
                 }
             }
+            transaction.open_table(ABOUT)?.insert(LAP_KEY, lap.to_le_bytes().as_slice())?;
         }
-        Ok(transaction.commit()?)
+        transaction.commit()?;
+        self.log.begin(lap);
+        self.newer.clear();
+        Ok(())
     }
 }
 
-/// Makes a store with what `fill` puts into it.
+/// Opens the database of a file; it checks every page when asked to.
+pub(super) fn open_database(
+    bytes: &Arc<Watched>,
+    layout: Layout,
+    is_checked: bool,
+) -> Result<Database, StoreError> {
+    let mut builder = Builder::new();
+    builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(is_checked);
+    Ok(builder.create_with_backend(layout.database(bytes))?)
+}
+
+/// Which lap of the log is not in the database yet.
+pub(super) fn lap(database: &Database) -> Result<u64, StoreError> {
+    let lap = about(database, LAP_KEY)?.and_then(|lap| lap.try_into().ok().map(u64::from_le_bytes));
+    lap.ok_or_else(|| StoreError::Damaged("it does not say which lap of its log counts".to_owned()))
+}
+
+fn check_bare(database: &Database) -> Result<(), StoreError> {
+    if about(database, BARE_FORMAT_KEY)?.is_some_and(|format| format == 1u32.to_le_bytes()) {
+        return Ok(());
+    }
+    Err(StoreError::Damaged("it is a database, and none of a store".to_owned()))
+}
+
+fn about(database: &Database, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+    match database.begin_read()?.open_table(ABOUT) {
+        Ok(table) => Ok(table.get(key)?.map(|found| found.value().to_vec())),
+        Err(TableError::TableDoesNotExist(_)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Makes a store with these records, and a log of so many bytes.
+pub(super) fn make(place: &dyn Place, log_bytes: u32, records: &Records) -> Result<(), StoreError> {
+    place.create(&|bytes| {
+        initialize(bytes, log_bytes, &|table| {
+            for (key, value) in records {
+                table.insert(key.as_slice(), sealed(key, value).as_slice())?;
+            }
+            Ok(())
+        })
+    })
+}
+
+/// Makes a store with what `fill` puts into it, and a log of so many bytes.
 pub(super) fn initialize(
     bytes: Box<dyn StorageBackend>,
+    log_bytes: u32,
     fill: &dyn Fn(&mut RecordTable<'_>) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
-    let watched = Watched::new(bytes, Arc::default());
-    let database = Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(watched)?;
+    let bytes = Arc::new(Watched::new(bytes, Arc::default()));
+    let layout = Layout::create(&*bytes, log_bytes)?;
+    let database = open_database(&bytes, layout, false)?;
     let transaction = database.begin_write()?;
     {
         fill(&mut transaction.open_table(RECORDS)?)?;
-        let mut about = transaction.open_table(ABOUT)?;
-        about.insert(FORMAT_KEY, FORMAT.to_le_bytes().as_slice())?;
+        transaction.open_table(ABOUT)?.insert(LAP_KEY, random::draw()?.to_le_bytes().as_slice())?;
     }
     transaction.commit()?;
     Ok(database.close()?)
-}
-
-/// A value behind its checksum.
-pub(super) fn sealed(key: &[u8], value: &[u8]) -> Vec<u8> {
-    let mut sealed = Vec::with_capacity(4 + value.len());
-    sealed.extend_from_slice(&checksum(key, value).to_le_bytes());
-    sealed.extend_from_slice(value);
-    sealed
-}
-
-pub(super) fn unsealed<'a>(key: &[u8], sealed: &'a [u8]) -> Result<&'a [u8], StoreError> {
-    match sealed.split_first_chunk() {
-        Some((sum, value)) if u32::from_le_bytes(*sum) == checksum(key, value) => Ok(value),
-        _ => {
-            let key: String = key.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-            Err(StoreError::Damaged(format!("the checksum of record {key} is wrong")))
-        }
-    }
-}
-
-fn checksum(key: &[u8], value: &[u8]) -> u32 {
-    let mut hasher = crc32fast::Hasher::new();
-    hasher.update(key);
-    hasher.update(value);
-    hasher.finalize()
 }

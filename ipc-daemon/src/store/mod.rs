@@ -1,20 +1,26 @@
 //! SHELL. What outlives the daemon: records in one file of the state directory, written by one thread.
 //!
 //! - [`medium`]: where the bytes are, with word of what failed there;
-//! - [`database`]: the file with its format, its checks when it is opened, and one commit;
+//! - [`layout`]: the parts of the file, and its format;
+//! - [`write_ahead`]: the log, where a commit goes first;
+//! - [`database`]: a store with its checks when it is opened, and one commit;
+//! - [`snapshot`]: what a store holds at one moment;
 //! - [`writer`]: the thread, with what it does when the disk is full or fails;
 //! - [`salvage`], [`overlay`]: looking through a store without changing it, copying one, and saving what can be read of one
 //!   that is damaged;
 //! - [`failure`]: why a store cannot be opened, and the way out.
 //!
 //! The broker decides what is written and when; at most one commit is under way. A record has a checksum over its key and
-//! value, and the pages of the file have their own.
+//! value, and the log and the pages of the database have their own.
 
 mod database;
 mod failure;
+mod layout;
 mod medium;
 mod overlay;
 mod salvage;
+mod snapshot;
+mod write_ahead;
 mod writer;
 
 #[cfg(test)]

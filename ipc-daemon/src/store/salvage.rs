@@ -3,11 +3,14 @@
 use std::cell::Cell;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use redb::{Builder, ReadableDatabase, ReadableTable};
+use redb::{ReadableDatabase, ReadableTable};
 
-use super::database::{CACHE_BYTES, Open, RECORDS, Store, initialize, sealed, unsealed};
+use super::database::{self, Open, Store, initialize, lap, open_database};
 use super::failure::StoreError;
+use super::layout::{LOG_BYTES, Layout};
 use super::medium::{Place, StateFile, Watched};
+use super::snapshot::{RECORDS, sealed, unsealed};
+use super::write_ahead::WriteAheadLog;
 use super::{Records, isolated};
 
 /// What was found in a store.
@@ -29,7 +32,7 @@ pub(crate) fn look(place: &StateFile) -> Result<Option<Found>, StoreError> {
     let looked = isolated(move || {
         let open = Open::of(StateFile::overlay(copy)?)?;
         let mut found = Found::default();
-        open.each(|key, value| {
+        open.snapshot()?.each(|key, value| {
             match value {
                 Ok(value) => drop(found.records.insert(key.to_vec(), value.to_vec())),
                 Err(error) => found.damage.push(error.to_string()),
@@ -48,15 +51,16 @@ pub(crate) fn look(place: &StateFile) -> Result<Option<Found>, StoreError> {
     }
 }
 
-/// What can be read from either end of a file whose pages are damaged: each record is known by its checksum.
+/// What can be read from either end of a file whose pages are damaged, and what of the log is whole: each record is known by its
+/// checksum.
 fn gather(file: std::fs::File) -> Result<Found, StoreError> {
     let records = Arc::new(Mutex::new(Records::new()));
     for is_backward in [false, true] {
-        let (records, bytes) = (Arc::clone(&records), StateFile::overlay(file.try_clone()?)?);
+        let (records, file) = (Arc::clone(&records), file.try_clone()?);
         // Wherever that ends, what came before counts.
         let _: Result<(), StoreError> = isolated(move || {
-            let watched = Watched::new(bytes, Arc::default());
-            let database = Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(watched)?;
+            let (bytes, layout) = overlaid(file)?;
+            let database = open_database(&bytes, layout, false)?;
             let table = database.begin_read()?.open_table(RECORDS)?;
             let mut all = table.iter()?;
             while let Some(record) = if is_backward { all.next_back() } else { all.next() } {
@@ -69,8 +73,27 @@ fn gather(file: std::fs::File) -> Result<Found, StoreError> {
             Ok(())
         });
     }
-    let records = std::mem::take(&mut *records.lock().unwrap_or_else(PoisonError::into_inner));
+    let mut records = std::mem::take(&mut *records.lock().unwrap_or_else(PoisonError::into_inner));
+    // Without the database nobody knows which lap of the log counts.
+    if let Ok(found) = isolated(move || {
+        let (bytes, layout) = overlaid(file)?;
+        let lap = lap(&open_database(&bytes, layout, false)?)?;
+        Ok(WriteAheadLog::open(&bytes, layout, lap)?.1)
+    }) {
+        for write in found.writes {
+            match write.value {
+                Some(value) => drop(records.insert(write.key, value)),
+                None => drop(records.remove(&write.key)),
+            }
+        }
+    }
     Ok(Found { records, damage: Vec::new() })
+}
+
+fn overlaid(file: std::fs::File) -> Result<(Arc<Watched>, Layout), StoreError> {
+    let bytes = Arc::new(Watched::new(StateFile::overlay(file)?, Arc::default()));
+    let layout = Layout::of(&*bytes)?;
+    Ok((bytes, layout))
 }
 
 /// Makes a store with these records in a place where there is none.
@@ -78,14 +101,7 @@ fn gather(file: std::fs::File) -> Result<Found, StoreError> {
 /// # Errors
 /// When it cannot be written; then nothing is there.
 pub(crate) fn make(place: &dyn Place, records: &Records) -> Result<(), StoreError> {
-    place.create(&|bytes| {
-        initialize(bytes, &|table| {
-            for (key, value) in records {
-                table.insert(key.as_slice(), sealed(key, value).as_slice())?;
-            }
-            Ok(())
-        })
-    })
+    database::make(place, LOG_BYTES, records)
 }
 
 /// A copy of the store as it is at this moment, to be made on another thread in a place where there is none; it gives the number
@@ -104,14 +120,12 @@ pub(super) fn copier(
     Ok(move || {
         let copied = Cell::new(0);
         place.create(&|bytes| {
-            initialize(bytes, &|table| {
-                for record in snapshot.open_table(RECORDS)?.iter()? {
-                    let (key, value) = record?;
-                    unsealed(key.value(), value.value())?;
-                    table.insert(key.value(), value.value())?;
+            initialize(bytes, LOG_BYTES, &|table| {
+                snapshot.each(|key, value| {
+                    table.insert(key, sealed(key, value?).as_slice())?;
                     copied.set(copied.get() + 1);
-                }
-                Ok(())
+                    Ok(())
+                })
             })
         })?;
         Ok(copied.get())

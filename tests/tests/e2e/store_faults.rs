@@ -18,6 +18,8 @@ use super::store::{Place, client, try_client};
 const CALLS: [&str; 3] = ["pwrite64", "fdatasync", "ftruncate"];
 /// Puts of the script that is killed.
 const PUTS: usize = 6;
+/// Bytes of each: so many that the log of the store is full before the last.
+const VALUE_BYTES: usize = 60_000;
 /// Puts until a sync fails: more than the start has syncs, because each thread's are counted by themselves.
 const PUTS_MAX: usize = 200;
 
@@ -77,7 +79,7 @@ fn key(number: usize) -> String {
 /// Puts one key after the other, as long as they are acknowledged. Says how many were, and the error that ended it.
 fn put_all(client: &mut Client, puts: usize) -> (usize, Option<ErrorCode>) {
     for number in 0..puts {
-        if let Err(error) = client.put_key(&key(number), "value", &KeyOptions::default()) {
+        if let Err(error) = client.put_key(&key(number), vec![7; VALUE_BYTES], &KeyOptions::default()) {
             return (number, Some(error.code));
         }
     }
@@ -149,7 +151,7 @@ fn a_sync_that_fails_is_the_last_and_what_was_acknowledged_is_there() {
         let (acknowledged, error) = put_all(&mut client, PUTS_MAX);
         if let Some(code) = error {
             assert_eq!(code, ErrorCode::StorageFailed, "sync {when}");
-            let again = client.put_key(&key(acknowledged), "value", &KeyOptions::default()).unwrap_err();
+            let again = client.put_key(&key(acknowledged), "again", &KeyOptions::default()).unwrap_err();
             assert_eq!(again.code, ErrorCode::StorageFailed, "only a restart writes again");
             failed = Some(acknowledged);
         }

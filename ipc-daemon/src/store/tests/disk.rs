@@ -239,8 +239,11 @@ impl Place for Disk {
         &self,
         fill: &dyn Fn(Box<dyn StorageBackend>) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
-        fill(Box::new(Handle(self.clone())))?;
-        self.state().exists = true;
+        let draft = Self::default();
+        fill(Box::new(Handle(draft.clone())))?;
+        let bytes = draft.bytes();
+        let state = &mut *self.state();
+        (state.now, state.synced, state.exists) = (bytes.clone(), bytes, true);
         Ok(())
     }
 }

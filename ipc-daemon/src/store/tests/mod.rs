@@ -8,9 +8,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use self::disk::{Cut, Disk, Faults, Kept};
-use super::database::{ABOUT, FORMAT, Store};
+use super::database::{ABOUT, BARE_FORMAT_KEY, Store};
 use super::failure::StoreError;
+use super::layout::{FORMAT, LOG_BYTES, head};
 use super::medium::{Place, StateFile, Watched};
+use super::snapshot::{RECORDS, sealed};
 use crate::broker::{Fault, Write};
 
 type Records = BTreeMap<Vec<u8>, Vec<u8>>;
@@ -57,8 +59,11 @@ fn apply(records: &mut Records, writes: &[Write]) {
     }
 }
 
+/// So short that it is full after a few commits.
+const SHORT_LOG_BYTES: u32 = 8 << 10;
+
 fn open(disk: &Disk) -> Result<Store, StoreError> {
-    Store::open(Box::new(disk.clone()))
+    Store::open_with(Box::new(disk.clone()), SHORT_LOG_BYTES)
 }
 
 fn read(store: &Store) -> Result<Records, StoreError> {
@@ -235,17 +240,93 @@ fn damage_is_named_and_never_read() {
 fn what_a_later_version_has_written_is_not_read() {
     let disk = Disk::default();
     drop(open(&disk).unwrap());
+    let mut bytes = disk.bytes();
+    let head = head(FORMAT + 1, SHORT_LOG_BYTES);
+    bytes[..head.len()].copy_from_slice(&head);
+    let disk = Disk::with(bytes);
+    for _ in 0..2 {
+        assert!(matches!(open(&disk), Err(StoreError::Newer(format)) if format == FORMAT + 1));
+    }
+}
+
+/// A store as format 1 had it, with these records and with what it says of itself.
+fn bare(records: &Records, format: u32) -> Disk {
+    let disk = Disk::with(Vec::new());
     let bytes = Watched::new(disk.open().unwrap().unwrap(), Arc::default());
     let database = redb::Builder::new().create_with_backend(bytes).unwrap();
     let transaction = database.begin_write().unwrap();
     {
         let mut about = transaction.open_table(ABOUT).unwrap();
-        about.insert(b"format".as_slice(), (FORMAT + 1).to_le_bytes().as_slice()).unwrap();
+        about.insert(BARE_FORMAT_KEY, format.to_le_bytes().as_slice()).unwrap();
+        let mut table = transaction.open_table(RECORDS).unwrap();
+        for (key, value) in records {
+            table.insert(key.as_slice(), sealed(key, value).as_slice()).unwrap();
+        }
     }
     transaction.commit().unwrap();
     drop(database);
-    for _ in 0..2 {
-        assert!(matches!(open(&disk), Err(StoreError::Newer(format)) if format == FORMAT + 1));
+    disk
+}
+
+#[test]
+fn a_store_of_the_first_format_is_made_anew_in_this_one() {
+    let mut due = Records::new();
+    apply(&mut due, &[put(1, vec![1; 5]), put(2, vec![2; 5000])]);
+    let disk = bare(&due, 1);
+    let mut store = open(&disk).unwrap();
+    assert_eq!(read(&store).unwrap(), due);
+    store.commit(&[delete(1)]).unwrap();
+    apply(&mut due, &[delete(1)]);
+    drop(store);
+    assert_eq!(disk.bytes()[..12], head(FORMAT, 0)[..12]);
+    assert_eq!(read(&open(&disk).unwrap()).unwrap(), due);
+    assert!(
+        matches!(open(&bare(&due, 7)), Err(StoreError::Damaged(_))),
+        "there was no format 7 of that kind"
+    );
+}
+
+#[test]
+fn a_commit_is_one_write_and_one_sync_until_the_log_is_full() {
+    let disk = Disk::default();
+    let mut store = Store::open_with(Box::new(disk.clone()), SHORT_LOG_BYTES).unwrap();
+    disk.record();
+    // With 27 bytes of header, lengths and key a KiB each: eight of them are the log.
+    let kibi = |number| [put(number, vec![7; 1024 - 27])];
+    for number in 10..18 {
+        store.commit(&kibi(number)).unwrap();
+        assert_eq!(disk.cuts().len(), 2, "commit {number}");
+        disk.record();
+    }
+    store.commit(&kibi(18)).unwrap();
+    assert!(disk.cuts().len() > 3, "the ninth one goes into the database with the eight");
+    disk.record();
+    store.commit(&kibi(19)).unwrap();
+    assert_eq!(disk.cuts().len(), 2, "there is room again");
+    assert_eq!(read(&store).unwrap().len(), 10);
+    assert_eq!(read(&open(&disk).unwrap()).unwrap().len(), 10);
+}
+
+#[test]
+fn damage_to_the_log_of_a_store_that_was_not_closed_is_named() {
+    let disk = Disk::default();
+    let mut store = Store::open_with(Box::new(disk.clone()), LOG_BYTES).unwrap();
+    for number in 0..20 {
+        store.commit(&[put(number, vec![0x5a; 100])]).unwrap();
+    }
+    let bytes = disk.bytes();
+    drop(store);
+    let places: Vec<usize> =
+        (0..bytes.len() - 100).filter(|at| bytes[*at..at + 100] == [0x5a; 100]).collect();
+    assert_eq!(places.len(), 20);
+    for (number, place) in places.iter().enumerate() {
+        let mut damaged = bytes.clone();
+        damaged[*place] = 0;
+        match open(&Disk::with(damaged)) {
+            Err(StoreError::Damaged(why)) => assert!(why.contains(&format!("commit {number} of")), "{why}"),
+            // One that is not whole at the end was under way.
+            opened => assert!(number == 19 && read(&opened.unwrap()).unwrap().len() == 19, "{number}"),
+        }
     }
 }
 
