@@ -17,7 +17,7 @@ use ipc_core::{Error, ErrorCode};
 
 use super::gate::Gate;
 use super::hold::Hand;
-use super::keys::{Change, Condition, Entry, cost};
+use super::keys::{Change, Condition, End, Entry, cost};
 use super::kv::{Act, Ask, Request, no_such_key};
 use super::{Coordination, Effect, Noun, Timer};
 use crate::broker::keys::PeerKey;
@@ -237,7 +237,7 @@ impl Coordination {
             for change in changes {
                 self.tell_watches(&change);
                 let (key, revision) = (change.key.clone(), change.revision);
-                let lease = change.entry.as_ref().map_or(0, |entry| entry.lease);
+                let lease = change.entry.as_ref().map_or(0, Entry::lease);
                 self.make(change);
                 // It may have ended while that was on its way to the disk.
                 if lease != 0 && !self.holds.contains_key(&lease) {
@@ -305,7 +305,7 @@ impl Coordination {
     pub(super) fn make(&mut self, change: Change) {
         let Change { revision, key, entry, .. } = &change;
         let (revision, key) = (*revision, key.clone());
-        let (lease, expires) = entry.as_ref().map_or((0, None), |entry| (entry.lease, entry.expires));
+        let (lease, expires) = entry.as_ref().map_or((0, None), |entry| (entry.lease(), entry.expires()));
         let before = self.keys.apply(change);
         self.forget_entry(&key, before.as_ref());
         if let Some(expires) = expires {
@@ -320,14 +320,14 @@ impl Coordination {
     /// What was bound to an entry that is no more.
     fn forget_entry(&mut self, key: &ResourceName, before: Option<&Entry>) {
         let Some(before) = before else { return };
-        if let Some(keys) = self.leased.get_mut(&before.lease) {
+        if let Some(keys) = self.leased.get_mut(&before.lease()) {
             keys.remove(key);
             if keys.is_empty() {
-                self.leased.remove(&before.lease);
+                self.leased.remove(&before.lease());
             }
         }
         if self.expiring.remove(&before.revision).is_some()
-            && let Some(expires) = before.expires
+            && let Some(expires) = before.expires()
         {
             self.timers.remove(&(expires, Timer::Key(before.revision)));
         }
@@ -388,11 +388,10 @@ fn entry(
         revision,
         created,
         version,
-        lease: value.lease,
         value: value.payload.clone(),
         uid: hand.uid.unwrap_or_default(),
-        expires: value.ttl.map(|ttl| now + ttl),
         durability,
+        end: End::of(value.lease, value.ttl.map(|ttl| now + ttl)),
     })
 }
 

@@ -31,14 +31,39 @@ pub(in crate::broker) struct Entry {
     pub(in crate::broker) created: u64,
     /// Puts since it was made, this one included.
     pub(in crate::broker) version: u64,
-    /// The lease it ends with, 0 for none.
-    pub(in crate::broker) lease: u64,
     pub(in crate::broker) value: Payload,
     /// Who pays for it.
     pub(super) uid: u32,
-    pub(super) expires: Option<Instant>,
     /// What it survives.
     pub(super) durability: Durability,
+    /// Most do not end by themselves: for those it costs a word.
+    pub(super) end: Option<Box<End>>,
+}
+
+/// What makes an entry end by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct End {
+    /// The lease it ends with, 0 for none.
+    lease: u64,
+    expires: Option<Instant>,
+}
+
+impl End {
+    /// The end with a lease that is not 0, at a time, or by none of them.
+    pub(super) fn of(lease: u64, expires: Option<Instant>) -> Option<Box<Self>> {
+        (lease != 0 || expires.is_some()).then(|| Box::new(Self { lease, expires }))
+    }
+}
+
+impl Entry {
+    /// The lease it ends with, 0 for none.
+    pub(in crate::broker) fn lease(&self) -> u64 {
+        self.end.as_ref().map_or(0, |end| end.lease)
+    }
+
+    pub(super) fn expires(&self) -> Option<Instant> {
+        self.end.as_ref()?.expires
+    }
 }
 
 /// A put or a delete.
@@ -285,10 +310,9 @@ mod tests {
             revision,
             created: revision,
             version: 1,
-            lease: 0,
             value: Payload::from("x"),
             uid: 7,
-            expires: None,
+            end: None,
             durability,
         };
         Change { revision, key: key(name), entry: Some(entry), durability }

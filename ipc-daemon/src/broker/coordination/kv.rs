@@ -313,10 +313,9 @@ mod tests {
                 revision,
                 created: revision,
                 version: 1,
-                lease: 0,
                 value: Payload::bytes(vec![7; 9]),
                 uid: 7,
-                expires: None,
+                end: None,
                 durability: Durability::Memory,
             };
             let key = ResourceName::parse(&format!("{revision:02}")[..2]).expect("a name");

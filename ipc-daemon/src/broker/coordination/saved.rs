@@ -11,7 +11,7 @@ use ipc_core::time::{Instant, whole_micros};
 use ipc_core::wire::coordination::Durability;
 
 use super::Coordination;
-use super::keys::{Change, Condition, Entry};
+use super::keys::{Change, Condition, End, Entry};
 use super::kv::{Act, Ask};
 use crate::broker::records::{Fields, Reader, RecordKind, Write};
 
@@ -72,7 +72,7 @@ impl Coordination {
         let mut fields = fields.bytes(change.key.as_str().as_bytes());
         if let Some(entry) = &change.entry {
             let ttl = ttl.map_or(0, whole_micros);
-            fields = fields.u64(entry.created).u64(entry.version).u64(entry.lease).u64(ttl).u32(entry.uid);
+            fields = fields.u64(entry.created).u64(entry.version).u64(entry.lease()).u64(ttl).u32(entry.uid);
             fields = fields.u8(entry.value.kind.number()).rest(&entry.value.body);
         }
         Write::put(RecordKind::Change, &id(change.revision), fields.done())
@@ -165,7 +165,7 @@ fn restored_entry(
     let kind = PayloadKind::from_number(reader.u8()?)?;
     let value = Payload { kind, body: bytes::Bytes::copy_from_slice(reader.rest()) };
     let expires = (ttl > 0).then(|| now + Duration::from_micros(ttl));
-    Some(Entry { revision, created, version, lease, value, uid, expires, durability })
+    Some(Entry { revision, created, version, value, uid, durability, end: End::of(lease, expires) })
 }
 
 impl Ask {

@@ -256,8 +256,8 @@ impl Page {
 }
 
 fn state(entry: &Entry) -> KeyState {
-    let Entry { revision, created, version, lease, .. } = *entry;
-    KeyState { revision, created, version, lease }
+    let Entry { revision, created, version, .. } = *entry;
+    KeyState { revision, created, version, lease: entry.lease() }
 }
 
 pub(super) fn condition(condition: wire::Condition) -> Condition {
