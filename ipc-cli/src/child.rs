@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Command, ExitStatus, Stdio};
 
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, getpid, kill_process, kill_process_group, waitid};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::unix::pipe;
 use tokio::signal::unix::{SignalKind, signal};
@@ -17,6 +17,7 @@ use tokio::time::timeout;
 
 #[cfg(not(test))]
 use crate::role;
+use crate::{terminal, watchdog};
 
 /// How long a command has between the request to end and the end.
 const TERMINATE_GRACE: Duration = Duration::from_secs(5);
@@ -179,7 +180,9 @@ impl Group {
         let children = signal(SignalKind::child())?;
         let leader = spawn(&mut command)?;
         let number = Pid::from_child(&leader);
-        Ok(Self { leader, number, children, is_reaped: false })
+        let group = Self { leader, number, children, is_reaped: false };
+        watchdog::watch(number)?;
+        Ok(group)
     }
 
     /// Waits for its end, or ends it when `stop` is ready.
@@ -195,9 +198,27 @@ impl Group {
     async fn leader_ended(&mut self) -> io::Result<()> {
         let look = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
         while waitid(WaitId::Pid(self.number), look)?.is_none() {
+            self.stop_with_leader()?;
             if self.children.recv().await.is_none() {
                 return Err(io::Error::other("this process is not told any more when its children end"));
             }
+        }
+        Ok(())
+    }
+
+    /// When it was stopped from the terminal (with Ctrl-Z, say), we stop too, so that the shell is told, and go on with it. When it
+    /// was stopped because the terminal is ours (after `fg`, say), it gets it.
+    fn stop_with_leader(&self) -> io::Result<()> {
+        let look = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG;
+        if waitid(WaitId::Pid(self.number), look)?.is_none() {
+            return Ok(());
+        }
+        let had_terminal = terminal::take_back(self.number);
+        if had_terminal {
+            kill_process(getpid(), Signal::STOP)?;
+        }
+        if terminal::pass_on(self.number) || had_terminal {
+            self.signal(Signal::CONT);
         }
         Ok(())
     }
@@ -214,6 +235,9 @@ impl Group {
     /// Kills what is left of the group and reaps its leader.
     fn end(&mut self) -> io::Result<ExitStatus> {
         self.signal(Signal::KILL);
+        terminal::take_back(self.number);
+        // Before its number can become another's.
+        watchdog::forget(self.number);
         let status = self.leader.wait()?;
         self.is_reaped = true;
         Ok(status)

@@ -10,7 +10,9 @@ mod output;
 mod private;
 mod render;
 mod role;
+mod terminal;
 mod title;
+mod watchdog;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

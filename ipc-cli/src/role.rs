@@ -11,6 +11,7 @@ use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
 use crate::bus;
 use crate::commands::bench::end::{self, EndArgs};
 use crate::commands::demo;
+use crate::{terminal, watchdog};
 
 /// The word that introduces a role on the command line.
 const ROLE: &str = "__role";
@@ -23,6 +24,8 @@ const GUARD: &str = "guard";
 const DEMO_SERVICE: &str = "demo-service";
 /// Is one end of a measurement.
 const BENCH_END: &str = "bench-end";
+/// Ends what the process that started it leaves behind.
+const WATCHDOG: &str = "watchdog";
 /// The exit status of a command that cannot be started, as shells have it.
 const NOT_STARTED: u8 = 127;
 
@@ -51,6 +54,7 @@ pub(crate) fn play(arguments: &[OsString]) -> ExitCode {
             Some(args) => concluded(end::play(&args)),
             None => unknown(),
         },
+        [name] if name == WATCHDOG => watchdog::play(),
         _ => unknown(),
     }
 }
@@ -77,6 +81,13 @@ pub(crate) fn guarded_command(line: &[OsString]) -> Command {
     command
 }
 
+/// What ends the process groups that this process leaves behind.
+pub(crate) fn watchdog_command() -> Command {
+    let mut command = Command::new(program());
+    command.args([ROLE, WATCHDOG]);
+    command
+}
+
 /// A service of the demo. It dies with this process.
 pub(crate) fn demo_service_command(service: &str, is_group: bool) -> Command {
     let own = [ROLE, DEMO_SERVICE, service, if is_group { GROUP } else { EXCLUSIVE }].map(OsString::from);
@@ -100,11 +111,9 @@ fn guard(parent: &OsStr, program: &OsStr, arguments: &[OsString]) -> ExitCode {
         return ExitCode::from(NOT_STARTED);
     }
     // The parent may have gone before it was asked.
-    let is_orphan =
-        getppid().map(Pid::as_raw_nonzero).map(|pid| pid.to_string().into()) != Some(parent.to_owned());
-    if is_orphan {
-        return ExitCode::from(NOT_STARTED);
-    }
+    let is_parent = |pid: &Pid| OsString::from(pid.as_raw_nonzero().to_string()) == parent;
+    let Some(parent) = getppid().filter(is_parent) else { return ExitCode::from(NOT_STARTED) };
+    terminal::take_from(parent);
     let error = Command::new(program).args(arguments).exec();
     complain(&format!("cannot run '{}': {error}", program.display()));
     ExitCode::from(NOT_STARTED)

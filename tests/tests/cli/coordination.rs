@@ -47,12 +47,6 @@ fn all_gone(pids: &[String]) {
     });
 }
 
-/// Ends a process that a command of the test has left.
-fn end(pid: &str) {
-    let pid = pid.parse().ok().and_then(rustix::process::Pid::from_raw).expect("a process");
-    rustix::process::kill_process(pid, Signal::KILL).expect("it runs");
-}
-
 fn json_of(runtime_dir: &Path, arguments: &[&str]) -> Vec<serde_json::Value> {
     run_at(runtime_dir, &[&["--json"], arguments].concat()).objects()
 }
@@ -110,9 +104,8 @@ fn a_held_lock_is_busy_and_shown_and_passes_on_when_its_holder_is_killed() {
     holder.running.signal(Signal::KILL);
     let next: u64 = finish(waiter).succeeded().trim().parse().expect("a token");
     assert!(next > token.parse().expect("a token"));
-    // The command dies with the tool; what it has started itself is nobody's to find then.
-    all_gone(&pids[..1]);
-    end(&pids[1]);
+    // The command dies with the tool, and what it has started.
+    all_gone(&pids);
     assert_eq!(json_of(dir, &["list", "locks"]).len(), 0);
 }
 
@@ -313,7 +306,6 @@ fn what_nobody_has_taken_up_yet_is_shown_so() {
     daemon.kill();
     holder.running.signal(Signal::KILL);
     all_gone(&pids[..1]);
-    end(&pids[1]);
     let _daemon = place.start();
     let rows = json_of(&dir, &["list", "locks"]);
     assert_eq!((rows.len(), rows[0]["token"].to_string()), (1, token));

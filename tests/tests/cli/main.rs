@@ -14,5 +14,6 @@ mod network;
 mod output;
 mod queues;
 mod serving;
+mod terminal;
 mod unreachable;
 mod usage;
