@@ -193,28 +193,38 @@ limits! {
     resources_max: u32 = 65_536, 1, 10_000_000;
     /// Leases of one uid that outlive their connection.
     detached_leases_per_uid_max: u32 = 1024, 1, 1_000_000;
-    /// Keys in all.
+    /// Keys in all. No user has more of them than are left, unless no other is connected.
     keys_max: u32 = 1_000_000, 1, 100_000_000;
+    /// Keys that one uid has put last.
+    keys_per_uid_max: u32 = 100_000_000, 1, 100_000_000;
     /// Largest value of a key, in bytes.
     key_value_max_bytes: u32 = 1 << 20, 1, PAYLOAD_MAX_CEILING_BYTES;
     /// Bytes of the keys of one uid: names, values and 200 bytes for each.
     key_bytes_per_uid_max: u32 = 256 << 20, 1024, u32::MAX;
-    /// Requests for changes of keys that wait for the disk.
+    /// Requests for changes of keys that wait for the disk. No user has more of them than are left, unless no other is
+    /// connected.
     key_changes_pending_max: u32 = 16_384, 1, 10_000_000;
-    /// Bytes of the keys and values in them.
+    /// Bytes of the keys and values in them, shared in the same way.
     key_changes_pending_max_bytes: u32 = 64 << 20, 1024, u32::MAX;
     /// Requests of one connection that wait for the disk, about keys and about work queues alike.
     changes_pending_per_connection_max: u32 = 4096, 1, 1_000_000;
+    /// The same of one uid.
+    changes_pending_per_uid_max: u32 = 65_536, 1, 10_000_000;
     /// Changes of keys that are remembered.
     key_history_max: u32 = 10_000, 1, 10_000_000;
     /// Bytes of them: names, values and 200 bytes for each.
     key_history_max_bytes: u32 = 16 << 20, 1024, u32::MAX;
     /// Watches over keys of one connection.
     key_watches_per_connection_max: u32 = 256, 1, 65_536;
-    /// Work queues in which something is, is awaited or is remembered.
+    /// Work queues in which something is, is awaited or is remembered. No user has made more of them than are left, unless no
+    /// other is connected.
     work_queues_max: u32 = 65_536, 1, 10_000_000;
-    /// Entries of all work queues.
+    /// Work queues that one uid has made, by the first that it put there or asked for.
+    work_queues_per_uid_max: u32 = 10_000_000, 1, 10_000_000;
+    /// Entries of all work queues. No user has put more of them than are left, unless no other is connected.
     work_queue_entries_max: u32 = 1_000_000, 1, 100_000_000;
+    /// Entries that one uid has put.
+    work_queue_entries_per_uid_max: u32 = 100_000_000, 1, 100_000_000;
     /// Entries that wait in one work queue.
     work_queue_length_max: u32 = 100_000, 1, 100_000_000;
     /// Largest entry of a work queue, in bytes.

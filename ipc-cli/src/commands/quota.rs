@@ -30,7 +30,7 @@ pub(crate) async fn run(globals: &Globals, output: &Output) -> Result<(), Failur
         let who = if principal.is_empty() { format!("uid {}", text(row, "uid")) } else { principal };
         let resource = text(row, "resource");
         let shown = |key| match number(row, key) {
-            Some(value) if resource.ends_with("bytes") && value >= 1024 => bytes_for_people(value),
+            Some(value) if resource.contains("bytes") && value >= 1024 => bytes_for_people(value),
             Some(value) => count_for_people(value),
             None => String::new(),
         };

@@ -23,6 +23,7 @@ mod event;
 mod filters;
 mod journal;
 mod keys;
+pub(crate) mod ledger;
 mod names;
 mod peer;
 mod policy;

@@ -36,6 +36,7 @@ const QUOTA: &str = "ipc-daemon/src/broker/quota/mod.rs";
 const OF_A_USER: &str = "each_resource_is_refused_past_its_limit_and_given_back";
 const EXPOSE: &str = "tests/tests/e2e/expose/limits.rs";
 const EXPOSE_UDP: &str = "tests/tests/e2e/expose/udp_limits.rs";
+const SHARES: &str = "tests/tests/broker/shares.rs";
 const FORWARD: &str = "tests/tests/e2e/forward/limits.rs";
 const WORK: &str = "tests/tests/broker/queues/limits.rs";
 const REFUSALS: &str = "tests/tests/wire/refusals.rs";
@@ -87,16 +88,20 @@ const PROOFS: &[(&str, Proof)] = &[
     ),
     ("detached_leases_per_uid_max", There(COORDINATION, "leases_values_and_watches_have_their_limits")),
     ("keys_max", There(COORDINATION, "keys_and_their_bytes_have_their_limits")),
+    ("keys_per_uid_max", There(SHARES, "a_rule_says_how_many_keys_and_bytes_of_them_a_user_has")),
     ("key_value_max_bytes", There(COORDINATION, "leases_values_and_watches_have_their_limits")),
     ("key_bytes_per_uid_max", There(COORDINATION, "keys_and_their_bytes_have_their_limits")),
     ("key_changes_pending_max", There(DURABLE, "what_waits_for_the_disk_is_limited")),
     ("key_changes_pending_max_bytes", There(DURABLE, "what_waits_for_the_disk_is_limited")),
     ("changes_pending_per_connection_max", There(DURABLE, "what_waits_for_the_disk_is_limited")),
+    ("changes_pending_per_uid_max", There(SHARES, "requests_of_all_connections_of_a_user_wait_together")),
     ("key_history_max", There(KEYS, "history_is_a_window_and_says_so")),
     ("key_history_max_bytes", There(KEYS, "history_holds_its_bytes")),
     ("key_watches_per_connection_max", There(COORDINATION, "leases_values_and_watches_have_their_limits")),
     ("work_queues_max", There(WORK, "queues_and_entries_are_limited")),
+    ("work_queues_per_uid_max", There(SHARES, "a_rule_says_what_a_user_has_of_work_queues")),
     ("work_queue_entries_max", There(WORK, "queues_and_entries_are_limited")),
+    ("work_queue_entries_per_uid_max", There(SHARES, "a_rule_says_what_a_user_has_of_work_queues")),
     ("work_queue_length_max", There(WORK, "a_queue_holds_as_many_as_it_may")),
     ("work_queue_entry_max_bytes", There(WORK, "an_entry_has_a_largest_size")),
     ("work_queue_bytes_per_uid_max", There(WORK, "users_pay_for_what_they_put_and_for_their_ids")),

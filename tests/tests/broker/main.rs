@@ -22,5 +22,6 @@ mod queues;
 mod quota;
 mod revoked;
 mod runs;
+mod shares;
 mod simulated;
 mod tenure;

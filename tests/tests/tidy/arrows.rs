@@ -58,7 +58,7 @@ const COMPOSERS: [&str; 4] = ["mod", "dispatch", "departure", "snapshot"];
 /// Records and events that are made of several parts, and that every registry may use.
 const SHARED: [&str; 2] = ["event", "peer"];
 /// Words and collections that every registry may use and that are made of nothing.
-const VOCABULARY: [&str; 3] = ["keys", "filters", "records"];
+const VOCABULARY: [&str; 4] = ["keys", "filters", "ledger", "records"];
 
 const COMPOSING: &str = "mod, dispatch, departure and snapshot";
 const BROKER: &str = "ipc-daemon/src/broker/";

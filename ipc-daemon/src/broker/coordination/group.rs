@@ -9,8 +9,8 @@
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
-use ipc_core::limits::Limits;
 use ipc_core::name::ResourceName;
+use ipc_core::payload::Payload;
 use ipc_core::time::Instant;
 use ipc_core::wire::coordination::Durability;
 use ipc_core::{Error, ErrorCode};
@@ -20,7 +20,7 @@ use super::hold::Hand;
 use super::keys::{Change, Condition, End, Entry, cost};
 use super::kv::{Act, Ask, Request, no_such_key};
 use super::{Coordination, Effect, Noun, Timer};
-use crate::broker::keys::PeerKey;
+use crate::broker::ledger::Standing;
 use crate::broker::records::Write;
 
 /// After this time the end of a key that could not be written is tried again.
@@ -40,9 +40,9 @@ pub(super) struct Group {
     /// What they make of keys; `None` for one that will not be there.
     over: BTreeMap<ResourceName, Option<Entry>>,
     /// Keys more or less.
-    keys: isize,
-    /// Bytes more or less, by user.
-    bytes: BTreeMap<u32, isize>,
+    keys: i64,
+    /// The same, and bytes of them, by user.
+    more: BTreeMap<u32, More>,
     /// Whether there are changes among them that will not survive this life.
     has_volatile: bool,
     writes: Vec<Write>,
@@ -52,9 +52,16 @@ pub(super) struct Group {
     obsolete: Vec<u64>,
 }
 
+/// Keys more or less, and bytes of them.
+#[derive(Clone, Copy, Debug, Default)]
+struct More {
+    keys: i64,
+    bytes: i64,
+}
+
 impl Coordination {
     /// Carries out what waits and need not be kept, as far as nothing that must be is before it.
-    pub(in crate::broker) fn advance(&mut self, now: Instant, limits: &Limits) {
+    pub(in crate::broker) fn advance(&mut self, now: Instant) {
         if self.group.is_some() || self.line.is_empty() {
             return;
         }
@@ -64,7 +71,7 @@ impl Coordination {
                 break;
             }
             let Some(request) = self.line.pop() else { break };
-            self.judge(now, &mut group, request, limits);
+            self.judge(now, &mut group, request);
         }
         self.publish(group);
     }
@@ -77,11 +84,11 @@ impl Coordination {
     }
 
     /// Gives what is to be written, now that the disk is free. [`Coordination::settle`] has to follow if there is anything.
-    pub(in crate::broker) fn draft(&mut self, now: Instant, limits: &Limits, writes: &mut Vec<Write>) {
+    pub(in crate::broker) fn draft(&mut self, now: Instant, writes: &mut Vec<Write>) {
         if self.group.is_none() && !self.line.is_empty() {
             let mut group = Group::default();
             while let Some(request) = self.line.pop() {
-                self.judge(now, &mut group, request, limits);
+                self.judge(now, &mut group, request);
             }
             if group.writes.is_empty() {
                 self.publish(group);
@@ -147,9 +154,9 @@ impl Coordination {
         }
     }
 
-    fn judge(&mut self, now: Instant, group: &mut Group, request: Request, limits: &Limits) {
+    fn judge(&mut self, now: Instant, group: &mut Group, request: Request) {
         let durability = self.kept_as(group, &request);
-        let outcome = self.check(group, &request, limits);
+        let outcome = self.check(group, &request);
         let outcome = outcome.map(|()| self.change_all(now, group, &request, durability));
         if let (Ok(_), Some(fence)) = (&outcome, &request.fence) {
             group.fences.insert(fence.lock.clone());
@@ -158,34 +165,53 @@ impl Coordination {
     }
 
     /// Whether everything that is asked for can be done.
-    fn check(&self, group: &Group, request: &Request, limits: &Limits) -> Result<(), Error> {
+    fn check(&self, group: &Group, request: &Request) -> Result<(), Error> {
         self.check_fence(request.fence.as_ref())?;
-        let (mut keys, mut bytes) = (group.keys, 0);
+        let (mut more, mut others) = (More::default(), 0);
         for ask in &request.asks {
             let before = self.state(group, &ask.key);
             check_condition(&ask.key, before, ask.condition)?;
             match &ask.act {
                 Act::Check => continue,
                 Act::Delete if before.is_none() => return Err(no_such_key(&ask.key)),
-                Act::Delete => keys -= 1,
+                Act::Delete => {}
                 Act::Put(value) => {
                     if value.lease != 0 {
                         self.check_lease(request.hand, value.lease)?;
                     }
-                    keys += isize::from(before.is_none());
-                    bytes += cost(&ask.key, &value.payload) as isize;
+                    more.put(&ask.key, &value.payload);
                 }
             }
-            let is_own = |entry: &&Entry| Some(entry.uid) == request.hand.uid;
-            bytes -= before.filter(is_own).map_or(0, |entry| cost(&ask.key, &entry.value) as isize);
-            if keys > group.keys && self.keys.len().saturating_add_signed(keys) > limits.keys_max as usize {
-                return Err(Error::quota("keys_max", limits.keys_max.into()));
+            match before {
+                Some(entry) if Some(entry.uid) == request.hand.uid => more.end(&ask.key, entry),
+                Some(_) => others -= 1,
+                None => {}
             }
         }
-        let Some(uid) = request.hand.uid else { return Ok(()) };
-        let more = bytes + group.bytes.get(&uid).copied().unwrap_or(0);
+        self.check_user(group, request, more, others)
+    }
+
+    /// Whether a user may have so many keys more, of which others have so many more then.
+    fn check_user(&self, group: &Group, request: &Request, more: More, others: i64) -> Result<(), Error> {
+        let (Some(uid), Some(asker), Some(limits)) = (request.hand.uid, &request.asker, &request.limits)
+        else {
+            return Ok(());
+        };
+        let had = group.more.get(&uid).copied().unwrap_or_default();
+        if more.keys > 0 {
+            let others = others + group.keys - had.keys;
+            let before = self.keys.counts().standing(uid);
+            let own = before.own.saturating_add_signed(had.keys);
+            let standing = Standing { own, others: before.others.saturating_add_signed(others) };
+            let (keys, max) = (more.keys.unsigned_abs(), limits.keys_per_uid_max);
+            if own + keys > max.into() {
+                return Err(Error::quota("keys_per_uid_max", max.into()));
+            }
+            standing.check(keys, "keys_max", limits.keys_max.into(), asker.user.is_alone)?;
+        }
+        let bytes = self.keys.bytes().of(uid).saturating_add_signed(had.bytes + more.bytes);
         let max = limits.key_bytes_per_uid_max;
-        if bytes > 0 && self.keys.bytes_of(uid).saturating_add_signed(more) > max as usize {
+        if more.bytes > 0 && bytes > max.into() {
             return Err(Error::quota("key_bytes_per_uid_max", max.into()));
         }
         Ok(())
@@ -279,18 +305,8 @@ impl Coordination {
 
     /// A request does not wait any more.
     fn finish(&mut self, request: &Request) {
-        if let Some(peer) = request.peer() {
-            self.end_change(peer);
-        }
-    }
-
-    /// A request of the session does not wait for the disk any more.
-    pub(super) fn end_change(&mut self, peer: PeerKey) {
-        if let Some(of) = self.peers.get_mut(&peer) {
-            of.changes -= 1;
-            if of.is_empty() {
-                self.peers.remove(&peer);
-            }
+        if let Some(asker) = &request.asker {
+            self.end_change(asker);
         }
     }
 
@@ -356,19 +372,32 @@ impl Coordination {
             asks: vec![Ask::end(key, revision)],
             fence: None,
             durability: Durability::Memory,
+            limits: None,
         });
+    }
+}
+
+impl More {
+    fn put(&mut self, key: &ResourceName, value: &Payload) {
+        self.keys += 1;
+        self.bytes += cost(key, value) as i64;
+    }
+
+    fn end(&mut self, key: &ResourceName, entry: &Entry) {
+        self.keys -= 1;
+        self.bytes -= cost(key, &entry.value) as i64;
     }
 }
 
 impl Group {
     /// Those who are judged later see the change.
     fn account(&mut self, change: &Change, before: Option<&Entry>) {
-        self.keys += isize::from(change.entry.is_some()) - isize::from(before.is_some());
+        self.keys += i64::from(change.entry.is_some()) - i64::from(before.is_some());
         if let Some(before) = before {
-            *self.bytes.entry(before.uid).or_default() -= cost(&change.key, &before.value) as isize;
+            self.more.entry(before.uid).or_default().end(&change.key, before);
         }
         if let Some(entry) = &change.entry {
-            *self.bytes.entry(entry.uid).or_default() += cost(&change.key, &entry.value) as isize;
+            self.more.entry(entry.uid).or_default().put(&change.key, &entry.value);
         }
         self.over.insert(change.key.clone(), change.entry.clone());
     }

@@ -11,6 +11,8 @@ use ipc_core::time::Instant;
 use ipc_core::wire::coordination::Durability;
 use ipc_core::{Error, ErrorCode};
 
+use crate::broker::ledger::Ledger;
+
 /// What an entry costs beyond its name and value, in bytes: the nodes and counters around it.
 const OVERHEAD_BYTES: usize = 200;
 
@@ -115,7 +117,9 @@ pub(super) struct Keys {
     compacted: u64,
     /// How many changes, and bytes of them, are remembered.
     window: (usize, usize),
-    bytes_by_uid: BTreeMap<u32, usize>,
+    /// How many there are, and their bytes, by who pays for them.
+    counts: Ledger<u32>,
+    bytes: Ledger<u32>,
     /// Revision of the last change.
     last: u64,
     /// What was restored from the store ends with the first of these; up to the other one, earlier lives may have given
@@ -131,21 +135,22 @@ impl Keys {
         self.entries.get(key)
     }
 
-    /// How many there are.
-    pub(super) fn len(&self) -> usize {
-        self.entries.len()
+    /// How many each user has.
+    pub(super) fn counts(&self) -> &Ledger<u32> {
+        &self.counts
     }
 
-    /// Bytes of one user's keys.
-    pub(super) fn bytes_of(&self, uid: u32) -> usize {
-        self.bytes_by_uid.get(&uid).copied().unwrap_or(0)
+    /// Bytes of the keys of each user.
+    pub(super) fn bytes(&self) -> &Ledger<u32> {
+        &self.bytes
     }
 
     /// Makes a change, and gives the entry that was there before.
     pub(super) fn apply(&mut self, change: Change) -> Option<Entry> {
         let before = self.remove(&change.key);
         if let Some(entry) = &change.entry {
-            *self.bytes_by_uid.entry(entry.uid).or_default() += cost(&change.key, &entry.value);
+            self.counts.add(entry.uid, 1);
+            self.bytes.add(entry.uid, cost(&change.key, &entry.value) as u64);
             self.entries.insert(change.key.clone(), entry.clone());
         }
         self.has_volatile |= change.durability == Durability::Memory;
@@ -162,12 +167,8 @@ impl Keys {
 
     fn remove(&mut self, key: &ResourceName) -> Option<Entry> {
         let entry = self.entries.remove(key)?;
-        if let Some(bytes) = self.bytes_by_uid.get_mut(&entry.uid) {
-            *bytes -= cost(key, &entry.value);
-            if *bytes == 0 {
-                self.bytes_by_uid.remove(&entry.uid);
-            }
-        }
+        self.counts.remove(entry.uid, 1);
+        self.bytes.remove(entry.uid, cost(key, &entry.value) as u64);
         Some(entry)
     }
 
@@ -357,9 +358,11 @@ mod tests {
         let mut keys = keys(&Limits::default());
         keys.apply(put(1, "a", Durability::Memory));
         keys.apply(put(2, "a", Durability::Memory));
-        assert_eq!((keys.bytes_of(7), keys.bytes_of(8), keys.len()), (OVERHEAD_BYTES + 2, 0, 1));
+        assert_eq!((keys.bytes.of(7), keys.bytes.of(8)), (OVERHEAD_BYTES as u64 + 2, 0));
+        assert_eq!((keys.counts.of(7), keys.counts.total()), (1, 1));
         assert_eq!(keys.apply(delete(3, "a", Durability::Memory)).unwrap().revision, 2);
-        assert!(keys.bytes_by_uid.is_empty() && keys.apply(delete(4, "a", Durability::Memory)).is_none());
+        assert_eq!((keys.counts.len(), keys.bytes.len()), (0, 0));
+        assert!(keys.apply(delete(4, "a", Durability::Memory)).is_none());
     }
 
     #[test]

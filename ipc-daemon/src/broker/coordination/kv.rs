@@ -1,6 +1,7 @@
 //! Keys as sessions use them: what is asked of them, and watches that miss nothing. `group` makes the changes.
 
 use core::time::Duration;
+use std::sync::Arc;
 
 use ipc_core::limits::Limits;
 use ipc_core::name::ResourceName;
@@ -57,6 +58,8 @@ pub(in crate::broker) struct Request {
     pub(in crate::broker) fence: Option<Fence>,
     /// What the changes are to survive at least.
     pub(in crate::broker) durability: Durability,
+    /// What its user may have; `None` for what the daemon does by itself.
+    pub(in crate::broker) limits: Option<Arc<Limits>>,
 }
 
 impl Request {
@@ -67,10 +70,6 @@ impl Request {
             Act::Check | Act::Delete => ask.key.as_str().len(),
         };
         self.asks.iter().map(of).sum()
-    }
-
-    pub(super) fn peer(&self) -> Option<PeerKey> {
-        self.asker.map(|asker| asker.peer)
     }
 }
 
@@ -92,24 +91,45 @@ impl Coordination {
             return Err(Error::new(ErrorCode::PermissionDenied, "only users of this machine put keys"));
         }
         self.line.check(&request, limits)?;
-        if let Some(peer) = request.peer() {
-            self.check_changes(peer, limits)?;
-            self.peers.entry(peer).or_default().changes += 1;
+        if let Some(asker) = &request.asker {
+            self.check_changes(asker, limits)?;
+            self.begin_change(asker);
         }
         self.line.push(request);
         Ok(())
     }
 
-    /// Whether another request of the session may wait for the disk.
+    /// Whether another request of the session, and of its user, may wait for the disk.
     ///
     /// # Errors
     /// `quota_exceeded`.
-    pub(super) fn check_changes(&self, peer: PeerKey, limits: &Limits) -> Result<(), Error> {
+    pub(super) fn check_changes(&self, asker: &Asker, limits: &Limits) -> Result<(), Error> {
         let max = limits.changes_pending_per_connection_max;
-        if self.changes_pending(peer) < max {
-            return Ok(());
+        if self.changes_pending(asker.peer) >= max {
+            return Err(Error::quota("changes_pending_per_connection_max", max.into()));
         }
-        Err(Error::quota("changes_pending_per_connection_max", max.into()))
+        let max = limits.changes_pending_per_uid_max;
+        if self.changes.of(asker.user.uid) >= max.into() {
+            return Err(Error::quota("changes_pending_per_uid_max", max.into()));
+        }
+        Ok(())
+    }
+
+    /// A request waits for the disk.
+    pub(super) fn begin_change(&mut self, asker: &Asker) {
+        self.peers.entry(asker.peer).or_default().changes += 1;
+        self.changes.add(asker.user.uid, 1);
+    }
+
+    /// It does not wait any more.
+    pub(super) fn end_change(&mut self, asker: &Asker) {
+        self.changes.remove(asker.user.uid, 1);
+        if let Some(of) = self.peers.get_mut(&asker.peer) {
+            of.changes -= 1;
+            if of.is_empty() {
+                self.peers.remove(&asker.peer);
+            }
+        }
     }
 
     /// The value of a key.

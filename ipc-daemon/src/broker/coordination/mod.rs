@@ -63,6 +63,7 @@ use ipc_core::wire::coordination::{Durability, Operation, Waiting};
 use slotmap::SlotMap;
 
 use super::keys::PeerKey;
+use super::ledger::Ledger;
 
 use self::barrier::{Arrival, Barriers};
 pub(super) use self::claim::Want;
@@ -71,8 +72,8 @@ use self::fences::Fences;
 pub(super) use self::gate::Share;
 use self::gate::{Gate, GateKey};
 use self::group::Group;
-pub(super) use self::hold::Hand;
 use self::hold::Hold;
+pub(super) use self::hold::{Hand, User};
 use self::keys::Keys;
 pub(super) use self::keys::{Change, Condition, Entry, Selection};
 pub(super) use self::kv::{Act, Ask, Fence, Request, Value};
@@ -119,6 +120,7 @@ impl Noun {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Asker {
     pub(super) peer: PeerKey,
+    pub(super) user: User,
     pub(super) correlation: u64,
     pub(super) operation: Operation,
     pub(super) until: Option<Instant>,
@@ -211,6 +213,8 @@ pub(super) struct Coordination {
     detached: BTreeMap<u32, u32>,
     keys: Keys,
     line: Line,
+    /// Requests that have not come to anything yet, by user.
+    changes: Ledger<Option<u32>>,
     /// What of the keys is on its way to the disk.
     group: Option<Group>,
     restored: Restored,

@@ -1,5 +1,8 @@
 //! What is shown of coordination.
 
+use std::collections::BTreeSet;
+
+use ipc_core::limits::Limits;
 use ipc_core::time::Instant;
 
 use super::gate::{Gate, GateKey, Share};
@@ -52,6 +55,30 @@ pub(in crate::broker) struct LeaseState {
 }
 
 impl Coordination {
+    /// Users who have anything of what outlives their connections.
+    pub(in crate::broker) fn users(&self) -> BTreeSet<u32> {
+        let detached = self.detached.keys().copied();
+        self.keys.counts().holders().chain(self.users_of_queues()).chain(detached).collect()
+    }
+
+    /// What a user has of what is limited for each, with the name of that limit, and the most that it may have.
+    pub(in crate::broker) fn used_by(&self, uid: u32, limits: &Limits) -> Vec<(&'static str, u64, u64)> {
+        let detached = self.detached.get(&uid).copied().unwrap_or(0);
+        let keys_max = limits.keys_per_uid_max.min(limits.keys_max);
+        let mut used = vec![
+            ("detached_leases_per_uid_max", detached.into(), limits.detached_leases_per_uid_max.into()),
+            ("keys_per_uid_max", self.keys.counts().of(uid), keys_max.into()),
+            ("key_bytes_per_uid_max", self.keys.bytes().of(uid), limits.key_bytes_per_uid_max.into()),
+            (
+                "changes_pending_per_uid_max",
+                self.changes.of(Some(uid)),
+                limits.changes_pending_per_uid_max.into(),
+            ),
+        ];
+        used.extend(self.queues_used_by(uid, limits));
+        used
+    }
+
     /// Every lock, semaphore and election, in order of sort and name.
     pub(in crate::broker) fn gates(&self) -> Vec<GateState> {
         self.by_name.values().filter_map(|key| self.gate_state(*key)).collect()

@@ -1,10 +1,11 @@
 //! Coordination: requests taken apart, effects told.
 
 use core::time::Duration;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use ipc_core::identity::Identity;
-use ipc_core::limits::{HOLD_DELAY_MAX, LEADER_VALUE_MAX_BYTES, PARTIES_MAX, TTL_MAX, TTL_MIN};
+use ipc_core::limits::{HOLD_DELAY_MAX, LEADER_VALUE_MAX_BYTES, Limits, PARTIES_MAX, TTL_MAX, TTL_MIN};
 use ipc_core::name::ResourceName;
 use ipc_core::payload::Payload;
 use ipc_core::time::{Instant, whole_micros};
@@ -19,7 +20,9 @@ use ipc_core::{Error, ErrorCode};
 
 use super::Outcome;
 use crate::broker::Broker;
-use crate::broker::coordination::{Asker, Effect, Hand, Link, Noun, Reason, Share, Terms, WaitId, Want};
+use crate::broker::coordination::{
+    Asker, Effect, Hand, Link, Noun, Reason, Share, Terms, User, WaitId, Want,
+};
 use crate::broker::keys::PeerKey;
 use crate::broker::policy::Action;
 use crate::broker::quota::Resource;
@@ -33,7 +36,8 @@ impl Broker {
         let operation = Operation(header.handle.index);
         let deadline = Duration::from_micros(header.deadline_us.into());
         let until = (header.deadline_us > 0).then(|| now + deadline);
-        let asker = Asker { peer, correlation: header.correlation, operation, until };
+        let user = self.user(peer);
+        let asker = Asker { peer, user, correlation: header.correlation, operation, until };
         let takes_payload = matches!(
             operation,
             Operation::CAMPAIGN
@@ -148,7 +152,8 @@ impl Broker {
                 }
             },
         };
-        Ok(self.coordination.lease(now, asker, terms, user, &self.config.limits)?)
+        let limits = self.own_limits(asker.peer);
+        Ok(self.coordination.lease(now, asker, terms, user, &limits)?)
     }
 
     fn renew(&mut self, now: Instant, asker: Asker, OfToken { token }: OfToken) -> Done {
@@ -250,11 +255,21 @@ impl Broker {
     }
 
     pub(super) fn hand(&self, peer: PeerKey) -> Hand {
+        Hand { peer, uid: self.user(peer).uid }
+    }
+
+    fn user(&self, peer: PeerKey) -> User {
         let uid = match self.peers.get(peer).map(|state| &state.who.identity) {
             Some(Identity::Local { uid, .. }) => Some(*uid),
             Some(Identity::Remote { .. }) | None => None,
         };
-        Hand { peer, uid }
+        User { uid, is_alone: self.quota.has_one_user() }
+    }
+
+    /// What the user of a session may have.
+    pub(super) fn own_limits(&self, peer: PeerKey) -> Arc<Limits> {
+        let own = self.peers.get(peer).and_then(|state| self.quota.limits(state.account));
+        own.map_or_else(|| Arc::new(self.config.limits.clone()), Arc::clone)
     }
 
     pub(super) fn conclude_request<T: Wire>(&mut self, asker: Asker, result: &T) {
@@ -276,7 +291,7 @@ impl Broker {
 
     /// Tells and charges everything that has come of coordination.
     pub(in crate::broker) fn settle_coordination(&mut self) {
-        self.coordination.advance(self.now, &self.config.limits);
+        self.coordination.advance(self.now);
         while let Some(effect) = self.coordination.poll_effect() {
             match effect {
                 Effect::Granted { to, operation, token, ttl, durability } => {

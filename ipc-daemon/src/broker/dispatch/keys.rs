@@ -1,5 +1,7 @@
 //! Keys: requests taken apart, changes told.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use ipc_core::limits::{KEYS_LISTED_MAX, RESOURCE_NAME_MAX_BYTES};
 use ipc_core::name::ResourceName;
@@ -61,8 +63,10 @@ impl Broker {
         let durability = self.durability_of(durability)?;
         let fence = self.fence(asker.peer, under)?;
         let hand = self.hand(asker.peer);
-        let request = Request { asker: Some(asker), hand, asks, fence, durability };
-        Ok(self.coordination.ask(now, request, &self.config.limits)?)
+        let limits = self.own_limits(asker.peer);
+        let asker = Some(asker);
+        let request = Request { asker, hand, asks, fence, durability, limits: Some(Arc::clone(&limits)) };
+        Ok(self.coordination.ask(now, request, &limits)?)
     }
 
     /// The token of a lock under which something is asked for. What is under way under it keeps the lock from the next holder, so

@@ -55,7 +55,8 @@ impl Broker {
             durability: self.durability_of(request.durability)?,
         };
         let (by, fence) = (By { asker, hand: self.hand(asker.peer) }, self.fence(asker.peer, request.fence)?);
-        Ok(self.coordination.enqueue(now, by, &queue, new, fence.as_ref(), &self.config.limits)?)
+        let limits = self.own_limits(asker.peer);
+        Ok(self.coordination.enqueue(now, by, &queue, new, fence.as_ref(), &limits)?)
     }
 
     pub(super) fn tell_stored(&mut self, to: WaitId, stored: Stored) {
@@ -109,7 +110,8 @@ impl Broker {
         let terms = TakeTerms { is_bound, visibility, max_deliveries: request.max_deliveries };
         let fence = self.fence(asker.peer, request.fence)?;
         let taking = Taking { queue, terms, fence, wait: request.wait };
-        self.coordination.take(now, asker, taking, &self.config.limits)
+        let limits = self.own_limits(asker.peer);
+        self.coordination.take(now, asker, taking, &limits)
     }
 
     pub(super) fn consume_queue(&mut self, now: Instant, asker: Asker, request: Consume) -> Done {
@@ -120,8 +122,8 @@ impl Broker {
         }
         let visibility = ttl(request.visibility_us)?;
         let terms = TakeTerms { is_bound: true, visibility, max_deliveries: request.max_deliveries };
-        let limits = &self.config.limits;
-        Ok(self.coordination.consume(now, &asker, &queue, terms, request.credit, limits)?)
+        let limits = self.own_limits(asker.peer);
+        Ok(self.coordination.consume(now, &asker, &queue, terms, request.credit, &limits)?)
     }
 
     pub(super) fn unconsume_queue(&mut self, asker: Asker, Unconsume { consumer }: Unconsume) -> Done {
@@ -135,8 +137,8 @@ impl Broker {
     pub(super) fn ack_entry(&mut self, now: Instant, asker: Asker, request: Ack) -> Done {
         let queue = self.check_work_of(asker, &request.queue.0)?;
         let fence = self.fence(asker.peer, request.fence)?;
-        let limits = &self.config.limits;
-        Ok(self.coordination.ack(now, asker, &queue, request.delivery, fence.as_ref(), limits)?)
+        let limits = self.own_limits(asker.peer);
+        Ok(self.coordination.ack(now, asker, &queue, request.delivery, fence.as_ref(), &limits)?)
     }
 
     pub(super) fn nack_entry(&mut self, now: Instant, asker: Asker, request: Nack) -> Done {
@@ -155,7 +157,8 @@ impl Broker {
     pub(super) fn purge_queue(&mut self, now: Instant, asker: Asker, request: Purge) -> Done {
         let queue = self.check_work_of(asker, &request.queue.0)?;
         let fence = self.fence(asker.peer, request.fence)?;
-        Ok(self.coordination.purge(now, asker, &queue, fence.as_ref(), &self.config.limits)?)
+        let limits = self.own_limits(asker.peer);
+        Ok(self.coordination.purge(now, asker, &queue, fence.as_ref(), &limits)?)
     }
 
     pub(super) fn count_queue(&mut self, now: Instant, asker: Asker, request: &CountQueue) -> Done {

@@ -78,7 +78,7 @@ impl Broker {
             return;
         }
         let mut writes = Vec::new();
-        self.coordination.draft(self.now, &self.config.limits, &mut writes);
+        self.coordination.draft(self.now, &mut writes);
         self.settle_coordination();
         self.end_turn();
         if !writes.is_empty() {

@@ -4,43 +4,36 @@
 //! share of it: with n of them an nth, of what one more would leave. So nobody can fill it against the others, and one
 //! who is alone leaves half of it to whoever comes. The idea is that of the accounting of dbus-broker.
 
-use std::collections::BTreeMap;
-
 use crate::broker::keys::AccountKey;
+use crate::broker::ledger::Ledger;
 
 /// Bytes that wait, by who sent them.
 #[derive(Debug, Default)]
-pub(in crate::broker) struct Shares(BTreeMap<AccountKey, usize>);
+pub(in crate::broker) struct Shares(Ledger<AccountKey>);
 
 impl Shares {
     /// What `account` may have waiting, of a queue of `max` bytes.
     pub(in crate::broker) fn share(&self, account: AccountKey, max: usize) -> usize {
-        let others = self.0.len() - usize::from(self.0.contains_key(&account));
+        let others = self.0.len() - usize::from(self.0.of(account) > 0);
         max / (others + 2)
     }
 
     /// Whether `account` may have that many bytes more waiting.
     pub(in crate::broker) fn allows(&self, account: AccountKey, bytes: usize, max: usize) -> bool {
-        let own = self.0.get(&account).copied().unwrap_or(0);
-        own + bytes <= self.share(account, max)
+        self.0.of(account) as usize + bytes <= self.share(account, max)
     }
 
     pub(super) fn add(&mut self, account: AccountKey, bytes: usize) {
-        *self.0.entry(account).or_default() += bytes;
+        self.0.add(account, bytes as u64);
     }
 
     pub(super) fn remove(&mut self, account: AccountKey, bytes: usize) {
-        if let Some(own) = self.0.get_mut(&account) {
-            *own = own.saturating_sub(bytes);
-            if *own == 0 {
-                self.0.remove(&account);
-            }
-        }
+        self.0.remove(account, bytes as u64);
     }
 
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.0.len() == 0
     }
 }
 

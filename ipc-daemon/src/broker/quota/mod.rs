@@ -6,6 +6,7 @@
 mod rate;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use ipc_core::identity::Identity;
 use ipc_core::time::Instant;
@@ -14,6 +15,7 @@ use ipc_core::{Error, limits::Limits};
 use self::rate::Rates;
 use super::event::Side;
 use super::keys::AccountKey;
+use super::ledger::{is_fair, no_more};
 
 /// Connections that one payer may have for each that it leaves to others, while there are any. Fewer in all are not shared out.
 const CONNECTIONS_TO_ONE_LEFT: u32 = 64;
@@ -189,7 +191,7 @@ struct Account {
     payer: Payer,
     charges: Charges,
     /// The limits of the daemon, with what rules set otherwise for this payer.
-    limits: Box<Limits>,
+    limits: Arc<Limits>,
 }
 
 impl Account {
@@ -251,9 +253,10 @@ impl Quota {
         let known = self.by_payer.get(payer).copied();
         if let Some(account) = known.and_then(|key| self.accounts.get(key)) {
             let is_alone = self.accounts.len() == 1 || limits.connections_max <= CONNECTIONS_TO_ONE_LEFT;
-            if !is_alone && account.charges.connections >= CONNECTIONS_TO_ONE_LEFT.saturating_mul(left - 1) {
-                let error = Error::quota("connections_max", limits.connections_max.into());
-                return Err(error.with_hint("those that are left are for users who have fewer"));
+            let (own, for_own) =
+                (account.charges.connections, CONNECTIONS_TO_ONE_LEFT.saturating_mul(left - 1));
+            if !is_alone && !is_fair(own.into(), 1, for_own.into()) {
+                return Err(no_more("connections_max", limits.connections_max.into()));
             }
             account.check(Resource::Connections, 1)?;
             account.check(Resource::Unauthenticated, 1)?;
@@ -265,7 +268,7 @@ impl Quota {
         }
         let key = known.unwrap_or_else(|| {
             let account =
-                Account { payer: payer.clone(), charges: Charges::default(), limits: Box::new(own) };
+                Account { payer: payer.clone(), charges: Charges::default(), limits: Arc::new(own) };
             let key = self.accounts.insert(account);
             self.by_payer.insert(payer.clone(), key);
             key
@@ -283,7 +286,7 @@ impl Quota {
         let left = max.saturating_sub(self.process_watches);
         let is_alone = self.accounts.len() == 1;
         let Some(Account { charges, .. }) = self.accounts.get_mut(key) else { return false };
-        let has_room = if is_alone { left > 0 } else { charges.process_watches < left };
+        let has_room = left > 0 && (is_alone || is_fair(charges.process_watches.into(), 1, left.into()));
         charges.process_watches += u32::from(has_room);
         self.process_watches += u32::from(has_room);
         has_room
@@ -298,8 +301,18 @@ impl Quota {
     /// Gives every payer the limits that `of` has for it from here on. What is over a lowered limit stays.
     pub(super) fn set_limits(&mut self, of: impl Fn(&Payer) -> Limits) {
         for account in self.accounts.values_mut() {
-            *account.limits = of(&account.payer);
+            account.limits = Arc::new(of(&account.payer));
         }
+    }
+
+    /// The limits of that payer.
+    pub(super) fn limits(&self, key: AccountKey) -> Option<&Arc<Limits>> {
+        self.accounts.get(key).map(|account| &account.limits)
+    }
+
+    /// Whether no more than one user of this machine is connected.
+    pub(super) fn has_one_user(&self) -> bool {
+        self.by_payer.keys().take_while(|payer| matches!(payer, Payer::Uid(_))).nth(1).is_none()
     }
 
     /// Takes a connection's charge back; the last one closes the account.

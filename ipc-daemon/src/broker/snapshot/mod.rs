@@ -2,6 +2,8 @@
 
 mod coordination;
 
+use std::collections::BTreeSet;
+
 use ipc_core::id::PeerId;
 use ipc_core::identity::{Identity, Peer as PeerIdentity};
 use ipc_core::name::{Filter, ServiceName, TopicName};
@@ -269,30 +271,36 @@ impl Broker {
         usage.collect()
     }
 
-    /// What each payer uses of each resource, then what payers were refused by other limits or after they had gone.
+    /// What each payer uses of each resource that is limited for each, and what it was refused by these and other limits, in
+    /// order of the payers. Keys and entries of work queues are there without a connection too.
     fn quota_rows(&self) -> Vec<QuotaRow> {
         let mut refused = self.quota.refused().clone();
-        let mut rows: Vec<QuotaRow> = self
-            .quota
-            .used()
-            .map(|(payer, resource, used, max)| {
-                let (uid, principal) = named(payer);
-                let refused = refused.get_mut(payer).and_then(|of| of.remove(resource)).unwrap_or(0);
-                QuotaRow { uid, principal, resource: resource.to_owned(), used, max: Some(max), refused }
-            })
-            .collect();
-        for (payer, resources) in refused {
-            let (uid, principal) = named(&payer);
-            rows.extend(resources.into_iter().map(|(resource, refused)| QuotaRow {
-                uid,
-                principal: principal.clone(),
-                resource,
-                used: 0,
-                max: None,
-                refused,
-            }));
+        let mut rows = Vec::new();
+        let mut add = |payer: &Payer, resource: &'static str, used, max| {
+            let refused = refused.get_mut(payer).and_then(|of| of.remove(resource)).unwrap_or(0);
+            rows.push((payer.clone(), resource.to_owned(), used, Some(max), refused));
+        };
+        for (payer, resource, used, max) in self.quota.used() {
+            add(payer, resource, used, max);
         }
-        rows
+        let connected = self.quota.accounts().filter_map(|(payer, _)| named(payer).0);
+        let users: BTreeSet<u32> = self.coordination.users().into_iter().chain(connected).collect();
+        for uid in users {
+            let payer = Payer::Uid(uid);
+            for (resource, used, max) in self.coordination.used_by(uid, &self.limits_of(&payer)) {
+                add(&payer, resource, used, max);
+            }
+        }
+        for (payer, resources) in refused {
+            let other = |(resource, refused)| (payer.clone(), resource, 0, None, refused);
+            rows.extend(resources.into_iter().map(other));
+        }
+        rows.sort_by(|one, other| one.0.cmp(&other.0));
+        let row = |(payer, resource, used, max, refused)| {
+            let (uid, principal) = named(&payer);
+            QuotaRow { uid, principal, resource, used, max, refused }
+        };
+        rows.into_iter().map(row).collect()
     }
 
     /// Numbers of the whole bus.

@@ -134,7 +134,7 @@ impl Coordination {
     ) -> Result<(), Error> {
         self.check_delivery(name, token)?;
         self.check_fence(fence)?;
-        self.check_changes(asker.peer, limits)?;
+        self.check_changes(&asker, limits)?;
         let Some(delivery) = self.close_delivery(token) else { return Err(not_delivered(name, token)) };
         let fence = fence.map(|fence| fence.lock.clone());
         let ack = Kept { asker, fence, act: Act::Ack { token, delivery, is_orphan: false } };
@@ -276,7 +276,7 @@ impl Coordination {
             Some(format!("delivered {count}{times} from {}, as often as it may be; {last}", queue.name));
         entry.deliveries = 0;
         entry.max_deliveries = 0;
-        let dead = self.queues.open_in_any_case(&name);
+        let dead = self.queues.open_in_any_case(&name, Some(entry.uid));
         if entry.durability > Durability::Memory {
             self.queues.keeping.note_state(now, number, dead);
         }

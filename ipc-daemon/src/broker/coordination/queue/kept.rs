@@ -170,7 +170,7 @@ impl Coordination {
 
     /// A request waits for the disk.
     pub(super) fn keep(&mut self, kept: Kept) {
-        self.peers.entry(kept.asker.peer).or_default().changes += 1;
+        self.begin_change(&kept.asker);
         self.queues.keeping.line.push_back(kept);
     }
 
@@ -264,7 +264,7 @@ impl Coordination {
 
     fn publish_all(&mut self, now: Instant, all: Vec<Kept>) {
         for kept in all {
-            self.end_change(kept.asker.peer);
+            self.end_change(&kept.asker);
             self.publish_work(now, kept);
         }
     }
@@ -321,8 +321,7 @@ impl Coordination {
 
     fn take_back_put(&mut self, now: Instant, put: Arrival) {
         let Arrival { queue: key, entry, victims, .. } = put;
-        self.queues.entries -= 1;
-        self.queues.refund(entry.uid, entry.cost());
+        self.queues.refund_entry(&entry);
         if let Some(queue) = self.queues.get_mut(key) {
             queue.arriving -= 1;
             queue.arriving_ids.remove(&entry.id);
@@ -331,7 +330,7 @@ impl Coordination {
     }
 
     fn refuse_kept(&mut self, asker: &Asker, error: &Error) {
-        self.end_change(asker.peer);
+        self.end_change(asker);
         let (to, operation) = (asker.id(), asker.operation);
         self.effects.push_back(Effect::Refused { to, operation, reason: error.clone().into() });
     }

@@ -94,7 +94,7 @@ impl Coordination {
         if !wait {
             return Err(nothing(name).into());
         }
-        let key = self.queues.open(name, limits)?;
+        let key = self.queues.open(name, asker.user, limits)?;
         let Some(queue) = self.queues.get_mut(key) else { return Err(nothing(name).into()) };
         if queue.line.len() >= limits.waiters_per_resource_max as usize {
             let max = limits.waiters_per_resource_max.into();
@@ -138,7 +138,7 @@ impl Coordination {
                 return Err(Error::quota("work_queue_consumers_per_connection_max", max.into()));
             }
         }
-        let key = self.queues.open(name, limits)?;
+        let key = self.queues.open(name, asker.user, limits)?;
         let Some(queue) = self.queues.get_mut(key) else { return Ok(()) };
         let place = Some(queue.line.push(Claimant::Consumer(to)));
         queue.consumers += 1;

@@ -44,7 +44,8 @@ pub(in crate::broker) use self::line::{TakeTerms, Taking};
 pub(in crate::broker) use self::put::{By, NewEntry, Stored};
 pub(in crate::broker) use self::rows::Peekable;
 use super::wait_queue::WaitQueue;
-use super::{Coordination, Timer};
+use super::{Coordination, Timer, User};
+use crate::broker::ledger::Ledger;
 
 new_key_type! {
     /// A work queue.
@@ -66,6 +67,8 @@ struct Tally {
 #[derive(Debug)]
 struct Queue {
     name: ResourceName,
+    /// Who has made it, and pays for it.
+    payer: Option<u32>,
     entries: Entries,
     /// Requests that wait for an entry, and consumers that have credit: each is served one entry in its turn.
     line: WaitQueue<Claimant>,
@@ -82,9 +85,10 @@ struct Queue {
 }
 
 impl Queue {
-    fn new(name: ResourceName) -> Self {
+    fn new(name: ResourceName, payer: Option<u32>) -> Self {
         Self {
             name,
+            payer,
             entries: Entries::default(),
             line: WaitQueue::default(),
             waiting: 0,
@@ -111,10 +115,12 @@ pub(super) struct Queues {
     by_name: BTreeMap<ResourceName, QueueKey>,
     /// What is being worked on, by token.
     deliveries: BTreeMap<u64, Delivery>,
-    /// Entries of all queues.
-    entries: usize,
-    /// What the entries and the remembered ids of each user cost.
-    bytes_by_uid: BTreeMap<u32, usize>,
+    /// How many there are, by who has made them.
+    counts: Ledger<Option<u32>>,
+    /// Entries of all queues, by who has put them.
+    entries: Ledger<u32>,
+    /// What the entries and the remembered ids of each user cost, in bytes.
+    bytes: Ledger<u32>,
     /// How long, and how many, ids are remembered.
     window: Window,
     keeping: Keeping,
@@ -150,44 +156,48 @@ impl Queues {
         self.queues.get_mut(key)
     }
 
-    /// The queue of that name, made if there is none.
+    /// The queue of that name, made if there is none: the user is charged with it then.
     ///
     /// # Errors
     /// `quota_exceeded`.
-    fn open(&mut self, name: &ResourceName, limits: &Limits) -> Result<QueueKey, Error> {
-        if self.key(name).is_none() && self.queues.len() >= limits.work_queues_max as usize {
-            return Err(Error::quota("work_queues_max", limits.work_queues_max.into()));
+    fn open(&mut self, name: &ResourceName, user: User, limits: &Limits) -> Result<QueueKey, Error> {
+        if let Some(key) = self.key(name) {
+            return Ok(key);
         }
-        Ok(self.open_in_any_case(name))
+        let standing = self.counts.standing(user.uid);
+        let max = limits.work_queues_per_uid_max;
+        if standing.own >= max.into() {
+            return Err(Error::quota("work_queues_per_uid_max", max.into()));
+        }
+        standing.check(1, "work_queues_max", limits.work_queues_max.into(), user.is_alone)?;
+        Ok(self.open_in_any_case(name, user.uid))
     }
 
-    fn open_in_any_case(&mut self, name: &ResourceName) -> QueueKey {
+    fn open_in_any_case(&mut self, name: &ResourceName, payer: Option<u32>) -> QueueKey {
         if let Some(key) = self.key(name) {
             return key;
         }
-        let key = self.queues.insert(Queue::new(name.clone()));
+        let key = self.queues.insert(Queue::new(name.clone(), payer));
         self.by_name.insert(name.clone(), key);
+        self.counts.add(payer, 1);
         key
     }
 
-    fn charge(&mut self, uid: u32, bytes: usize) {
-        *self.bytes_by_uid.entry(uid).or_default() += bytes;
+    /// A user pays for an entry from here on.
+    fn charge_entry(&mut self, entry: &Entry) {
+        self.entries.add(entry.uid, 1);
+        self.bytes.add(entry.uid, entry.cost() as u64);
     }
 
-    fn refund(&mut self, uid: u32, bytes: usize) {
-        if let Some(used) = self.bytes_by_uid.get_mut(&uid) {
-            *used = used.saturating_sub(bytes);
-            if *used == 0 {
-                self.bytes_by_uid.remove(&uid);
-            }
-        }
+    fn refund_entry(&mut self, entry: &Entry) {
+        self.entries.remove(entry.uid, 1);
+        self.bytes.remove(entry.uid, entry.cost() as u64);
     }
 
     /// An entry is gone for good.
     fn remove_entry(&mut self, key: QueueKey, number: u64) -> Option<Entry> {
         let entry = self.get_mut(key)?.entries.remove(number)?;
-        self.entries -= 1;
-        self.refund(entry.uid, entry.cost());
+        self.refund_entry(&entry);
         self.keeping.forget_state(number);
         Some(entry)
     }
@@ -208,7 +218,7 @@ impl Coordination {
 
     fn refund_ids(&mut self, now: Instant, forgotten: Vec<Forgotten>) {
         for Forgotten { uid, bytes, kept } in forgotten {
-            self.queues.refund(uid, bytes);
+            self.queues.bytes.remove(uid, bytes as u64);
             if let Some(number) = kept {
                 self.queues.keeping.note_forgotten(now, number);
             }
@@ -264,6 +274,7 @@ impl Coordination {
             && let Some(queue) = self.queues.queues.remove(key)
         {
             self.queues.by_name.remove(&queue.name);
+            self.queues.counts.remove(queue.payer, 1);
         }
     }
 
@@ -305,7 +316,7 @@ mod tests {
     fn the_ids_of_a_queue_have_one_timer_however_many_come_and_go() {
         let mut coordination = Coordination::default();
         coordination.queues.window = Window::of(&Limits { work_queue_ids_max: 2, ..Limits::default() });
-        let key = coordination.queues.open_in_any_case(&ResourceName::parse("a").expect("a name"));
+        let key = coordination.queues.open_in_any_case(&ResourceName::parse("a").expect("a name"), Some(1));
         for number in 1..=10 {
             let now = Instant::from_nanos(number * 1000);
             let id = number.to_string();

@@ -79,14 +79,14 @@ impl Coordination {
         }
         self.numbers.check()?;
         self.check_fence(fence)?;
-        self.check_changes(asker.peer, limits)?;
+        self.check_changes(&asker, limits)?;
         self.queues.window = Window::of(limits);
         if self.is_duplicate(now, asker, name, new.id.as_deref()) {
             return Ok(());
         }
-        self.check_entry(uid, &new, limits)?;
+        self.check_entry(uid, asker.user.is_alone, &new, limits)?;
         self.check_length(name, &new, limits)?;
-        let key = self.queues.open(name, limits)?;
+        let key = self.queues.open(name, asker.user, limits)?;
         let arrival = self.arrive_in(now, key, uid, new, limits);
         if arrival.entry.durability > Durability::Memory || self.are_kept(key, &arrival.victims) {
             let fence = fence.map(|fence| fence.lock.clone());
@@ -114,15 +114,17 @@ impl Coordination {
         true
     }
 
-    fn check_entry(&self, uid: u32, new: &NewEntry, limits: &Limits) -> Result<(), Error> {
-        if self.queues.entries >= limits.work_queue_entries_max as usize {
-            return Err(Error::quota("work_queue_entries_max", limits.work_queue_entries_max.into()));
+    fn check_entry(&self, uid: u32, is_alone: bool, new: &NewEntry, limits: &Limits) -> Result<(), Error> {
+        let standing = self.queues.entries.standing(uid);
+        let max = limits.work_queue_entries_per_uid_max;
+        if standing.own >= max.into() {
+            return Err(Error::quota("work_queue_entries_per_uid_max", max.into()));
         }
+        standing.check(1, "work_queue_entries_max", limits.work_queue_entries_max.into(), is_alone)?;
         let remembered = new.id.as_deref().map_or(0, ids::cost);
         let cost = entries::cost(new.id.as_deref().unwrap_or_default(), &new.payload) + remembered;
-        let used = self.queues.bytes_by_uid.get(&uid).copied().unwrap_or(0);
         let max = limits.work_queue_bytes_per_uid_max;
-        if used + cost > max as usize {
+        if self.queues.bytes.of(uid) + cost as u64 > max.into() {
             return Err(Error::quota("work_queue_bytes_per_uid_max", max.into())
                 .with_hint("take or purge what is in the queues, dead letters too"));
         }
@@ -170,8 +172,7 @@ impl Coordination {
             durability: new.durability,
             state: State::Ready,
         };
-        self.queues.charge(uid, entry.cost());
-        self.queues.entries += 1;
+        self.queues.charge_entry(&entry);
         if let Some(queue) = self.queues.get_mut(key) {
             queue.arriving += 1;
             if is_named {
@@ -224,7 +225,7 @@ impl Coordination {
         let Some(queue) = self.queues.get_mut(key) else { return };
         let forgotten = queue.ids.remember(now, name, window);
         self.time_ids(key);
-        self.queues.charge(name.uid, ids::cost(name.id));
+        self.queues.bytes.add(name.uid, ids::cost(name.id) as u64);
         self.refund_ids(now, forgotten);
     }
 
@@ -241,7 +242,7 @@ impl Coordination {
         limits: &Limits,
     ) -> Result<(), Error> {
         self.check_fence(fence)?;
-        self.check_changes(asker.peer, limits)?;
+        self.check_changes(&asker, limits)?;
         let found = self.queues.key(name).and_then(|key| Some((key, self.queues.get(key)?)));
         let Some((key, queue)) = found else {
             self.effects.push_back(Effect::Purged { to: asker.id(), count: 0 });

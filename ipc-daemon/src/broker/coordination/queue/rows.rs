@@ -2,6 +2,7 @@
 
 use core::time::Duration;
 
+use ipc_core::limits::Limits;
 use ipc_core::name::ResourceName;
 use ipc_core::time::{Instant, whole_micros};
 use ipc_core::wire::queue::{EntryState, QueueCounts};
@@ -27,6 +28,27 @@ pub(in crate::broker) struct Peekable<'a> {
 }
 
 impl Coordination {
+    /// Users who have made a queue that is there, or have put something that is remembered.
+    pub(in crate::broker::coordination) fn users_of_queues(&self) -> impl Iterator<Item = u32> {
+        self.queues.counts.holders().flatten().chain(self.queues.bytes.holders())
+    }
+
+    /// What a user has of queues, with the name of the limit of each user, and the most that it may have.
+    pub(in crate::broker::coordination) fn queues_used_by(
+        &self,
+        uid: u32,
+        limits: &Limits,
+    ) -> [(&'static str, u64, u64); 3] {
+        let queues_max = limits.work_queues_per_uid_max.min(limits.work_queues_max);
+        let entries_max = limits.work_queue_entries_per_uid_max.min(limits.work_queue_entries_max);
+        let bytes_max = limits.work_queue_bytes_per_uid_max;
+        [
+            ("work_queues_per_uid_max", self.queues.counts.of(Some(uid)), queues_max.into()),
+            ("work_queue_entries_per_uid_max", self.queues.entries.of(uid), entries_max.into()),
+            ("work_queue_bytes_per_uid_max", self.queues.bytes.of(uid), bytes_max.into()),
+        ]
+    }
+
     /// Every work queue, in order of its name.
     pub(in crate::broker) fn queue_states(&self, now: Instant) -> Vec<QueueState> {
         let queues = self.queues.by_name.values().filter_map(|key| self.queues.get(*key));

@@ -102,10 +102,10 @@ impl Coordination {
         let name = read_queue(&mut reader)?;
         let (entry, delay) = read_entry(now, durability, reader)
             .ok_or("it ends before its payload, or the kind of that is undefined")?;
-        let key = self.queues.open_in_any_case(&name);
+        // Nobody knows who has made the queue: whoever has put the first of what is left pays for it.
+        let key = self.queues.open_in_any_case(&name, Some(entry.uid));
         self.queues.restored.insert(number, key);
-        self.queues.charge(entry.uid, entry.cost());
-        self.queues.entries += 1;
+        self.queues.charge_entry(&entry);
         if let Some(queue) = self.queues.get_mut(key) {
             queue.entries.insert(number, entry);
         }
@@ -137,7 +137,7 @@ impl Coordination {
         let entry = self.queues.get_mut(from).and_then(|queue| queue.entries.remove(number));
         let entry = entry.ok_or("it is of an entry that is not there")?;
         let dead = Entry { deliveries, max_deliveries: 0, death: Some(death), ..entry };
-        let to = self.queues.open_in_any_case(&name);
+        let to = self.queues.open_in_any_case(&name, Some(dead.uid));
         if let Some(queue) = self.queues.get_mut(to) {
             queue.entries.insert(number, dead);
         }
@@ -160,7 +160,7 @@ impl Coordination {
         let mut reader = Reader(value);
         let name = read_queue(&mut reader)?;
         let (text, uid) = reader.text().zip(reader.u32()).ok_or("it ends too early")?;
-        let key = self.queues.open_in_any_case(&name);
+        let key = self.queues.open_in_any_case(&name, Some(uid));
         self.queues.window = Window::of(limits);
         self.remember_id(now, key, Name { id: text, number, uid, durability: Durability::Disk });
         Ok(())

@@ -1,0 +1,337 @@
+//! What one user can take of keys, work queues and the line toward the disk, and what it leaves to others.
+
+use ipc_core::limits::Limits;
+use ipc_core::wire::codec::Wire;
+use ipc_core::wire::coordination::{Bind, Condition, DeleteKey, Durability, Operation, PutKey, TakeLease};
+use ipc_core::wire::queue::{Enqueue, Purge, Take};
+use ipc_daemon::broker::{Allowance, Policy};
+use ipc_tests::memory_bus::Disk;
+use ipc_tests::users::FewUsers;
+
+use crate::coordination::Scene;
+use crate::durable::{restarted, scene, start};
+use crate::queues::{entry, take};
+
+/// Asks; the limit that kept it from happening, and whether others may have what is left.
+fn refusal<T: Wire>(
+    scene: &mut Scene,
+    from: usize,
+    operation: Operation,
+    request: &T,
+    payload: &[u8],
+) -> Option<(String, bool)> {
+    let correlation = scene.ask(from, operation, request, payload);
+    while scene.bus.disk.is_some() && scene.bus.finish_commit() {}
+    let refused = scene.take_outcome(from, operation, correlation)?.err()?;
+    let is_for_others = refused.hint.is_some_and(|hint| hint.0.contains("users who have fewer"));
+    Some((refused.resource.expect("the limit is named").0, is_for_others))
+}
+
+fn put_of(key: &str) -> PutKey {
+    PutKey { key: key.into(), condition: Condition::Any, ttl_us: 0, lease: 0, fence: None, durability: None }
+}
+
+fn put(scene: &mut Scene, from: usize, key: &str) -> Option<(String, bool)> {
+    refusal(scene, from, Operation::PUT, &put_of(key), b"x")
+}
+
+fn delete(scene: &mut Scene, from: usize, key: &str) {
+    let delete = DeleteKey { key: key.into(), condition: Condition::Any, fence: None, durability: None };
+    assert_eq!(refusal(scene, from, Operation::DELETE, &delete, b""), None);
+}
+
+/// How often that goes well, up to 100 times, and what it is refused for then.
+fn until_refused(mut act: impl FnMut(u32) -> Option<(String, bool)>) -> (u32, Option<(String, bool)>) {
+    let mut count = 0;
+    loop {
+        match act(count) {
+            None if count < 100 => count += 1,
+            refused => return (count, refused),
+        }
+    }
+}
+
+fn shared(limit: &str) -> Option<(String, bool)> {
+    Some((limit.to_owned(), true))
+}
+
+fn full(limit: &str) -> Option<(String, bool)> {
+    Some((limit.to_owned(), false))
+}
+
+/// What a user has of what that limit counts, and how often it was refused more.
+fn used(scene: &Scene, uid: u32, limit: &str) -> (u64, u64) {
+    let viewer = scene.bus.broker.peers()[0].peer.id;
+    let rows = scene.bus.broker.view(viewer).quota();
+    let row = rows.iter().find(|row| row.uid == Some(uid) && row.resource == limit);
+    row.map_or((0, 0), |row| (row.used, row.refused))
+}
+
+fn allow(scene: &mut Scene, allowance: &str) {
+    let allowances = vec![Allowance::parse(allowance, &FewUsers).unwrap()];
+    scene.bus.set_policy(Policy::open(Vec::new()).with_allowances(allowances));
+}
+
+#[test]
+fn nobody_takes_every_key() {
+    let mut scene = Scene::new(Limits { keys_max: 20, ..Limits::default() });
+    let users = [1, 2, 3].map(|uid| scene.client_of(uid));
+    let counts = users.map(|user| until_refused(|number| put(&mut scene, user, &format!("{user}/{number}"))));
+    let refused = shared("keys_max");
+    assert_eq!(counts, [(10, refused.clone()), (5, refused.clone()), (3, refused.clone())]);
+    let of = |scene: &Scene, limit: &str| [1, 2, 3].map(|uid| used(scene, uid, limit).0);
+    assert_eq!(of(&scene, "keys_per_uid_max"), [10, 5, 3]);
+    assert_eq!(used(&scene, 1, "keys_max"), (0, 1), "whoever asked for more is blamed");
+
+    // What one has already it may change, and another may put over it: then it is that other's.
+    assert_eq!(put(&mut scene, users[0], "0/0"), None);
+    delete(&mut scene, users[2], "2/0");
+    assert_eq!(put(&mut scene, users[2], "0/0"), None);
+    assert_eq!(of(&scene, "keys_per_uid_max"), [9, 5, 3]);
+    assert_eq!(put(&mut scene, users[1], "0/1"), refused);
+    // What is deleted, by whomever, is not charged any more.
+    delete(&mut scene, users[0], "2/1");
+    (1..7).for_each(|number| delete(&mut scene, users[1], &format!("0/{number}")));
+    assert_eq!(of(&scene, "keys_per_uid_max"), [3, 5, 2]);
+    assert_eq!(put(&mut scene, users[0], "0/1"), None);
+}
+
+#[test]
+fn whoever_is_alone_takes_every_key_and_the_next_to_come_finds_what_is_left() {
+    let mut scene = Scene::new(Limits { keys_max: 20, ..Limits::default() });
+    let one = [scene.client_of(1), scene.client_of(1)];
+    let puts = until_refused(|number| put(&mut scene, one[number as usize % 2], &format!("{number}")));
+    assert_eq!(puts, (20, full("keys_max")));
+    let other = scene.client_of(2);
+    assert_eq!(put(&mut scene, other, "mine"), full("keys_max"));
+    delete(&mut scene, one[0], "3");
+    assert_eq!(put(&mut scene, one[0], "3"), shared("keys_max"));
+    assert_eq!(put(&mut scene, other, "mine"), None);
+    // It has gone, and its key is there.
+    scene.bus.leave(other);
+    assert_eq!(used(&scene, 2, "keys_per_uid_max").0, 1);
+}
+
+#[test]
+fn keys_that_end_by_themselves_are_not_charged_any_more() {
+    let mut scene = Scene::new(Limits { keys_max: 8, ..Limits::default() });
+    let (user, _other) = (scene.client_of(1), scene.client_of(2));
+    let lease = TakeLease { bind: Bind::Session, ttl_us: 20_000, durability: None };
+    let granted = scene.outcome_of(user, Operation::LEASE, &lease, b"").unwrap();
+    let token = granted.decode::<ipc_core::wire::coordination::Granted>().token;
+    let timed = |number: u32| match number % 2 {
+        0 => PutKey { ttl_us: 10_000, ..put_of(&number.to_string()) },
+        _ => PutKey { lease: token, ..put_of(&number.to_string()) },
+    };
+    let puts = until_refused(|number| refusal(&mut scene, user, Operation::PUT, &timed(number), b"x"));
+    assert_eq!(puts, (4, shared("keys_max")));
+    for (wait, left) in [(9, 4), (1, 2), (10, 0)] {
+        scene.bus.wait(core::time::Duration::from_millis(wait));
+        assert_eq!(used(&scene, 1, "keys_per_uid_max").0, left, "after {wait} more");
+    }
+    assert_eq!(until_refused(|number| put(&mut scene, user, &format!("{number}"))), (4, shared("keys_max")));
+}
+
+#[test]
+fn a_rule_says_how_many_keys_and_bytes_of_them_a_user_has() {
+    let mut scene = Scene::new(Limits::default());
+    let (user, other) = (scene.client_of(1), scene.client_of(2));
+    // Three keys of one letter with one letter in each cost 202 bytes each.
+    allow(&mut scene, "uid:1 keys_per_uid_max=3 key_bytes_per_uid_max=1024");
+    let puts = until_refused(|number| put(&mut scene, user, &format!("{number}")));
+    assert_eq!(puts, (3, full("keys_per_uid_max")));
+    assert_eq!(used(&scene, 1, "keys_per_uid_max"), (3, 1));
+    for (length, refused) in [(418, None), (419, None), (420, full("key_bytes_per_uid_max"))] {
+        let value = "x".repeat(length);
+        let answer = refusal(&mut scene, user, Operation::PUT, &put_of("0"), value.as_bytes());
+        assert_eq!(answer, refused, "{length}");
+    }
+    assert_eq!(used(&scene, 1, "key_bytes_per_uid_max"), (1024, 1));
+    let puts = until_refused(|number| put(&mut scene, other, &format!("other/{number}")));
+    assert_eq!(puts, (100, None), "the rule is about one user");
+    allow(&mut scene, "uid:1 keys_per_uid_max=4");
+    assert_eq!(until_refused(|number| put(&mut scene, user, &format!("{number}"))).0, 4);
+}
+
+#[test]
+fn nobody_takes_every_work_queue_or_every_entry() {
+    let limits = Limits { work_queues_max: 8, work_queue_entries_max: 16, ..Limits::default() };
+    let mut scene = Scene::new(limits);
+    let users = [1, 2].map(|uid| scene.client_of(uid));
+    let enqueue = |scene: &mut Scene, from: usize, queue: &str| {
+        refusal(scene, from, Operation::ENQUEUE, &entry(queue), b"x")
+    };
+    let wait = |queue: &str| Take { wait: true, ..take(queue, Bind::Session) };
+    // One that is waited at counts too, for who waits.
+    scene.ask(users[0], Operation::TAKE, &wait("waited"), b"");
+    let counts =
+        users.map(|user| until_refused(|number| enqueue(&mut scene, user, &format!("{user}/{number}"))));
+    let no_queue = shared("work_queues_max");
+    assert_eq!(counts, [(3, no_queue.clone()), (2, no_queue.clone())]);
+    let waits = refusal(&mut scene, users[0], Operation::TAKE, &wait("other"), b"");
+    assert_eq!(waits, no_queue);
+    let of = |scene: &Scene, limit: &str| [1, 2].map(|uid| used(scene, uid, limit).0);
+    assert_eq!(of(&scene, "work_queues_per_uid_max"), [4, 2]);
+
+    // Into a queue that is there anybody may put, and pays for what it puts.
+    let counts = users.map(|user| until_refused(|_| enqueue(&mut scene, user, "0/0")).0);
+    assert_eq!((counts, of(&scene, "work_queue_entries_per_uid_max")), ([4, 3], [7, 5]));
+    assert_eq!(enqueue(&mut scene, users[0], "0/0"), shared("work_queue_entries_max"));
+    assert_eq!(used(&scene, 1, "work_queue_entries_max").1, 2);
+
+    // What is taken and acknowledged, and what is purged, is given back to whoever had put it.
+    for queue in ["0/0", "0/1"] {
+        let purge = Purge { queue: queue.into(), fence: None };
+        assert_eq!(refusal(&mut scene, users[1], Operation::PURGE, &purge, b""), None);
+    }
+    assert_eq!(of(&scene, "work_queue_entries_per_uid_max"), [1, 2]);
+    assert_eq!(of(&scene, "work_queues_per_uid_max"), [2, 2]);
+    let mut bench = crate::queues::Bench { scene };
+    let got = bench.takes_as(users[1], &take("0/2", Bind::Session)).unwrap();
+    bench.acks(users[1], &got).unwrap();
+    assert_eq!(of(&bench.scene, "work_queue_entries_per_uid_max"), [0, 2]);
+    assert_eq!(of(&bench.scene, "work_queues_per_uid_max"), [1, 2], "the one that is waited at");
+    bench.scene.bus.leave(users[0]);
+    let newcomer = bench.scene.client_of(1);
+    assert_eq!(of(&bench.scene, "work_queues_per_uid_max"), [0, 2]);
+    assert_eq!(until_refused(|number| enqueue(&mut bench.scene, newcomer, &format!("{number}"))).0, 3);
+}
+
+#[test]
+fn dead_letters_are_charged_to_who_put_them() {
+    let mut scene = Scene::new(Limits { work_queues_max: 8, ..Limits::default() });
+    let users = [1, 2].map(|uid| scene.client_of(uid));
+    let fragile = Enqueue { max_deliveries: 1, ..entry("q") };
+    assert_eq!(refusal(&mut scene, users[0], Operation::ENQUEUE, &fragile, b"x"), None);
+    let mut bench = crate::queues::Bench { scene };
+    let got = bench.takes_as(users[1], &take("q", Bind::Session)).unwrap();
+    assert_eq!(bench.nacks(users[1], &got, 0), Ok(true));
+    let of = |limit: &str| [1, 2].map(|uid| used(&bench.scene, uid, limit).0);
+    assert_eq!(of("work_queues_per_uid_max"), [1, 0], "q has gone, q.dead has come");
+    assert_eq!(of("work_queue_entries_per_uid_max"), [1, 0]);
+}
+
+#[test]
+fn a_rule_says_what_a_user_has_of_work_queues() {
+    for (rule, limit) in [
+        ("uid:1 work_queues_per_uid_max=3", "work_queues_per_uid_max"),
+        ("uid:1 work_queue_entries_per_uid_max=3", "work_queue_entries_per_uid_max"),
+        ("uid:1 work_queue_bytes_per_uid_max=1024", "work_queue_bytes_per_uid_max"),
+    ] {
+        let mut scene = Scene::new(Limits::default());
+        let (user, other) = (scene.client_of(1), scene.client_of(2));
+        allow(&mut scene, rule);
+        let mut puts = |from: usize| {
+            until_refused(|number| {
+                let queue = format!("{from}/{number}");
+                refusal(&mut scene, from, Operation::ENQUEUE, &entry(&queue), b"x")
+            })
+        };
+        let (count, refused) = puts(user);
+        assert_eq!((count, refused.map(|refused| refused.0).as_deref()), (3, Some(limit)));
+        assert_eq!(puts(other), (100, None));
+    }
+}
+
+#[test]
+fn nobody_fills_the_line_toward_the_disk() {
+    let cases = [
+        (Limits { key_changes_pending_max: 16, ..Limits::default() }, "key_changes_pending_max", [8, 4]),
+        // A request of ten bytes.
+        (
+            Limits { key_changes_pending_max_bytes: 1024, ..Limits::default() },
+            "key_changes_pending_max_bytes",
+            [51, 26],
+        ),
+    ];
+    for (limits, limit, expected) in cases {
+        let mut scene = scene(limits);
+        let users = [1, 2].map(|uid| scene.client_of(uid));
+        // Somebody's request is on its way, so that others wait.
+        let idle = scene.client_of(3);
+        scene.ask(idle, Operation::PUT, &put_of("first"), b"x");
+        let counts = users.map(|user| {
+            let sent = (0..).map(|_| scene.ask(user, Operation::PUT, &put_of("a"), b"123456789"));
+            let sent: Vec<u64> = sent.take(100).collect();
+            let refused = sent.iter().filter_map(|sent| scene.take_outcome(user, Operation::PUT, *sent));
+            let refused: Vec<_> = refused.map(|outcome| outcome.unwrap_err().resource.unwrap().0).collect();
+            assert!(refused.iter().all(|refused| refused == limit), "{refused:?}");
+            100 - refused.len()
+        });
+        assert_eq!(counts, expected, "{limit}");
+        assert_eq!(used(&scene, 1, limit).1, 100 - expected[0] as u64);
+        assert_eq!(used(&scene, 1, "changes_pending_per_uid_max").0, expected[0] as u64);
+        while scene.bus.finish_commit() {}
+        assert_eq!(used(&scene, 1, "changes_pending_per_uid_max").0, 0);
+        assert_eq!(put(&mut scene, users[0], "a"), None);
+    }
+}
+
+#[test]
+fn requests_of_all_connections_of_a_user_wait_together() {
+    let mut scene = scene(Limits::default());
+    let (users, other) = ([1, 1, 1].map(|uid| scene.client_of(uid)), scene.client_of(2));
+    allow(&mut scene, "uid:1 changes_pending_per_uid_max=3");
+    // One of them is on its way already, and one is about a work queue.
+    let waits = [
+        scene.ask(users[0], Operation::PUT, &put_of("a"), b"x"),
+        scene.ask(users[1], Operation::ENQUEUE, &entry("q"), b"x"),
+        scene.ask(users[2], Operation::PUT, &put_of("b"), b"x"),
+    ];
+    let refused = [
+        (users[0], Operation::PUT, scene.ask(users[0], Operation::PUT, &put_of("c"), b"x")),
+        (users[1], Operation::ENQUEUE, scene.ask(users[1], Operation::ENQUEUE, &entry("q"), b"x")),
+    ];
+    for (user, operation, sent) in refused {
+        let refused = scene.take_outcome(user, operation, sent).expect("it is refused at once").unwrap_err();
+        assert_eq!(refused.resource.unwrap().0, "changes_pending_per_uid_max");
+    }
+    let others = scene.ask(other, Operation::PUT, &put_of("d"), b"x");
+    while scene.bus.finish_commit() {}
+    assert!(scene.take_outcome(other, Operation::PUT, others).unwrap().is_ok());
+    for (at, operation) in [Operation::PUT, Operation::ENQUEUE, Operation::PUT].into_iter().enumerate() {
+        assert!(scene.take_outcome(users[at], operation, waits[at]).unwrap().is_ok(), "{at}");
+    }
+    assert_eq!(used(&scene, 1, "changes_pending_per_uid_max"), (0, 2));
+}
+
+#[test]
+fn keys_that_end_take_nobody_s_place_in_the_line() {
+    let mut scene = scene(Limits { key_changes_pending_max: 4, ..Limits::default() });
+    let (user, other) = (scene.client_of(1), scene.client_of(2));
+    for number in 0..10 {
+        let timed = PutKey { ttl_us: 10_000, ..put_of(&number.to_string()) };
+        assert_eq!(refusal(&mut scene, user, Operation::PUT, &timed, b"x"), None);
+    }
+    scene.ask(other, Operation::PUT, &put_of("first"), b"x");
+    scene.bus.wait(core::time::Duration::from_millis(10));
+    let sent = scene.ask(other, Operation::PUT, &put_of("second"), b"x");
+    assert!(scene.take_outcome(other, Operation::PUT, sent).is_none(), "it waits");
+    while scene.bus.finish_commit() {}
+    assert!(scene.take_outcome(other, Operation::PUT, sent).unwrap().is_ok());
+    assert_eq!(used(&scene, 1, "keys_per_uid_max").0, 0);
+}
+
+#[test]
+fn after_a_restart_everybody_pays_for_the_same() {
+    let mut scene = Scene::with_disk(Limits::default(), start(), Disk::default());
+    let users = [1, 2].map(|uid| scene.client_of(uid));
+    for number in 0..3 {
+        assert_eq!(put(&mut scene, users[0], &format!("{number}")), None);
+    }
+    assert_eq!(put(&mut scene, users[1], "0"), None);
+    for (from, queue) in [(0, "q"), (1, "q"), (1, "r"), (1, "r")] {
+        assert_eq!(refusal(&mut scene, users[from], Operation::ENQUEUE, &entry(queue), b"x"), None);
+    }
+    let memory = Enqueue { durability: Some(Durability::Memory), ..entry("m") };
+    assert_eq!(refusal(&mut scene, users[0], Operation::ENQUEUE, &memory, b"x"), None);
+    let of = |scene: &Scene, limit: &str| [1, 2].map(|uid| used(scene, uid, limit).0);
+    let all = |scene: &Scene| {
+        ["keys_per_uid_max", "work_queues_per_uid_max", "work_queue_entries_per_uid_max"]
+            .map(|limit| of(scene, limit))
+    };
+    assert_eq!(all(&scene), [[2, 1], [2, 1], [2, 3]]);
+    let mut scene = restarted(scene);
+    scene.client_of(9);
+    assert_eq!(all(&scene), [[2, 1], [1, 1], [1, 3]], "what was in memory is gone");
+}
