@@ -257,8 +257,8 @@ limits! {
     datagram_kept_per_client_max_bytes: u32 = 1 << 20, 65_536, 1 << 30;
     /// Bytes of outcomes that are kept to be sent again, of all senders of a datagram socket.
     datagram_kept_max_bytes: u32 = 32 << 20, 65_536, 1 << 30;
-    /// Open connections of one exposed port.
-    expose_connections_max: u32 = 256, 1, 65_536;
+    /// Open connections of one exposed port. No address, and no IPv6 network of 64 bits, has more of them than are left.
+    expose_connections_max: u32 = 512, 1, 65_536;
     /// Bytes of one exposed connection that wait for the call before them, and the longest line.
     expose_pending_max_bytes: u32 = 65_536, 1, 16 << 20;
     /// Idle time after which an exposed connection is closed, and a source of an exposed UDP port forgotten, in milliseconds.

@@ -1,8 +1,10 @@
 //! Exposed ports for end-to-end tests: a daemon that has one, and network clients of it. Every wait is bounded.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
+
+use rustix::net::{AddressFamily, SocketType};
 
 use crate::daemon::{Daemon, Options, PATIENCE};
 use crate::services::{ask, bridge_number, wait_for_bridge};
@@ -80,6 +82,11 @@ impl Exposed {
         NetClient::connect(self.address)
     }
 
+    /// The same from that address of this machine.
+    pub fn connect_from(&self, from: Ipv4Addr) -> NetClient {
+        NetClient::connect_from(from, self.address)
+    }
+
     /// A client of the UDP port, with a port of its own.
     pub fn datagrams(&self) -> UdpClient {
         UdpClient::new(self.address)
@@ -153,7 +160,21 @@ impl NetClient {
     /// # Panics
     /// When nobody listens.
     pub fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect_timeout(&address, PATIENCE).expect("somebody listens");
+        Self::over(TcpStream::connect_timeout(&address, PATIENCE).expect("somebody listens"))
+    }
+
+    /// Connects from that address of this machine.
+    ///
+    /// # Panics
+    /// When nobody listens, or it is no address of this machine.
+    pub fn connect_from(from: Ipv4Addr, address: SocketAddr) -> Self {
+        let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
+        rustix::net::bind(&socket, &SocketAddr::from((from, 0))).expect("an address of this machine");
+        rustix::net::connect(&socket, &address).expect("somebody listens");
+        Self::over(socket.into())
+    }
+
+    fn over(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
         stream.set_write_timeout(Some(PATIENCE)).expect("a timeout can be set");
         stream.set_nodelay(true).expect("the option can be set");

@@ -30,6 +30,7 @@ use super::caller::Caller;
 use super::expose_tcp::Port;
 use super::failure::loggable;
 use super::framing::Pending;
+use super::origin::Origin;
 use super::spec::expose::Framing;
 use super::unread::Part;
 
@@ -60,7 +61,7 @@ pub(super) struct Connection {
 impl Connection {
     /// A connection with its peer on the bus.
     pub(super) fn new(port: Rc<Port>, stream: Rc<TcpStream>, client: SocketAddr, caller: Caller) -> Self {
-        let state = Conversation::new(Rc::clone(&port), caller);
+        let state = Conversation::new(Rc::clone(&port), Origin::of(client.ip()), caller);
         port.counters.accepted.add(1);
         Self { port, stream, client, state }
     }
@@ -129,6 +130,8 @@ async fn linger(stream: &TcpStream) {
 /// Where the conversation with a client stands.
 struct Conversation {
     port: Rc<Port>,
+    /// Where its client comes from.
+    origin: Origin,
     caller: Caller,
     pending: Pending,
     reply: Chain<Bytes, Bytes>,
@@ -141,18 +144,19 @@ struct Conversation {
 }
 
 impl Conversation {
-    fn new(port: Rc<Port>, caller: Caller) -> Self {
+    fn new(port: Rc<Port>, origin: Origin, caller: Caller) -> Self {
         let (pending_max, payload_max, idle_timeout) = port.bus.look(|broker| {
             let limits = broker.limits();
             let idle = Duration::from_millis(limits.expose_idle_timeout_ms.into());
             (limits.expose_pending_max_bytes, limits.payload_max_bytes, port.door.idle.unwrap_or(idle))
         });
-        port.counters.connections.add(1);
+        port.open.borrow_mut().add(origin, 1);
         let pending = Pending::new(port.door.framing, pending_max as usize, payload_max as usize);
         let reply = Bytes::new().chain(Bytes::new());
         let unread = Part::new(&port.unread);
         Self {
             port,
+            origin,
             caller,
             pending,
             reply,
@@ -329,6 +333,6 @@ impl Conversation {
 
 impl Drop for Conversation {
     fn drop(&mut self) {
-        self.port.counters.connections.sub(1);
+        self.port.open.borrow_mut().remove(self.origin, 1);
     }
 }

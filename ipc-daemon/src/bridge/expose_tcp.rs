@@ -23,10 +23,12 @@ use super::connection::Connection;
 use super::counter::Counter;
 use super::failure::cannot_listen;
 use super::open_sockets::OpenSockets;
+use super::origin::Origin;
 use super::spec::expose::{ExposeSpec, TcpDoor};
 use super::unread::Unread;
 use crate::admin::{Held, HeldSocket};
 use crate::broker::Transport;
+use crate::broker::ledger::Ledger;
 use crate::bus::Bus;
 use crate::logging::rate::RateLimit;
 use crate::net::accept::{Acceptor, Arrival};
@@ -38,6 +40,8 @@ pub(super) struct Port {
     pub(super) door: TcpDoor,
     pub(super) address: SocketAddr,
     pub(super) counters: Counters,
+    /// Connections that are open, by where they come from.
+    pub(super) open: RefCell<Ledger<Origin>>,
     /// What the clients of all ports have not read yet.
     pub(super) unread: Rc<Unread>,
     /// The sockets of the connections.
@@ -50,8 +54,6 @@ pub(super) struct Port {
 /// What a port has seen.
 #[derive(Debug, Default)]
 pub(super) struct Counters {
-    /// Connections that are open.
-    pub(super) connections: Counter,
     /// Connections ever let in.
     pub(super) accepted: Counter,
     /// Connections ever closed at once, because a limit was reached.
@@ -119,6 +121,7 @@ impl OpenPort {
             door,
             address,
             counters: Counters::default(),
+            open: RefCell::default(),
             unread,
             open_sockets: OpenSockets::default(),
             log: RateLimit::new(clock::now()),
@@ -171,10 +174,10 @@ impl OpenPort {
 
     /// What is shown of it.
     pub(super) fn row(&self) -> Value {
-        let Port { door, counters, .. } = &*self.port;
+        let Port { door, counters, open, .. } = &*self.port;
         json!({
             "framing": door.framing.name(),
-            "connections": counters.connections.get(),
+            "connections": open.borrow().total(),
             "accepted": counters.accepted.get(),
             "refused": counters.refused.get(),
             "calls": counters.calls.get(),
@@ -207,12 +210,12 @@ impl Port {
     /// Why it is to be closed at once.
     fn admit(self: &Rc<Self>, socket: Stream) -> Result<Connection, Error> {
         let max = self.bus.look(|broker| broker.limits().expose_connections_max);
-        if self.counters.connections.get() >= max.into() {
-            return Err(Error::quota("expose_connections_max", max.into()));
-        }
         let failed = |error| Error::new(ErrorCode::Io, format!("cannot watch the connection: {error}"));
         let stream = TcpStream::from_std(OwnedFd::from(socket).into()).map_err(failed)?;
         let client = stream.peer_addr().map_err(failed)?;
+        // Nobody is alone here: whoever else may want to come is not known.
+        let standing = self.open.borrow().standing(Origin::of(client.ip()));
+        standing.check(1, "expose_connections_max", max.into(), false)?;
         let caller = Caller::connect(&self.bus, &self.spec.target, client, Transport::ExposeTcp)?;
         let stream = Rc::new(stream);
         self.open_sockets.note(&stream);

@@ -24,6 +24,7 @@ mod forward;
 mod framing;
 mod open;
 mod open_sockets;
+mod origin;
 mod source;
 pub(crate) mod spec;
 mod unread;

@@ -1,6 +1,7 @@
 //! Every bound of an exposed port, at the last that is allowed and the first that is not.
 
 use std::io::{ErrorKind, Write};
+use std::net::Ipv4Addr;
 use std::time::Instant;
 
 use ipc_core::ErrorCode;
@@ -40,18 +41,44 @@ fn one_port_too_many_in_the_configuration_is_a_wrong_configuration() {
 fn connections_over_the_limit_are_closed_at_once_and_counted() {
     let exposed = Exposed::start("test.echo/echo", "expose_connections_max = 3");
     serve_echo(&exposed.daemon);
-    let mut clients: Vec<_> = (0..3).map(|_| exposed.connect()).collect();
+    let from = |last: u8| exposed.connect_from(Ipv4Addr::new(127, 0, 0, last));
+    let mut clients: Vec<_> = [1, 1, 2].map(from).into();
     for client in &mut clients {
         client.exchange("in", "in");
     }
-    assert!(exposed.connect().rest().is_empty());
+    assert!(from(3).rest().is_empty());
     assert_eq!((exposed.number("refused"), exposed.number("connections")), (1, 3));
     clients.pop();
     exposed.wait_for("connections", 2);
-    exposed.connect().exchange("in", "in");
+    from(3).exchange("in", "in");
     for client in &mut clients {
         client.exchange("still in", "still in");
     }
+    let ended = exposed.daemon.stop();
+    assert!(ended.stderr.contains("expose_connections_max is at its limit of 3"), "{}", ended.stderr);
+}
+
+#[test]
+fn no_address_takes_every_connection_of_a_port() {
+    let exposed = Exposed::start("test.echo/echo", "expose_connections_max = 8");
+    serve_echo(&exposed.daemon);
+    let from = |last: u8| exposed.connect_from(Ipv4Addr::new(127, 0, 0, last));
+    let mut inside = Vec::new();
+    // Half of them, half of what is left, and so on.
+    for (address, fit) in [(1, 4), (2, 2), (3, 1), (4, 1)] {
+        for _ in 0..fit {
+            let mut client = from(address);
+            client.exchange("in", "in");
+            inside.push(client);
+        }
+        assert!(from(address).rest().is_empty(), "127.0.0.{address} has more than {fit}");
+    }
+    assert_eq!((exposed.number("refused"), exposed.number("connections")), (4, 8));
+    // One of the first has gone, and what is left is still for others.
+    inside.swap_remove(0);
+    exposed.wait_for("connections", 7);
+    assert!(from(1).rest().is_empty());
+    from(5).exchange("in", "in");
 }
 
 #[test]
