@@ -134,6 +134,9 @@ limits! {
     connections_per_uid_per_second_max: u32 = 1_000_000, 1, 1_000_000;
     /// Connections of one uid that have not said hello yet.
     unauthenticated_per_uid_max: u32 = 64, 1, 100_000;
+    /// Descriptors that one user has sent, where the kernel lets them through, and that wait to be closed. Past it none is taken
+    /// in: a connection that sends one is closed with it, and the local datagram socket waits.
+    descriptors_unclosed_max: u32 = 1024, 1, 1_000_000;
     /// Time for the hello, in milliseconds.
     hello_timeout_ms: u32 = 10_000, 10, 600_000;
     /// Connections of the bus protocol over TCP.

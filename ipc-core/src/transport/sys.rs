@@ -200,10 +200,11 @@ pub(super) fn receive_onto(
 const DESCRIPTORS_MAX: usize = 253;
 /// Room for those and for credentials.
 // SAFETY: both only compute.
-const CONTROL_BYTES: usize = unsafe {
-    libc::CMSG_SPACE((DESCRIPTORS_MAX * size_of::<RawFd>()) as u32) as usize
-        + libc::CMSG_SPACE(size_of::<libc::ucred>() as u32) as usize
-};
+const CONTROL_BYTES: usize =
+    unsafe { libc::CMSG_SPACE((DESCRIPTORS_MAX * size_of::<RawFd>()) as u32) as usize + CREDENTIALS_BYTES };
+/// Room for credentials alone, which the kernel writes before descriptors.
+// SAFETY: it only computes.
+const CREDENTIALS_BYTES: usize = unsafe { libc::CMSG_SPACE(size_of::<libc::ucred>() as u32) as usize };
 
 /// What came with a datagram beside its bytes.
 #[derive(Debug, Default)]
@@ -230,6 +231,24 @@ pub(super) struct Received {
 /// # Errors
 /// Those of recvmsg(2).
 pub(super) fn receive_verified(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<Received, Errno> {
+    receive_some(socket, buffer, 0, CONTROL_BYTES)
+}
+
+/// The same of the next datagram, which stays where it is with its descriptors: of those it only shows that the control data
+/// was cut.
+///
+/// # Errors
+/// Those of recvmsg(2).
+pub(super) fn peek_verified(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<Received, Errno> {
+    receive_some(socket, buffer, libc::MSG_PEEK, CREDENTIALS_BYTES)
+}
+
+fn receive_some(
+    socket: BorrowedFd<'_>,
+    buffer: &mut [u8],
+    flags: libc::c_int,
+    control_bytes: usize,
+) -> Result<Received, Errno> {
     #[repr(C, align(8))]
     struct Control([u8; CONTROL_BYTES]);
     let mut control = Control([0; CONTROL_BYTES]);
@@ -242,8 +261,8 @@ pub(super) fn receive_verified(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Res
     message.msg_iov = &raw mut part;
     message.msg_iovlen = 1;
     message.msg_control = (&raw mut control.0).cast();
-    message.msg_controllen = CONTROL_BYTES as _;
-    let flags = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
+    message.msg_controllen = control_bytes.min(CONTROL_BYTES) as _;
+    let flags = flags | libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
     let bytes = loop {
         // SAFETY: the descriptor is borrowed and so open; every pointer in the message is to a live local or to the buffer,
         // each with its length beside it, and nothing else refers to them while the kernel writes.

@@ -75,6 +75,16 @@ pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> Result<Arrival, Errno> {
     })
 }
 
+/// Who has sent the next datagram, and whether descriptors came with it; it stays where it is, and they with it.
+///
+/// # Errors
+/// Those of recvmsg(2); `EAGAIN` when there is none.
+pub fn peek(socket: impl AsFd) -> Result<(Option<Credentials>, bool), Errno> {
+    let seen = sys::peek_verified(socket.as_fd(), &mut [0])?;
+    let sender = seen.credentials.and_then(|(pid, uid, gid)| Credentials::read(pid, uid, gid));
+    Ok((sender, seen.is_control_cut))
+}
+
 /// A path ends with a zero byte, an abstract name does not.
 fn return_address(mut name: Vec<u8>) -> Option<Box<[u8]>> {
     let is_path = *name.first()? != 0;

@@ -4,13 +4,20 @@
 //! does, and so does a socket in whose queue such a one still waits. Kernels from 6.16 on keep descriptors out
 //! altogether (`SO_PASSRIGHTS`); on older ones they are received, and closed here: those of each user one after the other, so
 //! that whoever sends such descriptors waits for them alone.
+//!
+//! Of each user only so many wait. Past that none is taken in: they stay with the socket, where the kernel counts them as the
+//! sender's own. A connection that has sent one is closed with it, as it would be anyway; a datagram stays the next one until there
+//! is room, and those behind it wait too.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
+use std::future::poll_fn;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
 
 use rustix::io::{Errno, IoSliceMut};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags};
@@ -35,6 +42,10 @@ struct Handle {
 struct Shared {
     work: Mutex<Work>,
     is_more: Condvar,
+    /// Descriptors that wait, of all users: while that is no more than one may have, nobody has to be asked.
+    waiting: AtomicUsize,
+    /// Most that wait of one user.
+    waiting_max: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
@@ -47,6 +58,14 @@ struct Work {
     /// Threads that wait for work.
     idle: usize,
     is_over: bool,
+    /// Who waits for room.
+    waker: Option<Waker>,
+}
+
+impl Work {
+    fn waiting(&self, uid: u32) -> usize {
+        self.lines.get(&uid).map_or(0, VecDeque::len)
+    }
 }
 
 impl Shared {
@@ -69,6 +88,10 @@ impl Shared {
                 continue;
             };
             let doomed = work.lines.get_mut(&uid).and_then(VecDeque::pop_front);
+            self.waiting.fetch_sub(usize::from(doomed.is_some()), Ordering::Relaxed);
+            if let Some(waker) = work.waker.take() {
+                waker.wake();
+            }
             drop(work);
             // This is what may take its time.
             drop(doomed);
@@ -82,25 +105,66 @@ impl Shared {
 }
 
 impl Reaper {
-    /// Starts a thread, and others when those that there are are held up. They end when the last handle is gone.
+    /// Starts a thread, and others when those that there are are held up. They end when the last handle is gone. At most
+    /// `waiting_max` descriptors of one user wait.
     ///
     /// # Errors
     /// When there is no room for another thread.
-    pub(crate) fn start() -> io::Result<Self> {
-        Self::with_threads(THREADS_MAX)
+    pub(crate) fn start(waiting_max: u32) -> io::Result<Self> {
+        Self::with_threads(THREADS_MAX, waiting_max)
     }
 
-    fn with_threads(threads_max: usize) -> io::Result<Self> {
-        let reaper = Self(Arc::new(Handle { shared: Arc::default(), threads_max }));
+    fn with_threads(threads_max: usize, waiting_max: u32) -> io::Result<Self> {
+        let reaper = Self::without_threads(threads_max, waiting_max);
         reaper.0.start_thread()?;
         reaper.0.shared.work().threads = 1;
         Ok(reaper)
+    }
+
+    fn without_threads(threads_max: usize, waiting_max: u32) -> Self {
+        let reaper = Self(Arc::new(Handle { shared: Arc::default(), threads_max }));
+        reaper.set_waiting_max(waiting_max);
+        reaper
+    }
+
+    /// One that closes nothing, so that what it is given stays.
+    #[cfg(test)]
+    pub(crate) fn idle(waiting_max: u32) -> Self {
+        Self::without_threads(0, waiting_max)
+    }
+
+    /// So many descriptors of one user wait at most from here on.
+    pub(crate) fn set_waiting_max(&self, max: u32) {
+        self.0.shared.waiting_max.store(max as usize, Ordering::Relaxed);
+    }
+
+    /// Whether there may be users of whom as many wait as may.
+    pub(crate) fn is_crowded(&self) -> bool {
+        let shared = &self.0.shared;
+        shared.waiting.load(Ordering::Relaxed) >= shared.waiting_max.load(Ordering::Relaxed)
+    }
+
+    /// Whether descriptors of that user are taken in.
+    pub(crate) fn has_room(&self, uid: u32) -> bool {
+        let shared = &self.0.shared;
+        !self.is_crowded() || shared.work().waiting(uid) < shared.waiting_max.load(Ordering::Relaxed)
+    }
+
+    /// Completes when descriptors of that user are taken in again. One waits at a time. Cancel safe.
+    pub(crate) async fn room_for(&self, uid: u32) {
+        poll_fn(|context| {
+            // Before the look: what is closed after it wakes.
+            self.0.shared.work().waker = Some(context.waker().clone());
+            if self.has_room(uid) { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
     }
 
     /// Closes a descriptor that came from that user, some time.
     pub(crate) fn close(&self, uid: u32, descriptor: OwnedFd) {
         let Handle { shared, threads_max } = &*self.0;
         let mut work = shared.work();
+        shared.waiting.fetch_add(1, Ordering::Relaxed);
         if let Some(line) = work.lines.get_mut(&uid) {
             return line.push_back(descriptor);
         }
@@ -155,8 +219,16 @@ impl Guard {
         Self { reaper, uid, last: RefCell::new(None) }
     }
 
-    /// Reads once.
-    pub(super) fn receive(&self, socket: impl AsFd, buffer: &mut [u8]) -> Result<Received, Errno> {
+    /// Reads once. While too many of its descriptors wait, more are not taken in, and one is said to have come.
+    pub(super) fn receive(&self, socket: impl AsFd, mut buffer: &mut [u8]) -> Result<Received, Errno> {
+        if !self.reaper.has_room(self.uid) {
+            let seen = peek(&socket, buffer)?;
+            if seen.descriptors > 0 {
+                return Ok(seen);
+            }
+            // No more than was seen: what has come since may have descriptors.
+            buffer = &mut buffer[..seen.bytes];
+        }
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let message = rustix::io::retry_on_intr(|| {
@@ -180,6 +252,18 @@ impl Guard {
         // Out of descriptors, the socket is closed where it is: late for everybody, but not wrong.
         *self.last.borrow_mut() = rustix::io::fcntl_dupfd_cloexec(socket, 3).ok();
     }
+}
+
+/// What a read would give now. Everything stays where it is.
+fn peek(socket: impl AsFd, buffer: &mut [u8]) -> Result<Received, Errno> {
+    let message = rustix::io::retry_on_intr(|| {
+        let mut into = [IoSliceMut::new(buffer)];
+        let mut none = RecvAncillaryBuffer::default();
+        rustix::net::recvmsg(&socket, &mut into, &mut none, RecvFlags::PEEK | RecvFlags::CMSG_CLOEXEC)
+    })?;
+    // There is no room for them, so the kernel says that some are missing.
+    let descriptors = usize::from(message.flags.contains(ReturnFlags::CTRUNC));
+    Ok(Received { bytes: message.bytes, descriptors })
 }
 
 impl Drop for Guard {
@@ -212,7 +296,7 @@ mod tests {
         drop(sent);
         theirs.write_all(b"without").unwrap();
 
-        let guard = Guard::new(Reaper::start().unwrap(), 1);
+        let guard = Guard::new(Reaper::start(1024).unwrap(), 1);
         let ours = OwnedFd::from(ours);
         let mut buffer = [0; 64];
         assert_eq!(guard.receive(&ours, &mut buffer), Ok(Received { bytes: 4, descriptors: 2 }));
@@ -225,7 +309,7 @@ mod tests {
     #[test]
     fn the_socket_itself_is_closed_elsewhere() {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let guard = Guard::new(Reaper::start().unwrap(), 1);
+        let guard = Guard::new(Reaper::start(1024).unwrap(), 1);
         guard.outlive(&ours);
         drop(ours);
         let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
@@ -265,7 +349,7 @@ mod tests {
     fn a_descriptor_whose_close_blocks_holds_up_nobody() {
         let (doomed, _reader) = lingering();
         assert!(time_of(|| drop(doomed)) >= Duration::from_secs(1), "closing it does not block");
-        let reaper = Reaper::start().unwrap();
+        let reaper = Reaper::start(1024).unwrap();
         let (ours, theirs) = UnixStream::pair().unwrap();
         let ours = OwnedFd::from(ours);
         let (received, _reader) = lingering();
@@ -296,7 +380,7 @@ mod tests {
 
     #[test]
     fn whoever_sends_such_descriptors_holds_up_nobody_else() {
-        let reaper = Reaper::with_threads(2).unwrap();
+        let reaper = Reaper::with_threads(2, 1024).unwrap();
         let (slow, _reader) = lingering();
         reaper.close(1, slow);
         let (own, own_left) = watched();
@@ -314,7 +398,7 @@ mod tests {
 
     #[test]
     fn threads_are_bounded_and_what_waits_has_its_turn() {
-        let reaper = Reaper::with_threads(2).unwrap();
+        let reaper = Reaper::with_threads(2, 1024).unwrap();
         let readers: Vec<_> = (0..2)
             .map(|uid| {
                 let (slow, reader) = lingering();
@@ -335,5 +419,64 @@ mod tests {
             std::thread::yield_now();
         }
         assert_eq!(Arc::strong_count(&shared), 1, "the threads end with the last handle");
+    }
+
+    #[test]
+    fn past_the_limit_a_connection_is_closed_with_what_it_has_sent() {
+        let reaper = Reaper::idle(3);
+        let waiting = |uid| reaper.0.shared.work().waiting(uid);
+        let pair = || {
+            let (ours, theirs) = UnixStream::pair().unwrap();
+            (OwnedFd::from(ours), theirs)
+        };
+        let (ours, theirs) = pair();
+        let guard = Guard::new(reaper.clone(), 1);
+        let one = Ok(Received { bytes: 1, descriptors: 1 });
+        for (number, taken_in) in [(1, 1), (2, 2), (3, 3), (4, 3), (5, 3)] {
+            send_away(&theirs, watched().0);
+            assert_eq!(guard.receive(&ours, &mut [0; 8]), one, "{number}");
+            assert_eq!(waiting(1), taken_in, "{number}");
+        }
+        // Others of the same user are read as long as they send none, and other users always.
+        let (others, mut other) = pair();
+        let other_guard = Guard::new(reaper.clone(), 1);
+        other.write_all(b"words").unwrap();
+        let words = Ok(Received { bytes: 5, descriptors: 0 });
+        assert_eq!(other_guard.receive(&others, &mut [0; 8]), words);
+        send_away(&other, watched().0);
+        assert_eq!(other_guard.receive(&others, &mut [0; 8]), one);
+        let (strangers, stranger) = pair();
+        send_away(&stranger, watched().0);
+        assert_eq!(Guard::new(reaper.clone(), 2).receive(&strangers, &mut [0; 8]), one);
+        assert_eq!((waiting(1), waiting(2)), (3, 1));
+        // With more room it goes on.
+        reaper.set_waiting_max(4);
+        assert_eq!(guard.receive(&ours, &mut [0; 8]), one);
+        assert_eq!(waiting(1), 4);
+    }
+
+    #[test]
+    fn the_end_of_a_connection_is_read_while_too_many_wait() {
+        let reaper = Reaper::idle(1);
+        reaper.close(1, watched().0);
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let ours = OwnedFd::from(ours);
+        rustix::io::ioctl_fionbio(&ours, true).unwrap();
+        let guard = Guard::new(reaper, 1);
+        assert_eq!(guard.receive(&ours, &mut [0; 8]), Err(Errno::AGAIN));
+        drop(theirs);
+        assert_eq!(guard.receive(&ours, &mut [0; 8]), Ok(Received { bytes: 0, descriptors: 0 }));
+    }
+
+    #[test]
+    fn whoever_waits_for_room_is_woken() {
+        let reaper = Reaper::with_threads(1, 1).unwrap();
+        let (slow, _reader) = lingering();
+        reaper.close(1, slow);
+        reaper.close(1, watched().0);
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let took = time_of(|| runtime.block_on(reaper.room_for(1)));
+        assert!(took < Duration::from_secs(30), "{took:?}");
+        assert!(reaper.has_room(1));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::rc::Rc;
 
 use ipc_core::limits::Limits;
@@ -155,19 +156,25 @@ impl Doors {
     /// 74 when the runtime cannot watch a socket.
     pub(super) fn open_local(&self, sockets: Inherited) -> Result<(), Failure> {
         for socket in sockets.streams {
-            let door = Door::open(Listener::local(self.0.bus.clone(), socket)?);
+            let reaper = self.reaper_for(&socket)?;
+            let door = Door::open(Listener::local(self.0.bus.clone(), socket, reaper)?);
             self.0.local.borrow_mut().push(door);
         }
         for socket in sockets.datagrams {
-            let reaper = if unix::refuse_descriptors(&socket)? {
-                None
-            } else {
-                Some(Reaper::start().map_err(|error| Failure::io("start a thread", error))?)
-            };
+            let reaper = self.reaper_for(&socket)?;
             let keeper = self.keep(DatagramSocket::local(socket, reaper))?;
             self.0.mail.borrow_mut().push(keeper);
         }
         Ok(())
+    }
+
+    /// Who closes what comes along with that socket, unless the kernel keeps it out.
+    fn reaper_for(&self, socket: impl AsFd) -> Result<Option<Reaper>, Failure> {
+        if unix::refuse_descriptors(socket)? {
+            return Ok(None);
+        }
+        let waiting_max = self.0.bus.look(|broker| broker.limits().descriptors_unclosed_max);
+        Reaper::start(waiting_max).map(Some).map_err(|error| Failure::io("start a thread", error))
     }
 
     /// Each socket has a door of its own: what comes from the network cannot take the room of what is local.
@@ -176,8 +183,9 @@ impl Doors {
             .map_err(|error| Failure::io("watch a datagram socket", error))
     }
 
-    /// Other limits for senders of datagrams.
+    /// Other limits for senders of datagrams and of descriptors.
     pub(super) fn set_limits(&self, limits: &Limits) {
+        self.0.local.borrow().iter().for_each(|door| door.listener.set_limits(limits));
         self.each_keeper(|keeper| keeper.set_limits(limits.clone()));
     }
 

@@ -4,6 +4,7 @@ use std::io;
 use std::rc::Rc;
 
 use ipc_core::identity::Identity;
+use ipc_core::limits::Limits;
 use ipc_core::transport::{Listener as Socket, Socket as _, Stream, clock, unix};
 use ipc_core::{Error, ErrorCode};
 use rustix::io::Errno;
@@ -43,16 +44,11 @@ pub(crate) struct Listener {
 }
 
 impl Listener {
-    /// A listener over a bound `AF_UNIX` socket that does not block.
+    /// A listener over a bound `AF_UNIX` socket that does not block, with a reaper if the kernel does not keep descriptors out.
     ///
     /// # Errors
     /// 74 when the runtime cannot watch it.
-    pub(crate) fn local(bus: Bus, socket: Socket) -> Result<Self, Failure> {
-        let reaper = if unix::refuse_descriptors(&socket)? {
-            None
-        } else {
-            Some(Reaper::start().map_err(|error| Failure::io("start a thread", error))?)
-        };
+    pub(crate) fn local(bus: Bus, socket: Socket, reaper: Option<Reaper>) -> Result<Self, Failure> {
         Self::new(bus, socket, Entrance::Local { reaper })
             .map_err(|error| Failure::io("watch the listening socket", error))
     }
@@ -69,6 +65,13 @@ impl Listener {
         let socket = Rc::new(socket);
         let acceptor = Acceptor::new(Rc::clone(&socket))?;
         Ok(Self { bus, socket, acceptor, entrance, log: Rates::default() })
+    }
+
+    /// Other limits from here on.
+    pub(crate) fn set_limits(&self, limits: &Limits) {
+        if let Entrance::Local { reaper: Some(reaper) } = &self.entrance {
+            reaper.set_waiting_max(limits.descriptors_unclosed_max);
+        }
     }
 
     /// The socket that it accepts from.

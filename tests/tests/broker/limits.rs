@@ -36,6 +36,7 @@ const QUOTA: &str = "ipc-daemon/src/broker/quota/mod.rs";
 const OF_A_USER: &str = "each_resource_is_refused_past_its_limit_and_given_back";
 const EXPOSE: &str = "tests/tests/e2e/expose/limits.rs";
 const EXPOSE_UDP: &str = "tests/tests/e2e/expose/udp_limits.rs";
+const REAPER: &str = "ipc-daemon/src/bus/reaper.rs";
 const SHARES: &str = "tests/tests/broker/shares.rs";
 const FORWARD: &str = "tests/tests/e2e/forward/limits.rs";
 const WORK: &str = "tests/tests/broker/queues/limits.rs";
@@ -49,6 +50,10 @@ const PROOFS: &[(&str, Proof)] = &[
         There("tests/tests/broker/quota.rs", "whoever_comes_too_often_is_refused_and_nobody_else"),
     ),
     ("unauthenticated_per_uid_max", Here(unauthenticated_per_uid)),
+    (
+        "descriptors_unclosed_max",
+        There(REAPER, "past_the_limit_a_connection_is_closed_with_what_it_has_sent"),
+    ),
     ("hello_timeout_ms", Here(hello_timeout)),
     (
         "tcp_connections_max",

@@ -56,6 +56,16 @@ struct Tally {
     undeliverable: Cell<u64>,
 }
 
+/// What is to be received next.
+enum Next {
+    /// Whatever there is.
+    Unknown,
+    /// Nothing.
+    None,
+    /// What stays until descriptors of that user have been closed.
+    Held(u32),
+}
+
 fn add(counter: &Cell<u64>) {
     counter.set(counter.get() + 1);
 }
@@ -116,6 +126,11 @@ impl Keeper {
 
     /// Other limits from here on.
     pub(crate) fn set_limits(&self, limits: Limits) {
+        if let Some(socket) = self.socket()
+            && let Some(reaper) = socket.reaper()
+        {
+            reaper.set_waiting_max(limits.descriptors_unclosed_max);
+        }
         self.0.door.borrow_mut().set_limits(limits);
     }
 
@@ -134,38 +149,46 @@ impl Keeper {
     async fn receive(self, socket: AsyncFd<Rc<DatagramSocket>>) {
         while let Ok(mut guard) = socket.readable().await {
             self.0.bus.pass().await;
-            if self.receive_some() {
-                guard.clear_ready();
-            } else {
-                tokio::task::yield_now().await;
+            match self.receive_some() {
+                Next::Unknown => tokio::task::yield_now().await,
+                Next::None => guard.clear_ready(),
+                Next::Held(uid) => {
+                    if let Some(reaper) = socket.get_ref().reaper() {
+                        reaper.room_for(uid).await;
+                    }
+                }
             }
         }
     }
 
-    /// Receives until there is nothing or the budget is spent. Says whether there was nothing any more.
-    fn receive_some(&self) -> bool {
+    /// Receives until there is nothing that can be received or the budget is spent.
+    fn receive_some(&self) -> Next {
         let budget = if self.0.bus.are_turns_shared() { RECEIVE_BUDGET_IN_TURN } else { RECEIVE_BUDGET };
-        (0..budget).any(|_| self.receive_one())
+        let mut nexts = (0..budget).map(|_| self.receive_one());
+        nexts.find(|next| !matches!(next, Next::Unknown)).unwrap_or(Next::Unknown)
     }
 
-    /// Receives a datagram. Says whether there was none.
-    fn receive_one(&self) -> bool {
+    /// Receives a datagram.
+    fn receive_one(&self) -> Next {
         let received = {
             let mut scratch = self.0.bus.scratch().borrow_mut();
             // One byte more than a datagram may have, so that a longer one shows.
             let room = scratch.len().min(DATAGRAM_MAX_BYTES + 1);
             let buffer = &mut scratch[..room];
-            let Some(socket) = self.socket() else { return true };
+            let Some(socket) = self.socket() else { return Next::None };
             let received = socket.receive(buffer);
+            if let Ok(Received::Held(uid)) = received {
+                return Next::Held(uid);
+            }
             received.map(|received| self.take_in(received, buffer))
         };
         match received {
             Ok(()) => self.obey(),
-            Err(Errno::AGAIN) => return true,
+            Err(Errno::AGAIN) => return Next::None,
             // An answer to something that was sent came back, or memory is short for a moment: the next is another one.
             Err(_) => {}
         }
-        false
+        Next::Unknown
     }
 
     fn take_in(&self, received: Received, buffer: &[u8]) {
@@ -180,6 +203,7 @@ impl Keeper {
             }
             Received::Unverified => add(&tally.unverified),
             Received::WithDescriptors => add(&tally.with_descriptors),
+            Received::Held(_) => {}
         }
     }
 

@@ -16,6 +16,9 @@ const SEND_BUFFER_BYTES: usize = 8 << 20;
 /// The same of what was received.
 const RECEIVE_BUFFER_BYTES: usize = 4 << 20;
 
+/// Whose descriptors are those of a sender that the kernel does not know.
+const NOBODY: u32 = u32::MAX;
+
 /// A bound datagram socket that does not block.
 #[derive(Debug)]
 pub(crate) struct DatagramSocket {
@@ -39,6 +42,8 @@ pub(super) enum Received {
     Unverified,
     /// A datagram with descriptors, which nobody has agreed to take.
     WithDescriptors,
+    /// The next one has descriptors, of which too many of that user wait to be closed. It stays until there is room.
+    Held(u32),
 }
 
 impl DatagramSocket {
@@ -77,6 +82,14 @@ impl DatagramSocket {
         Self { fd, family }
     }
 
+    /// Who closes descriptors, where the kernel does not keep them out.
+    pub(super) fn reaper(&self) -> Option<&Reaper> {
+        match &self.family {
+            Family::Local(reaper) => reaper.as_ref(),
+            Family::Network => None,
+        }
+    }
+
     /// Receives one datagram.
     pub(super) fn receive(&self, buffer: &mut [u8]) -> Result<Received, Errno> {
         match &self.family {
@@ -96,9 +109,16 @@ impl DatagramSocket {
 
     fn receive_local(&self, buffer: &mut [u8], reaper: Option<&Reaper>) -> Result<Received, Errno> {
         let limit = buffer.len();
+        if let Some(reaper) = reaper.filter(|reaper| reaper.is_crowded()) {
+            let (sender, has_descriptors) = verified::peek(&self.fd)?;
+            let uid = sender.map_or(NOBODY, |sender| sender.uid);
+            if has_descriptors && !reaper.has_room(uid) {
+                return Ok(Received::Held(uid));
+            }
+        }
         let arrival = verified::receive(&self.fd, buffer)?;
         if !arrival.descriptors.is_empty() || arrival.has_lost_descriptors {
-            let uid = arrival.sender.map_or(u32::MAX, |sender| sender.uid);
+            let uid = arrival.sender.map_or(NOBODY, |sender| sender.uid);
             for descriptor in arrival.descriptors {
                 match reaper {
                     Some(reaper) => reaper.close(uid, descriptor),
@@ -130,5 +150,50 @@ impl DatagramSocket {
 impl AsRawFd for DatagramSocket {
     fn as_raw_fd(&self) -> RawFd {
         self.fd.as_raw_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::IoSlice;
+    use std::mem::MaybeUninit;
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixDatagram;
+
+    use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage};
+
+    fn send_with_descriptor(from: &UnixDatagram) {
+        let (one, _other) = UnixDatagram::pair().unwrap();
+        let descriptors = [one.as_fd()];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        assert!(control.push(SendAncillaryMessage::ScmRights(&descriptors)));
+        rustix::net::sendmsg(from, &[IoSlice::new(b"!")], &mut control, SendFlags::empty()).unwrap();
+    }
+
+    #[test]
+    fn a_datagram_with_descriptors_stays_while_too_many_wait() {
+        let (ours, theirs) = UnixDatagram::pair().unwrap();
+        verified::ask_for_credentials(&ours).unwrap();
+        let reaper = Reaper::idle(2);
+        let socket =
+            DatagramSocket::local(Datagram::from(std::os::fd::OwnedFd::from(ours)), Some(reaper.clone()));
+        let uid = rustix::process::getuid().as_raw();
+        let receive = || socket.receive_local(&mut [0; 16], Some(&reaper)).unwrap();
+        theirs.send(b"first").unwrap();
+        (0..3).for_each(|_| send_with_descriptor(&theirs));
+        theirs.send(b"last").unwrap();
+        assert!(matches!(receive(), Received::Datagram(_, 5)));
+        assert!(matches!(receive(), Received::WithDescriptors));
+        assert!(matches!(receive(), Received::WithDescriptors));
+        for _ in 0..2 {
+            let Received::Held(held) = receive() else { panic!("a third was taken in") };
+            assert_eq!(held, uid);
+        }
+        reaper.set_waiting_max(3);
+        assert!(matches!(receive(), Received::WithDescriptors));
+        // It has none, so that nothing speaks against it.
+        assert!(matches!(receive(), Received::Datagram(_, 4)));
     }
 }
