@@ -22,7 +22,7 @@ const TOPIC: &str = "ipc.monitor";
 /// What the daemon says of one frame.
 #[derive(Debug, Deserialize, Serialize)]
 struct Seen {
-    /// `call`, `reply`, `event`, `request`, `outcome` or `refusal`.
+    /// `call`, `reply`, `event`, `request`, `outcome`, `refusal` or `notice`.
     kind: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     operation: Option<String>,
@@ -38,6 +38,12 @@ struct Seen {
     method: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     topic: Option<String>,
+    /// Of a refused subscription or watch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    filter: Option<String>,
+    /// What a peer is told by the daemon.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    notice: Option<String>,
     /// The peer that gets it.
     #[serde(skip_serializing_if = "Option::is_none")]
     to: Option<u64>,
@@ -58,7 +64,11 @@ struct Seen {
 impl Seen {
     /// What it is about.
     fn subject(&self) -> &str {
-        [&self.service, &self.topic, &self.name].into_iter().flatten().next().map_or("", String::as_str)
+        [&self.service, &self.topic, &self.name, &self.filter]
+            .into_iter()
+            .flatten()
+            .next()
+            .map_or("", String::as_str)
     }
 
     /// Whether the filter lets it through: names of locks, keys and queues by their parts too.
@@ -134,11 +144,17 @@ fn show(sender: &Peer, seen: &Seen, output: &Output) -> Result<(), Failure> {
     }
     let palette = output.palette();
     let subject = seen.subject();
-    let name = match (&seen.method, &seen.operation) {
+    let act = seen
+        .operation
+        .as_ref()
+        .filter(|act| act.as_str() != "call" || subject.is_empty())
+        .or(seen.notice.as_ref());
+    let name = match (&seen.method, act) {
         (Some(method), _) => format!("{subject}/{method}"),
-        (None, Some(operation)) if seen.service.is_none() => format!("{operation} {subject}"),
-        (None, _) => subject.to_owned(),
+        (None, Some(act)) => format!("{act} {subject}").trim_end().to_owned(),
+        (None, None) => subject.to_owned(),
     };
+    let from = if seen.kind == "notice" { "for" } else { "from" };
     let to = match (seen.to, seen.subscribers) {
         (Some(peer), _) => format!("to peer {peer}"),
         (None, Some(count)) => format!("for {}", plural(count, "subscription")),
@@ -156,7 +172,7 @@ fn show(sender: &Peer, seen: &Seen, output: &Output) -> Result<(), Failure> {
         seen.kind,
         palette.strong(&name),
         palette.quiet(&format!(
-            "from {} {to}: {}{more}",
+            "{from} {} {to}: {}{more}",
             peer_for_people(sender),
             plural(seen.bytes, "byte")
         ))

@@ -5,11 +5,11 @@ use ipc_core::id::Handle;
 use ipc_core::limits::Limits;
 use ipc_core::wire::codec::{List, Wire};
 use ipc_core::wire::coordination::{
-    Claim, GetKey, ListKeys, LockMode, OfToken, Operation, Selection, TakeLock,
+    Claim, Condition, GetKey, ListKeys, LockMode, OfToken, Operation, PutKey, Selection, TakeLock, WatchKeys,
 };
 use ipc_core::wire::message::{
     ErrorBody, Gap, MethodInfo, OnSlow, OpenTopic, PeerInfo, Register, RegisterMode, Resolve, Revoked,
-    Subscribe,
+    Subscribe, WatchNames,
 };
 use ipc_core::wire::{Flags, Header, Kind};
 use ipc_daemon::broker::{Policy, Rule};
@@ -127,7 +127,8 @@ fn a_wildcard_does_not_look_and_nobody_publishes_there() {
         call(&mut bus);
         assert!(bus.client(client).take(Kind::EVENT).is_empty(), "{filter}");
     }
-    assert_eq!(bus.client(2).take(Kind::EVENT).len(), 6);
+    let events = bus.client(2).take(Kind::EVENT);
+    assert_eq!(events.iter().filter(|event| seen(event)["kind"] != "refusal").count(), 6);
     let open = OpenTopic { topic: "ipc.monitor".into() };
     assert_eq!(ask(&mut bus, 1, Kind::OPEN_TOPIC, TOPIC, &open), Some(ErrorCode::PermissionDenied));
 }
@@ -144,6 +145,7 @@ fn looking_is_a_right_of_its_own_and_can_be_taken_away() {
     bus.set_policy(denied);
     let revoked: Revoked = bus.client(2).take(Kind::REVOKED).pop().expect("a word").decode();
     assert!(revoked.message.0.contains("monitor traffic"), "{}", revoked.message.0);
+    bus.client(2).inbox.clear();
     call(&mut bus);
     assert!(bus.client(2).take(Kind::EVENT).is_empty());
 }
@@ -192,7 +194,18 @@ fn shown(bus: &mut MemoryBus) -> Vec<String> {
     let events = bus.client(2).take(Kind::EVENT);
     assert!(events.iter().all(|event| !String::from_utf8_lossy(&event.payload).contains("secret")));
     let line = |seen: Value| {
-        let parts = ["kind", "operation", "service", "method", "name", "request", "code"];
+        let parts = [
+            "kind",
+            "operation",
+            "notice",
+            "service",
+            "method",
+            "topic",
+            "filter",
+            "name",
+            "request",
+            "code",
+        ];
         let parts = parts.iter().filter_map(|part| match seen.get(*part)? {
             Value::String(text) => Some(text.clone()),
             other => Some(other.to_string()),
@@ -259,6 +272,67 @@ fn calls_that_come_to_nothing_are_shown_with_the_reason() {
         "call a.b m",
         "refusal call a.b service_gone",
         "refusal call stale_handle",
+    ];
+    assert_eq!(shown(&mut bus), expected);
+}
+
+#[test]
+fn what_else_is_refused_is_shown_by_its_name_if_it_is_one() {
+    let mut bus = bus();
+    bus.set_policy(policy(&["deny uid:2 own,subscribe,publish,call x.>", ALL]));
+    assert_eq!(subscribe(&mut bus, 2, "ipc.monitor"), None);
+    let register = |service: &str| {
+        let methods = List(vec![MethodInfo { name: "m".into(), description: "".into() }]);
+        Register { service: service.into(), mode: RegisterMode::Exclusive, queue: false, methods }
+    };
+    ask(&mut bus, 1, Kind::REGISTER, METHOD, &register("x.y"));
+    ask(&mut bus, 1, Kind::REGISTER, METHOD, &register("a.b"));
+    ask(&mut bus, 1, Kind::REGISTER, METHOD, &register("\",\"secret\":\""));
+    ask(&mut bus, 1, Kind::REGISTER, METHOD, &register("c.d"));
+    subscribe(&mut bus, 1, "x.*");
+    let open = OpenTopic { topic: "x.y".into() };
+    ask(&mut bus, 1, Kind::OPEN_TOPIC, Handle { index: 5, generation: 1 }, &open);
+    ask(&mut bus, 1, Kind::WATCH_NAMES, Handle::default(), &WatchNames { filter: "a..b".into() });
+    let expected = [
+        "refusal register x.y permission_denied",
+        "refusal register a.b name_taken",
+        "refusal register invalid_argument",
+        "refusal subscribe x.* permission_denied",
+        "refusal open_topic x.y permission_denied",
+        "refusal watch_names invalid_argument",
+    ];
+    assert_eq!(shown(&mut bus), expected);
+}
+
+#[test]
+fn what_the_daemon_tells_by_itself_is_shown() {
+    let mut bus = bus();
+    assert_eq!(subscribe(&mut bus, 2, "ipc.monitor"), None);
+    let selection = Selection::Prefix { prefix: "".into() };
+    coordinate(&mut bus, Operation::WATCH, 5, &WatchKeys { selection, from: None });
+    let (condition, fence) = (Condition::Any, None);
+    let put = PutKey { key: "a/key".into(), condition, ttl_us: 0, lease: 0, fence, durability: None };
+    coordinate(&mut bus, Operation::PUT, 6, &put);
+    let claim = Claim { wait: false, ttl_us: 10_000, delay_us: 0, owner: 1, durability: None };
+    coordinate(
+        &mut bus,
+        Operation::LOCK,
+        7,
+        &TakeLock { name: "l".into(), mode: LockMode::Exclusive, claim },
+    );
+    bus.wait(core::time::Duration::from_millis(10));
+    subscribe(&mut bus, 1, "t.x");
+    bus.set_policy(policy(&["deny uid:2 subscribe t.x", ALL]));
+    let expected = [
+        "request watch 5",
+        "outcome watch 5 ok",
+        "request put a/key 6",
+        "notice changed 5",
+        "outcome put 6 ok",
+        "request lock l 7",
+        "outcome lock 7 ok",
+        "notice lost 7",
+        "notice revoked 9",
     ];
     assert_eq!(shown(&mut bus), expected);
 }

@@ -26,6 +26,7 @@ impl Broker {
             self.bind(peer, frame, target);
             opened.map(|_| ())
         });
+        self.show_if_refused(peer, "open_topic", ("topic", &request.topic.0), &result);
         self.conclude(peer, frame.header.correlation, result)
     }
 
@@ -171,6 +172,7 @@ impl Broker {
             }
             Ok(Subscribed { sequence })
         });
+        self.show_if_refused(peer, "subscribe", ("filter", &request.filter.0), &result);
         self.conclude(peer, id, result)
     }
 

@@ -1,5 +1,5 @@
 //! Telling those who may look what crosses the bus: an event on the topic `ipc.monitor` for each call, reply and event, each
-//! request of coordination and its outcome, and each call that came to nothing.
+//! request of coordination and its outcome, whatever else was refused or came to nothing, and what the daemon tells by itself.
 //!
 //! The event comes from whoever sent the frame, or had asked for what is answered, and says in JSON what the frame was, not what
 //! was in it. It waits in the queue of the subscription like any other, and is dropped and counted like any other: whoever looks
@@ -7,12 +7,12 @@
 
 use core::fmt::Write as _;
 
-use ipc_core::ErrorCode;
 use ipc_core::name::{Filter, MethodName, ServiceName};
 use ipc_core::payload::PayloadKind;
-use ipc_core::wire::coordination::Operation;
+use ipc_core::wire::coordination::{Operation, Told};
 use ipc_core::wire::message::Resolve;
 use ipc_core::wire::{Body, Frame, Header, Kind};
+use ipc_core::{Error, ErrorCode};
 
 use super::event::event_header;
 use crate::broker::Broker;
@@ -111,6 +111,33 @@ impl Broker {
             append(&mut about, format_args!(r#","service":"{service}","method":"{method}""#));
         }
         self.show(caller, about, None, 0);
+    }
+
+    /// A registration, a subscription, a watch or a topic was not to be had, by that name, if it is one.
+    pub(super) fn show_if_refused<T>(
+        &mut self,
+        asker: PeerKey,
+        operation: &str,
+        (field, name): (&str, &str),
+        result: &Result<T, Error>,
+    ) {
+        let (true, Err(error)) = (self.is_monitored(), result) else { return };
+        let mut about = refusal(operation, error.code);
+        if Filter::parse(name).is_ok() {
+            append(&mut about, format_args!(r#","{field}":"{name}""#));
+        }
+        self.show(asker, about, None, 0);
+    }
+
+    /// Somebody is told something without having asked for it just now.
+    pub(super) fn show_notice(&mut self, to: PeerKey, header: Header, bytes: usize) {
+        let notice = match header.kind {
+            Kind::NOTICE => Told(header.handle.index).name(),
+            kind => kind.name(),
+        };
+        let mut about = format!(r#""kind":"notice","notice":"{notice}""#);
+        append_request(&mut about, header.correlation);
+        self.show(to, about, None, bytes);
     }
 
     /// A call that had been handed over ended without a reply.

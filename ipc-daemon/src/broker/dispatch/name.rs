@@ -17,7 +17,9 @@ impl Broker {
     pub(super) fn register(&mut self, peer: PeerKey, frame: &Frame<'_>) -> Outcome {
         let request: Register = frame.decode()?;
         let correlation = frame.header.correlation;
-        match self.claim(peer, &request).and_then(|claim| self.hold(peer, claim)) {
+        let result = self.claim(peer, &request).and_then(|claim| self.hold(peer, claim));
+        self.show_if_refused(peer, "register", ("service", &request.service.0), &result);
+        match result {
             Ok((registered, change)) => {
                 self.done(peer, correlation, &registered);
                 if let Some(change) = change {
@@ -106,6 +108,7 @@ impl Broker {
                 }
             }
         });
+        self.show_if_refused(peer, "watch_names", ("filter", &request.filter.0), &result);
         self.conclude(peer, id, result)
     }
 

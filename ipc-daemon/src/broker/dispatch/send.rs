@@ -88,6 +88,9 @@ impl Broker {
         if header.kind == Kind::OUTCOME && !header.flags.contains(Flags::ERROR) && self.is_monitored() {
             self.show_outcome(to, header, None);
         }
+        if matches!(header.kind, Kind::NOTICE | Kind::REVOKED) && self.is_monitored() {
+            self.show_notice(to, header, body.len());
+        }
         self.send(to, header, envelope, body);
         let max = self.config.limits.queue_per_connection_max_bytes as usize + ANSWERS_SLACK_BYTES;
         if self.peers.get(to).is_some_and(|peer| !peer.is_departed() && peer.outbound.queued_bytes() > max) {
