@@ -1,9 +1,11 @@
 //! Work queues: in scenes, at their limits, and in random runs against the obvious ones.
 
 mod durable;
+mod endings;
 mod limits;
 mod model;
 mod random;
+mod rules;
 mod scenes;
 
 use core::time::Duration;

@@ -31,7 +31,8 @@ pub(super) struct Piece {
     delay: u64,
     /// It has been taken, or could have been.
     is_settled: bool,
-    queue: String,
+    pub(super) queue: String,
+    pub(super) payer: u32,
     /// Length of the id it has, one that the daemon has given included.
     id_length: usize,
 }
@@ -68,7 +69,7 @@ pub(super) struct Terms {
 pub(super) struct Request {
     pub(super) client: usize,
     pub(super) correlation: u64,
-    queue: String,
+    pub(super) queue: String,
     terms: Terms,
     until: Option<u64>,
     pub(super) is_open: bool,
@@ -91,11 +92,16 @@ pub(super) enum Told {
     Given { client: usize, correlation: u64, out: usize, deliveries: u32 },
     /// Nothing came in time.
     Nothing { client: usize, correlation: u64 },
+    /// It may not have to do with the queue any more.
+    Denied { client: usize, correlation: u64 },
+    /// Its consumer is gone.
+    Lost { client: usize, correlation: u64 },
 }
 
 /// An entry to be put.
 #[derive(Clone, Debug)]
 pub(super) struct New {
+    pub(super) payer: u32,
     pub(super) queue: String,
     pub(super) id: Option<String>,
     pub(super) body: String,
@@ -124,8 +130,8 @@ pub(super) struct Model {
     pub(super) requests: Vec<Request>,
     pub(super) consumers: Vec<Consumer>,
     line: BTreeMap<String, Vec<Claim>>,
-    /// Ids with their queue and when they are forgotten, the oldest first.
-    ids: Vec<(String, String, u64)>,
+    /// Ids with their queue, when they are forgotten, and who pays for them, the oldest first.
+    ids: Vec<(String, String, u64, u32)>,
     last: u64,
     pub(super) told: Vec<Told>,
     pub(super) dropped: Vec<String>,
@@ -145,22 +151,30 @@ impl Model {
         self.in_queue(queue).filter(|piece| !matches!(piece.at, At::Out(_))).count()
     }
 
-    fn bytes(&self) -> usize {
-        let entries = self.pieces.iter().map(|piece| OVERHEAD_BYTES + piece.id_length + piece.body.len());
-        entries.sum::<usize>() + self.ids.iter().map(|(_, id, _)| OVERHEAD_BYTES + id.len()).sum::<usize>()
+    fn bytes(&self, uid: u32) -> usize {
+        let own = self.pieces.iter().filter(|piece| piece.payer == uid);
+        let entries = own.map(|piece| OVERHEAD_BYTES + piece.id_length + piece.body.len());
+        let ids = self.ids.iter().filter(|id| id.3 == uid).map(|id| OVERHEAD_BYTES + id.1.len());
+        entries.chain(ids).sum()
+    }
+
+    /// Whether a user may have one entry more: whoever has more of them than are left gets none, however few others have.
+    fn has_share(&self, uid: u32) -> bool {
+        let own = self.pieces.iter().filter(|piece| piece.payer == uid).count();
+        own + self.pieces.len() < self.limits.work_queue_entries_max as usize
     }
 
     pub(super) fn put(&mut self, new: New) -> Put {
-        self.ids.retain(|(queue, _, until)| *queue != new.queue || *until > self.now);
+        self.ids.retain(|(queue, _, until, _)| *queue != new.queue || *until > self.now);
         if let Some(id) = &new.id
-            && self.ids.iter().any(|(queue, known, _)| *queue == new.queue && known == id)
+            && self.ids.iter().any(|(queue, known, ..)| *queue == new.queue && known == id)
         {
             return Put::Duplicate;
         }
         let id_bytes = new.id.as_ref().map_or(0, |id| 2 * id.len() + OVERHEAD_BYTES);
-        let fits = self.bytes() + OVERHEAD_BYTES + new.body.len() + id_bytes
+        let fits = self.bytes(new.payer) + OVERHEAD_BYTES + new.body.len() + id_bytes
             <= self.limits.work_queue_bytes_per_uid_max as usize;
-        if self.pieces.len() >= self.limits.work_queue_entries_max as usize || !fits {
+        if !self.has_share(new.payer) || !fits {
             return Put::Refused(ErrorCode::QuotaExceeded);
         }
         let allowed = self.limits.work_queue_length_max;
@@ -176,7 +190,7 @@ impl Model {
         self.last += 1;
         if let Some(id) = &new.id {
             let until = self.now + u64::from(self.limits.work_queue_id_window_ms) * 1000;
-            self.ids.push((new.queue.clone(), id.clone(), until));
+            self.ids.push((new.queue.clone(), id.clone(), until, new.payer));
             let of_queue = self.ids.iter().filter(|(queue, ..)| *queue == new.queue).count();
             if of_queue > self.limits.work_queue_ids_max as usize {
                 let oldest = self.ids.iter().position(|(queue, ..)| *queue == new.queue);
@@ -196,6 +210,7 @@ impl Model {
             is_settled: false,
             at: if new.delay > 0 { At::Delayed(self.now + new.delay) } else { At::Ready },
             queue: new.queue.clone(),
+            payer: new.payer,
         });
         self.serve(&new.queue);
         Put::Stored { dropped }
@@ -246,10 +261,15 @@ impl Model {
     }
 
     fn give_up(&mut self, number: usize) {
-        let Request { client, correlation, queue, .. } = self.requests[number].clone();
-        self.requests[number].is_open = false;
-        self.leave_line(&queue, Claim::Request(number));
+        let Request { client, correlation, .. } = self.requests[number];
+        self.end_request(number);
         self.told.push(Told::Nothing { client, correlation });
+    }
+
+    pub(super) fn end_request(&mut self, number: usize) {
+        self.requests[number].is_open = false;
+        let queue = self.requests[number].queue.clone();
+        self.leave_line(&queue, Claim::Request(number));
     }
 
     fn leave_line(&mut self, queue: &str, claim: Claim) {
@@ -341,28 +361,6 @@ impl Model {
         orders.len() as u64
     }
 
-    /// A session ends: its requests and consumers first, then what it has, in the order in which it got it.
-    pub(super) fn leave(&mut self, client: usize) {
-        for number in 0..self.requests.len() {
-            if self.requests[number].client == client && self.requests[number].is_open {
-                self.requests[number].is_open = false;
-                let queue = self.requests[number].queue.clone();
-                self.leave_line(&queue, Claim::Request(number));
-            }
-        }
-        for number in 0..self.consumers.len() {
-            if self.consumers[number].client == client && self.consumers[number].is_open {
-                self.unconsume(number);
-            }
-        }
-        let has = |out: &Out| out.client == client && out.is_bound && out.is_open;
-        let mut had: Vec<usize> = (0..self.outs.len()).filter(|out| has(&self.outs[*out])).collect();
-        had.sort_by_key(|out| self.outs[*out].token);
-        for out in had {
-            self.nack(out, 0, false);
-        }
-    }
-
     /// The daemon ends and begins anew, with everything as it was put or as it stood; nobody is there any more.
     pub(super) fn restart(&mut self) {
         self.requests.iter_mut().for_each(|request| request.is_open = false);
@@ -409,7 +407,7 @@ impl Model {
                 }
             }
         }
-        self.ids.retain(|(_, _, until)| *until > now);
+        self.ids.retain(|id| id.2 > now);
     }
 
     /// Serves whoever is first in line, as long as there is something.

@@ -17,16 +17,18 @@ use ipc_tests::memory_bus::Disk;
 use ipc_tests::rng::{Rng, for_each_seed};
 
 use super::model::{At, Model, New, Put, Terms, Told};
+use super::rules::{Denied, uid_at};
 use crate::coordination::Scene;
 
-const QUEUES: [&str; 3] = ["a", "a.dead", "b/c"];
-const CLIENTS: usize = 4;
+pub(super) const QUEUES: [&str; 3] = ["a", "a.dead", "b/c"];
+pub(super) const CLIENTS: usize = 4;
 
-struct World {
-    scene: Scene,
-    model: Model,
+pub(super) struct World {
+    pub(super) scene: Scene,
+    pub(super) model: Model,
     /// Clients that are there.
-    clients: Vec<usize>,
+    pub(super) clients: Vec<usize>,
+    pub(super) denied: Denied,
     /// Numbers of entries, by their bodies.
     numbers: BTreeMap<String, u64>,
     puts: u64,
@@ -42,10 +44,10 @@ impl World {
             Some(disk) => Scene::with_disk(limits.clone(), start, disk),
             None => Scene::new(limits.clone()),
         };
-        let clients = (0..CLIENTS).map(|_| scene.client()).collect();
+        let clients = (0..CLIENTS).map(|place| scene.client_of(uid_at(place))).collect();
         let model = Model::new(limits.clone());
         let numbers = BTreeMap::new();
-        Self { scene, model, clients, numbers, puts: 0, last_token: 0, times: 0 }
+        Self { scene, model, clients, denied: None, numbers, puts: 0, last_token: 0, times: 0 }
     }
 
     /// A time in microseconds, of which no two are due at once: the clock itself goes by milliseconds.
@@ -66,6 +68,7 @@ impl World {
             19 => self.unconsume(rng),
             20 => self.die(client),
             21 if rng.chance(1, 6) => self.purge(client, queue),
+            21 if rng.chance(1, 2) => self.reload(rng),
             22 if self.scene.bus.disk.is_some() && rng.chance(1, 3) => self.restart(),
             _ => self.pass(rng.below(30) * if rng.chance(1, 20) { 100 } else { 1 }),
         }
@@ -86,6 +89,7 @@ impl World {
     fn put(&mut self, rng: &mut Rng, client: usize, queue: &str) {
         self.puts += 1;
         let new = New {
+            payer: self.uid(client),
             queue: queue.to_owned(),
             id: rng.chance(1, 3).then(|| format!("id{}", rng.below(8))),
             body: format!("work {}", self.puts),
@@ -107,7 +111,10 @@ impl World {
             durability: None,
         };
         let (body, is_named) = (new.body.clone(), new.id.is_some());
-        let expected = self.model.put(new);
+        let expected = match self.may(client, queue) {
+            true => self.model.put(new),
+            false => Put::Refused(ErrorCode::PermissionDenied),
+        };
         let outcome = self.ask(client, Operation::ENQUEUE, &enqueue, body.as_bytes());
         match (outcome, expected) {
             (Ok(done), Put::Stored { dropped }) => {
@@ -148,6 +155,10 @@ impl World {
         };
         let deadline_us = wait.flatten().unwrap_or(0) as u32;
         let correlation = self.scene.ask_with(client, Operation::TAKE, deadline_us, &take, b"");
+        if !self.may(client, queue) {
+            let outcome = self.outcome(client, Operation::TAKE, correlation);
+            return assert_eq!(outcome, Err(ErrorCode::PermissionDenied));
+        }
         self.model.take(client, correlation, queue, terms, wait);
     }
 
@@ -163,7 +174,9 @@ impl World {
         let open = self.model.consumers.iter().filter(|one| one.is_open && one.client == client).count();
         let correlation = self.scene.ask_with(client, Operation::CONSUME, 0, &consume, b"");
         let outcome = self.outcome(client, Operation::CONSUME, correlation);
-        if open >= self.model.limits.work_queue_consumers_per_connection_max as usize {
+        if !self.may(client, queue) {
+            assert_eq!(outcome, Err(ErrorCode::PermissionDenied));
+        } else if open >= self.model.limits.work_queue_consumers_per_connection_max as usize {
             assert_eq!(outcome, Err(ErrorCode::QuotaExceeded));
         } else {
             assert_eq!(outcome, Ok(()));
@@ -220,7 +233,9 @@ impl World {
         let named = if is_wrong { "another" } else { &queue };
         let ack = Ack { queue: named.into(), delivery, fence: None };
         let outcome = self.ask(client, Operation::ACK, &ack, b"").map(|_| ());
-        if is_open && !is_wrong {
+        if !self.may(client, named) {
+            assert_eq!(outcome, Err(ErrorCode::PermissionDenied), "{ack:?}");
+        } else if is_open && !is_wrong {
             assert_eq!(outcome, Ok(()), "{ack:?}");
             self.model.ack(out);
         } else {
@@ -233,10 +248,12 @@ impl World {
         let delay_us = if rng.chance(1, 3) { self.time(rng) } else { 0 };
         let (delivery, is_open) = (self.model.outs[out].token, self.model.outs[out].is_open);
         let is_untouched = rng.chance(1, 4);
-        let queue = queue.as_str().into();
-        let nack = Nack { queue, delivery, delay_us, reason: "no".into(), is_untouched, fence: None };
+        let named = queue.as_str().into();
+        let nack = Nack { queue: named, delivery, delay_us, reason: "no".into(), is_untouched, fence: None };
         let outcome = self.ask(client, Operation::NACK, &nack, b"");
-        if is_open {
+        if !self.may(client, &queue) {
+            assert_eq!(outcome.map(|_| ()), Err(ErrorCode::PermissionDenied), "{nack:?}");
+        } else if is_open {
             let is_dead = outcome.expect("it is open").decode::<Nacked>().is_dead;
             assert_eq!(is_dead, self.model.nack(out, delay_us, is_untouched), "{nack:?}");
         } else {
@@ -246,15 +263,19 @@ impl World {
 
     fn purge(&mut self, client: usize, queue: &str) {
         let purge = Purge { queue: queue.into(), fence: None };
-        let purged = self.ask(client, Operation::PURGE, &purge, b"").expect("it may").decode::<Purged>();
-        assert_eq!(purged.count, self.model.purge(queue));
+        let outcome = self.ask(client, Operation::PURGE, &purge, b"");
+        if self.may(client, queue) {
+            assert_eq!(outcome.expect("it may").decode::<Purged>().count, self.model.purge(queue));
+        } else {
+            assert_eq!(outcome.map(|_| ()), Err(ErrorCode::PermissionDenied));
+        }
     }
 
     fn die(&mut self, client: usize) {
         self.scene.bus.leave(client);
         self.model.leave(client);
         let place = self.clients.iter().position(|one| *one == client).expect("it was there");
-        self.clients[place] = self.scene.client();
+        self.clients[place] = self.scene.client_of(uid_at(place));
     }
 
     /// The daemon is killed, at a moment at which everything it does by itself has been written: nobody has been given anything
@@ -275,7 +296,8 @@ impl World {
         let limits = self.model.limits.clone();
         self.scene = Scene::with_disk(limits, now, disk);
         self.model.restart();
-        self.clients = (0..CLIENTS).map(|_| self.scene.client()).collect();
+        self.rule();
+        self.clients = (0..CLIENTS).map(|place| self.scene.client_of(uid_at(place))).collect();
     }
 
     fn pass(&mut self, millis: u64) {
@@ -310,6 +332,11 @@ impl World {
                     let outcome = self.outcome(*client, Operation::TAKE, *correlation);
                     assert_eq!(outcome, Err(ErrorCode::Busy));
                 }
+                Told::Denied { client, correlation } => {
+                    let outcome = self.outcome(*client, Operation::TAKE, *correlation);
+                    assert_eq!(outcome, Err(ErrorCode::PermissionDenied));
+                }
+                Told::Lost { client, correlation } => self.hears_of_loss(*client, *correlation),
             }
         }
         tokens.sort_unstable();
@@ -340,7 +367,8 @@ impl World {
 
     /// What is counted and shown is what is there.
     fn count(&mut self, client: usize, queue: &str) {
-        let client = if self.clients.contains(&client) { client } else { self.clients[0] };
+        let mut permitted = self.clients.iter().copied().filter(|one| self.may(*one, queue));
+        let client = permitted.clone().find(|one| *one == client).or(permitted.next()).expect("somebody");
         let counts: QueueCounts = self
             .ask(client, Operation::COUNT, &CountQueue { queue: queue.into() }, b"")
             .expect("it may")
@@ -377,6 +405,8 @@ impl World {
 
     /// Everything that was put and is not gone is there at the end, once.
     fn drain(&mut self) {
+        self.denied = None;
+        self.rule();
         for client in self.clients.clone() {
             self.scene.bus.leave(client);
             self.model.leave(client);
