@@ -196,6 +196,9 @@ limits! {
     resources_max: u32 = 65_536, 1, 10_000_000;
     /// Leases of one uid that outlive their connection.
     detached_leases_per_uid_max: u32 = 1024, 1, 1_000_000;
+    /// Locks, permits, leaderships and leases of one uid that nobody has taken up since the daemon was started again; with as many
+    /// it gets nothing more that outlives the daemon.
+    absent_holds_per_uid_max: u32 = 65_536, 1, 10_000_000;
     /// Keys in all. No user has more of them than are left, unless no other is connected.
     keys_max: u32 = 1_000_000, 1, 100_000_000;
     /// Keys that one uid has put last.

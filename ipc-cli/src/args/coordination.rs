@@ -21,6 +21,9 @@ pub(crate) struct HoldArgs {
     /// What it survives: with os or disk it is taken up again after a restart of the daemon [default: disk]
     #[arg(long, value_name = "LEVEL", value_enum)]
     pub(crate) durability: Option<DurabilityArg>,
+    /// Do not take it: give back what you held of it before the daemon was started again, and nobody has taken up yet
+    #[arg(long, conflicts_with_all = ["wait", "ttl", "durability", "command"])]
+    pub(crate) release: bool,
     /// Runs while it is held, with IPC_FENCING_TOKEN in its environment, and gets SIGTERM when it is lost
     #[arg(value_name = "CMD", last = true, value_hint = clap::ValueHint::CommandWithArguments)]
     pub(crate) command: Vec<OsString>,
@@ -33,7 +36,7 @@ pub(crate) struct LockArgs {
     #[arg(value_name = "NAME")]
     pub(crate) name: String,
     /// Together with others who share it
-    #[arg(long)]
+    #[arg(long, conflicts_with = "release")]
     pub(crate) shared: bool,
     #[command(flatten)]
     pub(crate) hold: HoldArgs,
@@ -46,8 +49,8 @@ pub(crate) struct SemaphoreArgs {
     #[arg(value_name = "NAME")]
     pub(crate) name: String,
     /// How many may hold a permit at once; everybody says the same
-    #[arg(long, value_name = "N")]
-    pub(crate) permits: NonZeroU32,
+    #[arg(long, value_name = "N", required_unless_present = "release", conflicts_with = "release")]
+    pub(crate) permits: Option<NonZeroU32>,
     #[command(flatten)]
     pub(crate) hold: HoldArgs,
 }
@@ -59,10 +62,10 @@ pub(crate) struct ElectArgs {
     #[arg(value_name = "NAME")]
     pub(crate) name: String,
     /// What observers are shown: a literal, '-' for standard input, or '@FILE'
-    #[arg(long, value_name = "V", allow_hyphen_values = true)]
+    #[arg(long, value_name = "V", allow_hyphen_values = true, conflicts_with = "release")]
     pub(crate) value: Option<OsString>,
     /// Do not stand for it: show who leads, now and whenever that changes
-    #[arg(long, conflicts_with_all = ["value", "wait", "ttl", "durability", "command"])]
+    #[arg(long, conflicts_with_all = ["value", "wait", "ttl", "durability", "release", "command"])]
     pub(crate) observe: bool,
     #[command(flatten)]
     pub(crate) hold: HoldArgs,

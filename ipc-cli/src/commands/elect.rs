@@ -1,8 +1,9 @@
-//! `elect NAME [--value V] [-- CMD]`, `elect NAME --observe`.
+//! `elect NAME [--value V] [-- CMD]`, `elect NAME --observe`, `elect NAME --release`.
 
 use ipc_core::client::Leader;
 use serde::Serialize;
 
+use super::absent;
 use super::holding::{self, What};
 use crate::args::{ElectArgs, Globals, PayloadArgument};
 use crate::bus;
@@ -33,10 +34,14 @@ pub(crate) async fn run(
         bus::check_resource(name)?;
         return unless_interrupted(&mut interrupts, observe(name, globals, output)).await;
     }
+    let what = What { noun: "election", name };
+    if args.hold.release {
+        return absent::give_back(what, globals, output, interrupts).await;
+    }
     let client = holding::begin(name, &args.hold, globals, &mut interrupts).await?;
     let value = bus::read_payload(PayloadArgument::new(args.value, None)).await?;
     let take = |options| client.campaign(name, value.clone(), options);
-    holding::hold(What { noun: "election", name }, args.hold, output, interrupts, take).await
+    holding::hold(what, args.hold, output, interrupts, take).await
 }
 
 async fn observe(name: &str, globals: &Globals, output: &Output) -> Result<(), Failure> {

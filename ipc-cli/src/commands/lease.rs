@@ -10,7 +10,7 @@ use crate::args::{Globals, LeaseArgs, LeaseDo};
 use crate::bus;
 use crate::error::Failure;
 use crate::output::Output;
-use crate::render::{Column, Table, duration_for_people};
+use crate::render::{Column, Table};
 
 #[derive(Serialize)]
 struct LeaseJson {
@@ -68,15 +68,12 @@ async fn list(globals: &Globals, output: &Output) -> Result<(), Failure> {
         Column::Left("BOUND TO"),
     ]);
     for row in leases {
-        let time = |key: &str| {
-            let millis = rows::number(row, key).map(Duration::from_millis);
-            millis.map(duration_for_people).unwrap_or_default()
-        };
+        let time = |key: &str| rows::time(row, key).unwrap_or_default();
         let session = row.get("holder").filter(|holder| !holder.is_null());
-        let bound = match (session, rows::away(row)) {
-            (Some(peer), _) => rows::peer(peer),
-            (None, Some(away)) => away,
-            (None, None) => format!("uid {}", text(row, "uid")),
+        let bound = match session {
+            Some(peer) => rows::peer(peer),
+            None if row["absent"] == true => rows::absent(row),
+            None => format!("uid {}", text(row, "uid")),
         };
         table.row([text(row, "lease"), time("ttl_ms"), time("remaining_ms"), bound]);
     }

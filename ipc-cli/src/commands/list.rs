@@ -122,11 +122,23 @@ fn locks(rows: &[&Value]) -> Table {
     for row in rows {
         let [kind, name, mode, token, waiting] =
             ["kind", "name", "mode", "token", "waiting"].map(|key| text(row, key));
-        let age = rows::number(row, "age_ms").map(|ms| duration_for_people(Duration::from_millis(ms)));
-        let holder = rows::away(row).or_else(|| row.get("holder").map(rows::peer)).unwrap_or_default();
-        table.row([kind, name, mode, token, age.unwrap_or_default(), waiting, holder]);
+        let age = rows::time(row, "age_ms").unwrap_or_default();
+        table.row([kind, name, mode, token, age, waiting, holder(row)]);
     }
     table
+}
+
+/// The eldest who is there, and who is not; or how long it stays closed after somebody who was lost.
+fn holder(row: &Value) -> String {
+    let present = row.get("holder").filter(|holder| holder.is_object()).map(rows::peer);
+    let absent = rows::items(row, "absent");
+    let closed = rows::time(row, "closed_ms").map(|left| format!("nobody for {left}"));
+    match (present, absent) {
+        (Some(peer), []) => peer,
+        (Some(peer), absent) => format!("{peer}; {} not back yet", absent.len()),
+        (None, [first, ..]) => rows::absent(first),
+        (None, []) => closed.unwrap_or_default(),
+    }
 }
 
 fn queues(rows: &[&Value]) -> Table {

@@ -1,5 +1,6 @@
 //! SHELL. One file per verb.
 
+mod absent;
 mod backup;
 mod barrier;
 pub(crate) mod bench;

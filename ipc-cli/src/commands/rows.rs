@@ -1,8 +1,10 @@
 //! Reading the daemon's answers. A newer daemon may say more or less: what is missing is shown as nothing.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
-use crate::render::one_line;
+use crate::render::{duration_for_people, one_line};
 
 /// A field as text for people.
 pub(crate) fn text(object: &Value, key: &str) -> String {
@@ -50,10 +52,15 @@ pub(crate) fn peer(value: &Value) -> String {
     format!("{process}uid {}, pid {}", text(value, "uid"), text(value, "pid"))
 }
 
-/// Whose session holds it and has not come back since the daemon was started again.
-pub(crate) fn away(row: &Value) -> Option<String> {
-    let away = row.get("away").filter(|away| away.is_object())?;
-    Some(format!("not back yet, uid {}", text(away, "uid")))
+/// A time in a field of milliseconds, for people.
+pub(crate) fn time(object: &Value, key: &str) -> Option<String> {
+    number(object, key).map(|millis| duration_for_people(Duration::from_millis(millis)))
+}
+
+/// Somebody of that user held it, and has not come back since the daemon was started again; and for how long that is kept.
+pub(crate) fn absent(holder: &Value) -> String {
+    let left = time(holder, "remaining_ms").map_or_else(String::new, |left| format!(", kept for {left}"));
+    format!("not back yet, uid {}{left}", text(holder, "uid"))
 }
 
 #[cfg(test)]
@@ -75,7 +82,7 @@ mod tests {
         assert_eq!((peer(&json!(12)), peer(&Value::Null)), ("peer 12".to_owned(), String::new()));
         assert_eq!(text(&json!({"a": ["x", 2]}), "a"), "x, 2");
         assert_eq!(text(&json!({}), "a"), "");
-        assert_eq!(away(&json!({"away": {"uid": 7}})), Some("not back yet, uid 7".to_owned()));
-        assert_eq!(away(&json!({"away": null})), None);
+        assert_eq!(absent(&json!({"uid": 7, "remaining_ms": 4200})), "not back yet, uid 7, kept for 4.20 s");
+        assert_eq!(absent(&json!({"uid": 7})), "not back yet, uid 7");
     }
 }

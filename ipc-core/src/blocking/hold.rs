@@ -128,6 +128,17 @@ impl Drop for Hold<'_> {
 }
 
 impl Client {
+    /// Gives back what a session of the same user held before the daemon was started again, and has not taken up yet: a lock, a
+    /// permit, a leadership or a lease, by its token, which `ipc-cli list locks` shows. With the right to `administer release`,
+    /// what any user's session held.
+    ///
+    /// # Errors
+    /// `lock_lost` when it has ended, or has been taken up; `permission_denied` when it is another user's; `unreachable`.
+    pub fn release_absent(&mut self, token: u64) -> Result<(), Error> {
+        let ticket = self.session.release_token(clock::now(), token)?;
+        self.outcome(ticket).map(|_| ())
+    }
+
     /// Takes a lock, alone, and waits for it as the options say.
     ///
     /// A lock keeps apart those who ask for it, and nobody else. Where a late writer would do harm, have what is written

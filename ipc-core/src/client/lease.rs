@@ -73,6 +73,23 @@ impl Client {
     /// # Cancel safety
     /// Dropped before it is ready, it may have been ended.
     pub async fn revoke_lease(&self, token: u64) -> Result<(), Error> {
+        self.release_token(token).await
+    }
+
+    /// Gives back what a session of the same user held before the daemon was started again, and has not taken up yet: a lock, a
+    /// permit, a leadership or a lease, by its token, which `ipc-cli list locks` shows. With the right to `administer release`,
+    /// what any user's session held.
+    ///
+    /// # Errors
+    /// `lock_lost` when it has ended, or was taken up; `permission_denied` when it is another user's; `unreachable`.
+    ///
+    /// # Cancel safety
+    /// Dropped before it is ready, it may have been given back.
+    pub async fn release_absent(&self, token: u64) -> Result<(), Error> {
+        self.release_token(token).await
+    }
+
+    async fn release_token(&self, token: u64) -> Result<(), Error> {
         let request =
             Outstanding::begin(self.shared(), |state, now| state.session.release_token(now, token))?;
         request.await.map(|_| ())

@@ -18,6 +18,9 @@ use crate::broker::{
     BarrierRow, GateRow, LeaseRow, PeerRow, QueueRow, ServiceRow, Status, TopicRow, Usage, View,
 };
 
+/// Holders that have not come back, of those that are shown of one name.
+const ABSENT_SHOWN_MAX: usize = 100;
+
 /// What does not change while the daemon runs.
 #[derive(Clone, Debug)]
 pub(crate) struct Facts {
@@ -290,10 +293,15 @@ fn topic_row(topic: &TopicRow) -> Value {
     })
 }
 
-/// A lock, a semaphore or an election, with the eldest holder in full.
+/// A lock, a semaphore or an election, with the eldest holder in full, and with those that have not come back.
 fn gate_row(gate: &GateRow, names: &Names) -> Value {
     let first = gate.holders.first();
+    let absent = gate.holders.iter().filter(|row| row.uid.is_some()).take(ABSENT_SHOWN_MAX);
+    let absent = absent.map(
+        |row| json!({ "uid": row.uid, "token": row.token, "remaining_ms": row.remaining.map(whole_millis) }),
+    );
     let mode = match first {
+        None if gate.closed.is_some() => "closed",
         None => "free",
         Some(_) if gate.permits.is_some() => "permits",
         Some(_) if gate.is_shared => "shared",
@@ -304,10 +312,12 @@ fn gate_row(gate: &GateRow, names: &Names) -> Value {
         "name": gate.name,
         "mode": mode,
         "holder": first.and_then(|row| row.peer.as_ref()).map(|peer| Who::new(peer, names)),
-        "away": first.and_then(|row| row.uid).map(|uid| json!({ "uid": uid })),
+        "absent": absent.collect::<Vec<_>>(),
         "holders": gate.holders.len(),
         "token": first.map(|row| row.token),
         "age_ms": first.map(|row| whole_millis(row.age)),
+        "remaining_ms": first.and_then(|row| row.remaining).map(whole_millis),
+        "closed_ms": gate.closed.map(whole_millis),
         "waiting": gate.waiting,
         "observers": gate.observers,
         "permits": gate.permits.map(|(permits, _)| permits),
@@ -350,7 +360,7 @@ fn lease_row(lease: &LeaseRow, names: &Names) -> Value {
         "remaining_ms": lease.remaining.map(whole_millis),
         "holder": lease.peer.as_ref().map(|peer| Who::new(peer, names)),
         "uid": lease.uid,
-        "away": lease.uid.filter(|_| lease.is_absent).map(|uid| json!({ "uid": uid })),
+        "absent": lease.is_absent,
     })
 }
 

@@ -28,6 +28,7 @@ enum Proof {
 
 use Proof::{Here, There};
 
+const ABSENT: &str = "tests/tests/broker/tenure/absent.rs";
 const COORDINATION: &str = "tests/tests/broker/coordination.rs";
 const DATAGRAMS: &str = "tests/tests/broker/datagrams/bounds.rs";
 const DURABLE: &str = "tests/tests/broker/durable.rs";
@@ -92,6 +93,7 @@ const PROOFS: &[(&str, Proof)] = &[
         There(COORDINATION, "the_things_there_are_at_a_time_are_limited_and_none_is_left_behind"),
     ),
     ("detached_leases_per_uid_max", There(COORDINATION, "leases_values_and_watches_have_their_limits")),
+    ("absent_holds_per_uid_max", There(ABSENT, "restarts_do_not_add_up_what_nobody_takes_up")),
     ("keys_max", There(COORDINATION, "keys_and_their_bytes_have_their_limits")),
     ("keys_per_uid_max", There(SHARES, "a_rule_says_how_many_keys_and_bytes_of_them_a_user_has")),
     ("key_value_max_bytes", There(COORDINATION, "leases_values_and_watches_have_their_limits")),

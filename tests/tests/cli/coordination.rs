@@ -258,7 +258,8 @@ fn a_command_goes_on_under_its_lock_while_the_daemon_is_started_again() {
         daemon = place.start();
         let rows = wait_until("all are back, and the waiter waits anew", || {
             let rows = json_of(&dir, &["list", "locks"]);
-            let are_back = rows.iter().all(|row| row["holder"].is_object() && row["away"].is_null());
+            let are_back =
+                rows.iter().all(|row| row["holder"].is_object() && row["absent"] == serde_json::json!([]));
             let is_waiting = rows.iter().any(|row| row["name"] == "deploy" && row["waiting"] == 1);
             (are_back && is_waiting).then_some(rows)
         });
@@ -309,10 +310,43 @@ fn what_nobody_has_taken_up_yet_is_shown_so() {
     let _daemon = place.start();
     let rows = json_of(&dir, &["list", "locks"]);
     assert_eq!((rows.len(), rows[0]["token"].to_string()), (1, token));
-    assert!(rows[0]["holder"].is_null() && rows[0]["away"]["uid"].is_u64(), "{rows:?}");
-    assert!(run_at(&dir, &["list", "locks"]).succeeded().contains("not back yet"));
+    let absent = &rows[0]["absent"][0];
+    assert!(rows[0]["holder"].is_null() && absent["uid"].is_u64(), "{rows:?}");
+    assert!(absent["remaining_ms"].as_u64().is_some_and(|left| left > 0 && left <= 60_000), "{rows:?}");
+    assert!(run_at(&dir, &["list", "locks"]).succeeded().contains("not back yet, uid"));
     run_at(&dir, &["--json", "lock", "deploy", "--wait", "0"]).failed_with(75, "busy");
     let leases = json_of(&dir, &["lease", "list"]);
     assert_eq!((leases.len(), leases[0]["lease"].to_string()), (1, lease.clone()));
     assert_eq!(run_at(&dir, &["lease", "renew", &lease]).status, Some(0));
+}
+
+#[test]
+fn what_nobody_has_taken_up_is_given_back_by_its_user() {
+    const HELD: [(&str, &str, &str); 3] =
+        [("lock", "deploy", "lock"), ("semaphore", "slots", "semaphore"), ("elect", "boss", "election")];
+    let place = Place::new();
+    let daemon = place.start();
+    let dir = daemon.runtime_dir().to_owned();
+    let holders = HELD.map(|(verb, name, noun)| {
+        let permits: &[&str] = if verb == "semaphore" { &["--permits", "1"] } else { &[] };
+        Holder::start(&daemon, &[&[verb, name, "--ttl", "1m"], permits].concat(), noun, false)
+    });
+    let told = holders.each_ref().map(Holder::told);
+    // Of one who is there nobody gives anything back.
+    let refused = run_at(&dir, &["--json", "lock", "--release", "deploy"]).failed_with(75, "busy");
+    assert!(refused["message"].as_str().is_some_and(|text| text.contains("is there")), "{refused}");
+    daemon.kill();
+    for ((pids, _), holder) in told.iter().zip(&holders) {
+        holder.running.signal(Signal::KILL);
+        all_gone(&pids[..1]);
+    }
+    let _daemon = place.start();
+    for ((verb, name, noun), (_, token)) in HELD.into_iter().zip(&told) {
+        let rows = run_at(&dir, &["--json", verb, name, "--release"]).objects();
+        let token: u64 = token.parse().expect("a token");
+        assert_eq!(rows, [serde_json::json!({ noun: name, "token": token, "released": true })]);
+        // What nobody holds is free: there is nothing to do.
+        assert_eq!(run_at(&dir, &["--json", verb, name, "--release"]).succeeded(), "");
+    }
+    assert_eq!(run_at(&dir, &["lock", "deploy", "--wait", "0", "--", "true"]).status, Some(0));
 }

@@ -59,6 +59,7 @@ impl Coordination {
                 Error::quota("holds_per_connection_max", limits.holds_per_connection_max.into()).into()
             );
         }
+        self.check_absent(asker.peer, want.terms.durability, limits)?;
         let key = self.gate(&want, limits)?;
         let Some(gate) = self.gates.get(key) else { return Err(self.busy(key)) };
         let is_open = gate.closed_until.is_none() && !self.is_outstanding(gate);

@@ -125,6 +125,7 @@ impl Coordination {
                     let max = limits.holds_per_connection_max.into();
                     return Err(Error::quota("holds_per_connection_max", max));
                 }
+                self.check_absent(asker.peer, terms.durability, limits)?;
                 Keeper::Session { id: asker.id(), owner: 0 }
             }
         };
@@ -165,12 +166,14 @@ impl Coordination {
         terms.map(|terms| (terms.ttl, terms.durability)).ok_or_else(|| not_held(token))
     }
 
-    /// What is held is given back.
+    /// What is held is given back: by its session, or, while that has not taken it up again, by any of the same user.
     ///
     /// # Errors
     /// `lock_lost` when it is not held any more, or not by whoever asks.
     pub(in crate::broker) fn release(&mut self, now: Instant, hand: Hand, token: u64) -> Result<(), Error> {
-        self.check_hand(hand, token)?;
+        if self.absent_user(token).is_none_or(|uid| hand.uid != Some(uid)) {
+            self.check_hand(hand, token)?;
+        }
         if let Some(gate) = self.end_hold(now, token).and_then(|hold| hold.gate) {
             self.let_others_in(now, gate);
         } else {

@@ -19,6 +19,8 @@ pub(in crate::broker) struct GateState {
     /// Permits in all and those held, of a semaphore.
     pub(in crate::broker) permits: Option<(u32, u32)>,
     pub(in crate::broker) holders: Vec<HolderState>,
+    /// Nobody gets it before, because a holder was lost.
+    pub(in crate::broker) closed_until: Option<Instant>,
     pub(in crate::broker) waiting: usize,
     pub(in crate::broker) observers: usize,
 }
@@ -32,6 +34,8 @@ pub(in crate::broker) struct HolderState {
     pub(in crate::broker) uid: Option<u32>,
     pub(in crate::broker) token: u64,
     pub(in crate::broker) since: Instant,
+    /// When it ends unless it is renewed, or taken up.
+    pub(in crate::broker) expires: Option<Instant>,
 }
 
 /// A barrier.
@@ -57,15 +61,17 @@ pub(in crate::broker) struct LeaseState {
 impl Coordination {
     /// Users who have anything of what outlives their connections.
     pub(in crate::broker) fn users(&self) -> BTreeSet<u32> {
-        let detached = self.detached.keys().copied();
-        self.keys.counts().holders().chain(self.users_of_queues()).chain(detached).collect()
+        let held = self.detached.keys().copied().chain(self.sessions.absent().holders());
+        self.keys.counts().holders().chain(self.users_of_queues()).chain(held).collect()
     }
 
     /// What a user has of what is limited for each, with the name of that limit, and the most that it may have.
     pub(in crate::broker) fn used_by(&self, uid: u32, limits: &Limits) -> Vec<(&'static str, u64, u64)> {
         let detached = self.detached.get(&uid).copied().unwrap_or(0);
         let keys_max = limits.keys_per_uid_max.min(limits.keys_max);
+        let absent = self.sessions.absent().of(uid);
         let mut used = vec![
+            ("absent_holds_per_uid_max", absent, limits.absent_holds_per_uid_max.into()),
             ("detached_leases_per_uid_max", detached.into(), limits.detached_leases_per_uid_max.into()),
             ("keys_per_uid_max", self.keys.counts().of(uid), keys_max.into()),
             ("key_bytes_per_uid_max", self.keys.bytes().of(uid), limits.key_bytes_per_uid_max.into()),
@@ -89,7 +95,7 @@ impl Coordination {
         let holders = gate.holders.keys().filter_map(|token| {
             let hold = self.told(*token)?;
             let (session, uid) = (hold.keeper.peer(), hold.keeper.uid());
-            Some(HolderState { session, uid, token: *token, since: hold.since })
+            Some(HolderState { session, uid, token: *token, since: hold.since, expires: hold.expires })
         });
         Some(GateState {
             noun: gate.noun.name(),
@@ -97,6 +103,7 @@ impl Coordination {
             is_shared: gate.noun == Noun::Lock && !gate.holders.is_empty() && gate.is_shared(),
             permits: (gate.noun == Noun::Semaphore).then(|| (gate.permits, self.permits_told(gate))),
             holders: holders.collect(),
+            closed_until: gate.closed_until,
             waiting: gate.queue.len(),
             observers: gate.observers.len(),
         })

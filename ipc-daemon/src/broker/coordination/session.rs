@@ -7,14 +7,16 @@
 use core::fmt;
 use std::collections::{BTreeMap, BTreeSet};
 
+use ipc_core::limits::Limits;
 use ipc_core::name::ResourceName;
 use ipc_core::time::Instant;
-use ipc_core::wire::coordination::{Operation, Secret};
+use ipc_core::wire::coordination::{Durability, Operation, Secret};
 use ipc_core::{Error, ErrorCode};
 
 use super::hold::Keeper;
 use super::{Asker, Coordination, Effect, Noun};
 use crate::broker::keys::PeerKey;
+use crate::broker::ledger::Ledger;
 
 /// What a session is known by.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,8 +43,10 @@ impl fmt::Debug for SessionName {
 pub(super) struct Sessions {
     names: BTreeMap<PeerKey, SessionName>,
     connections: BTreeMap<SessionName, PeerKey>,
-    /// Tokens of what an earlier life of the daemon has kept.
+    /// Tokens of what an earlier life of the daemon has kept, and nobody has taken up.
     absent: BTreeMap<SessionName, BTreeSet<u64>>,
+    /// How many of them are whose.
+    absent_by_uid: Ledger<u32>,
 }
 
 impl Sessions {
@@ -59,15 +63,30 @@ impl Sessions {
 
     pub(super) fn add_absent(&mut self, name: SessionName, token: u64) {
         self.absent.entry(name).or_default().insert(token);
+        self.absent_by_uid.add(name.uid, 1);
     }
 
     pub(super) fn remove_absent(&mut self, name: SessionName, token: u64) {
-        if let Some(tokens) = self.absent.get_mut(&name) {
-            tokens.remove(&token);
-            if tokens.is_empty() {
-                self.absent.remove(&name);
-            }
+        let Some(tokens) = self.absent.get_mut(&name).filter(|tokens| tokens.contains(&token)) else {
+            return;
+        };
+        tokens.remove(&token);
+        if tokens.is_empty() {
+            self.absent.remove(&name);
         }
+        self.absent_by_uid.remove(name.uid, 1);
+    }
+
+    /// All of them that are kept for that session.
+    fn take_absent(&mut self, name: SessionName) -> BTreeSet<u64> {
+        let tokens = self.absent.remove(&name).unwrap_or_default();
+        self.absent_by_uid.remove(name.uid, tokens.len() as u64);
+        tokens
+    }
+
+    /// How many of them each user has.
+    pub(super) fn absent(&self) -> &Ledger<u32> {
+        &self.absent_by_uid
     }
 }
 
@@ -88,6 +107,33 @@ impl Coordination {
         tokens.map(|token| (*token, self.gate_of(*token).map(|gate| gate.name.clone()))).collect()
     }
 
+    /// The user whose session has held that, and has not taken it up since the daemon was started again.
+    pub(in crate::broker) fn absent_user(&self, token: u64) -> Option<u32> {
+        match self.holds.get(&token)?.keeper {
+            Keeper::Absent { session, .. } => Some(session.uid),
+            Keeper::Session { .. } | Keeper::User(_) => None,
+        }
+    }
+
+    /// Whether the session may have something more that outlives the daemon: restarts are not to add up.
+    ///
+    /// # Errors
+    /// `quota_exceeded`.
+    pub(super) fn check_absent(
+        &self,
+        peer: PeerKey,
+        durability: Durability,
+        limits: &Limits,
+    ) -> Result<(), Error> {
+        let name = self.sessions.name(peer).filter(|_| durability > Durability::Memory);
+        let max = limits.absent_holds_per_uid_max;
+        if name.is_none_or(|name| self.sessions.absent().of(name.uid) < max.into()) {
+            return Ok(());
+        }
+        Err(Error::quota("absent_holds_per_uid_max", max.into())
+            .with_hint("it ends with its time, or when it is given back: `ipc-cli lock NAME --release`"))
+    }
+
     /// The session has a name from here on, and holds again what was kept under it.
     ///
     /// # Errors
@@ -103,7 +149,7 @@ impl Coordination {
         }
         self.sessions.names.insert(asker.peer, name);
         self.sessions.connections.insert(name, asker.peer);
-        let tokens = self.sessions.absent.remove(&name).unwrap_or_default();
+        let tokens = self.sessions.take_absent(name);
         for token in &tokens {
             self.take_up(now, asker, *token);
         }

@@ -163,7 +163,13 @@ impl Broker {
     }
 
     fn release(&mut self, now: Instant, asker: Asker, OfToken { token }: OfToken) -> Done {
-        self.coordination.release(now, self.hand(asker.peer), token)?;
+        let mut hand = self.hand(asker.peer);
+        if let Some(uid) = self.coordination.absent_user(token).filter(|uid| hand.uid != Some(*uid)) {
+            // Who administers the daemon does it in the place of its user.
+            self.check_policy(asker.peer, &Action::Administer("release"))?;
+            hand.uid = Some(uid);
+        }
+        self.coordination.release(now, hand, token)?;
         self.conclude_request(asker, &());
         Ok(())
     }
@@ -174,7 +180,7 @@ impl Broker {
             LockMode::Shared => Share::Shared,
         };
         let want = self.want(asker, Noun::Lock, &request.name.0, share, request.claim)?;
-        self.coordination.claim(now, asker, want, &self.config.limits)
+        self.coordination.claim(now, asker, want, &self.own_limits(asker.peer))
     }
 
     fn acquire(&mut self, now: Instant, asker: Asker, request: Acquire) -> Done {
@@ -186,13 +192,13 @@ impl Broker {
         }
         let want =
             self.want(asker, Noun::Semaphore, &request.name.0, Share::Permits(count), request.claim)?;
-        self.coordination.claim(now, asker, Want { permits, ..want }, &self.config.limits)
+        self.coordination.claim(now, asker, Want { permits, ..want }, &self.own_limits(asker.peer))
     }
 
     fn campaign(&mut self, now: Instant, asker: Asker, request: Campaign, frame: &Frame<'_>) -> Done {
         let value = value(frame)?;
         let want = self.want(asker, Noun::Election, &request.name.0, Share::Exclusive, request.claim)?;
-        self.coordination.claim(now, asker, Want { value, ..want }, &self.config.limits)
+        self.coordination.claim(now, asker, Want { value, ..want }, &self.own_limits(asker.peer))
     }
 
     /// What is claimed, checked.

@@ -24,6 +24,8 @@ pub struct HolderRow {
     pub token: u64,
     /// For how long.
     pub age: Duration,
+    /// For how long still, unless it is renewed, or taken up; `None` without a time.
+    pub remaining: Option<Duration>,
 }
 
 /// A lock, a semaphore or an election.
@@ -39,6 +41,8 @@ pub struct GateRow {
     pub permits: Option<(u32, u32)>,
     /// Who holds it, the eldest first.
     pub holders: Vec<HolderRow>,
+    /// For how long nobody else gets it, because a holder was lost.
+    pub closed: Option<Duration>,
     /// Requests that wait.
     pub waiting: usize,
     /// Who observes an election.
@@ -138,8 +142,10 @@ impl Broker {
                     uid: holder.uid,
                     token: holder.token,
                     age: now.since(holder.since),
+                    remaining: holder.expires.map(|expires| expires.since(now)),
                 })
                 .collect(),
+            closed: gate.closed_until.map(|until| until.since(now)),
             waiting: gate.waiting,
             observers: gate.observers,
         });

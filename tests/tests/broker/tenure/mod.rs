@@ -1,5 +1,6 @@
 //! What is held over restarts, in single scenes: when it is told, what a failure takes back, who takes it up, when it ends.
 
+mod absent;
 mod delays;
 mod others;
 mod runs;
@@ -233,7 +234,7 @@ fn its_session_takes_a_lock_up_after_a_restart_and_nobody_else() {
     // Another user with the same secret, and its own user without.
     let stranger = scene.client_of(1001);
     assert!(scene.take_up(stranger, ONE).is_empty());
-    assert!(scene.of_token(other, Operation::RELEASE, held.token).is_err());
+    assert!(scene.of_token(other, Operation::RENEW, held.token).is_err());
     let waits = scene.ask(other, Operation::LOCK, &lock(true, None), b"");
     let client = scene.client();
     let taken_up = scene.take_up(client, ONE);
