@@ -235,7 +235,8 @@ limits! {
     work_queue_length_max: u32 = 100_000, 1, 100_000_000;
     /// Largest entry of a work queue, in bytes.
     work_queue_entry_max_bytes: u32 = 1 << 20, 1, PAYLOAD_MAX_CEILING_BYTES;
-    /// Bytes of the entries that one uid has put: ids, payloads and 300 bytes for each; and of the ids that are remembered.
+    /// Bytes of the entries that one uid has put: ids, payloads, the reasons of dead letters and 300 bytes for each; and of the ids
+    /// that are remembered.
     work_queue_bytes_per_uid_max: u32 = 256 << 20, 1024, u32::MAX;
     /// Ids that one work queue remembers to find duplicates; past it the oldest are forgotten.
     work_queue_ids_max: u32 = 100_000, 1, 10_000_000;
@@ -245,6 +246,9 @@ limits! {
     work_queue_visibility_default_ms: u32 = 30_000, 10, 604_800_000;
     /// Consumers of work queues of one connection.
     work_queue_consumers_per_connection_max: u32 = 256, 1, 65_536;
+    /// Deliveries bound to one connection that are open, with the requests of it that wait for one and the credit that its
+    /// consumers have left.
+    work_queue_deliveries_per_connection_max: u32 = 131_072, 1, 16_777_216;
     /// Topics that have a counter.
     topics_max: u32 = 65_536, 1, 10_000_000;
     /// Events one subscription may have queued.

@@ -419,14 +419,22 @@ impl Coordination {
         if let Some(until) = asker.until {
             self.timers.insert((until, Timer::Wait(asker.id())));
         }
+        let of = self.peers.entry(asker.peer).or_default();
+        if let WaitsAt::Queue { terms, .. } = &at {
+            of.works.wait(*terms, 1);
+        }
         let wait = Wait { operation: asker.operation, owner, until: asker.until, at };
-        self.peers.entry(asker.peer).or_default().waits.insert(asker.correlation, wait);
+        of.waits.insert(asker.correlation, wait);
         self.charge(asker.peer, 0, 1, 0);
     }
 
     /// Takes a request out of the tables, but not out of where it waits.
     fn forget_wait(&mut self, id: WaitId) -> Option<Wait> {
-        let wait = self.peers.get_mut(&id.peer)?.waits.remove(&id.correlation)?;
+        let of = self.peers.get_mut(&id.peer)?;
+        let wait = of.waits.remove(&id.correlation)?;
+        if let WaitsAt::Queue { terms, .. } = &wait.at {
+            of.works.wait(*terms, -1);
+        }
         if let Some(until) = wait.until {
             self.timers.remove(&(until, Timer::Wait(id)));
         }

@@ -3,7 +3,7 @@
 use ipc_core::ErrorCode;
 use ipc_core::limits::Limits;
 use ipc_core::wire::coordination::{Bind, Operation};
-use ipc_core::wire::queue::{Consume, Enqueue, Take};
+use ipc_core::wire::queue::{Consume, Enqueue, Take, Unconsume};
 
 use super::{Bench, entry, take};
 
@@ -124,5 +124,82 @@ fn consumers_of_one_connection_are_limited() {
         let refused = bench.scene.limit(worker, Operation::CONSUME, &consume);
         let limit = (number >= 3).then_some("work_queue_consumers_per_connection_max");
         assert_eq!(refused.as_deref(), limit, "{number}");
+    }
+}
+
+#[test]
+fn deliveries_of_one_connection_are_limited_with_what_it_is_to_be_given() {
+    const LIMIT: &str = "work_queue_deliveries_per_connection_max";
+    let mut bench = Bench::new(Limits { work_queue_deliveries_per_connection_max: 3, ..Limits::default() });
+    let (boss, worker) = (bench.worker(), bench.worker());
+    for _ in 0..6 {
+        bench.puts(boss, "job");
+    }
+    // Open deliveries count, also when others than their taker end them.
+    let mut got = Vec::new();
+    for number in 0..5 {
+        let refused = bench.scene.limit(worker, Operation::TAKE, &take("q", Bind::Time));
+        assert_eq!(refused, None, "{number}: what is bound to nobody is nobody's");
+    }
+    bench.puts(boss, "job");
+    bench.puts(boss, "job");
+    for number in 0..3 {
+        got.push(bench.takes(worker).unwrap_or_else(|code| panic!("{number}: {code:?}")));
+    }
+    assert_eq!(bench.scene.limit(worker, Operation::TAKE, &take("q", Bind::Session)).as_deref(), Some(LIMIT));
+    bench.acks(boss, &got[0]).unwrap();
+    // So do requests that wait, until they do not.
+    let waiting = bench.waits(worker, 10_000);
+    assert!(bench.waited(worker, waiting).is_none());
+    assert_eq!(bench.scene.limit(worker, Operation::TAKE, &take("q", Bind::Session)).as_deref(), Some(LIMIT));
+    bench.wait_ms(10);
+    assert_eq!(bench.waited(worker, waiting).unwrap().unwrap_err(), ErrorCode::Busy);
+    // And credit, whether it is used or not.
+    bench.acks(boss, &got[1]).unwrap();
+    let consume = |credit| Consume { queue: "q".into(), credit, visibility_us: 0, max_deliveries: 0 };
+    assert_eq!(bench.scene.limit(worker, Operation::CONSUME, &consume(3)).as_deref(), Some(LIMIT));
+    assert_eq!(bench.scene.limit(worker, Operation::CONSUME, &consume(1)), None);
+    bench.puts(boss, "job");
+    let consumer = bench.consumes(worker, 1);
+    assert_eq!(bench.scene.limit(worker, Operation::TAKE, &take("q", Bind::Session)).as_deref(), Some(LIMIT));
+    let unconsume = Unconsume { consumer };
+    bench.scene.outcome_of(worker, Operation::UNCONSUME, &unconsume, b"").unwrap();
+    bench.puts(boss, "job");
+    assert_eq!(bench.scene.limit(worker, Operation::TAKE, &take("q", Bind::Session)), None);
+    // A connection that ends takes all of it along.
+    bench.scene.bus.leave(worker);
+    let next = bench.worker();
+    for number in 0..4 {
+        let refused = bench.scene.limit(next, Operation::TAKE, &take("q", Bind::Session));
+        assert_eq!(refused.as_deref(), (number >= 3).then_some(LIMIT), "{number}");
+    }
+}
+
+#[test]
+fn who_puts_an_entry_pays_for_the_reason_of_its_death_too() {
+    let reason = "delivered once from q, as often as it may be; it was given back: no paper".len();
+    // An entry with an id of one byte, and that id once more while it is remembered.
+    let each = 2 * OVERHEAD as usize + 2;
+    for (less, fits) in [(1, false), (0, true)] {
+        let most = (2 * each + 1000 + 500 + reason - less) as u32;
+        let mut bench = Bench::new(Limits { work_queue_bytes_per_uid_max: most, ..Limits::default() });
+        let worker = bench.worker();
+        let named = |id: &str| Enqueue { id: Some(id.into()), max_deliveries: 1, ..entry("q") };
+        bench.put(worker, &named("i"), &"x".repeat(1000)).unwrap();
+        let got = bench.takes(worker).unwrap();
+        assert_eq!(bench.nacks(worker, &got, 0), Ok(true));
+        let put = bench.put(worker, &named("j"), &"x".repeat(500));
+        assert_eq!(put.map(|_| ()).err(), (!fits).then_some(ErrorCode::QuotaExceeded));
+        if fits {
+            // It is given back with the dead letter, of which an id is left.
+            let letter = bench.takes_as(worker, &take("q.dead", Bind::Session)).unwrap();
+            assert!(letter.delivered.death.as_ref().is_some_and(|death| death.0.len() == reason));
+            bench.acks(worker, &letter).unwrap();
+            let room = 1000 + reason - each / 2;
+            for (length, fits) in [(room + 1, false), (room, true)] {
+                let put = bench.put(worker, &named("k"), &"x".repeat(length));
+                assert_eq!(put.map(|_| ()).err(), (!fits).then_some(ErrorCode::QuotaExceeded), "{length}");
+            }
+        }
     }
 }

@@ -265,17 +265,20 @@ impl Coordination {
 
     /// An entry becomes a dead letter. Gives the queue it is in from here on, which is to be pumped.
     pub(super) fn bury(&mut self, now: Instant, key: QueueKey, number: u64, last: &str) -> Option<QueueKey> {
-        let name = self.queues.get(key)?.name.dead_letters().ok()?;
+        let from = self.queues.get(key)?.name.clone();
+        let name = from.dead_letters().ok()?;
         self.move_entry(key, number, State::Ready);
         let queue = self.queues.get_mut(key)?;
         queue.tally.deaths += 1;
         let mut entry = queue.entries.remove(number)?;
+        // Who put it pays for the reason too; that may be more than it may have, since giving up never fails.
+        self.queues.refund_entry(&entry);
         let times = if entry.deliveries == 1 { "once" } else { "times" };
         let count = if entry.deliveries == 1 { String::new() } else { format!("{} ", entry.deliveries) };
-        entry.death =
-            Some(format!("delivered {count}{times} from {}, as often as it may be; {last}", queue.name));
+        entry.death = Some(format!("delivered {count}{times} from {from}, as often as it may be; {last}"));
         entry.deliveries = 0;
         entry.max_deliveries = 0;
+        self.queues.charge_entry(&entry);
         let dead = self.queues.open_in_any_case(&name, Some(entry.uid));
         if entry.durability > Durability::Memory {
             self.queues.keeping.note_state(now, number, dead);

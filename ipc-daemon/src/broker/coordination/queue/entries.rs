@@ -45,9 +45,9 @@ pub(in crate::broker) struct Entry {
 }
 
 impl Entry {
-    /// What it costs, in bytes.
+    /// What it costs, in bytes: with what became of it.
     pub(super) fn cost(&self) -> usize {
-        cost(&self.id, &self.payload)
+        cost(&self.id, &self.payload) + self.death.as_ref().map_or(0, String::len)
     }
 }
 

@@ -76,6 +76,9 @@ impl Coordination {
         self.numbers.check()?;
         self.check_fence(fence.as_ref())?;
         self.check_wait(&asker, limits)?;
+        if terms.is_bound {
+            self.check_deliveries(asker.peer, 1, limits)?;
+        }
         if let Some(key) = self.queues.key(name)
             && self.queues.get(key).is_some_and(|queue| queue.line.is_empty())
         {
@@ -111,6 +114,20 @@ impl Coordination {
         Ok(())
     }
 
+    /// Whether the session may be given so many more. What it waits for counts as if it had it.
+    ///
+    /// # Errors
+    /// `quota_exceeded`.
+    fn check_deliveries(&self, peer: PeerKey, more: u32, limits: &Limits) -> Result<(), Error> {
+        let due = self.peers.get(&peer).map_or(0, |of| of.works.deliveries_due());
+        let max = limits.work_queue_deliveries_per_connection_max;
+        if due + u64::from(more) <= max.into() {
+            return Ok(());
+        }
+        Err(Error::quota("work_queue_deliveries_per_connection_max", max.into())
+            .with_hint("acknowledge what is done first, or ask for less credit"))
+    }
+
     /// Delivers entries to the asker as they come, at most `credit` at a time.
     ///
     /// # Errors
@@ -138,12 +155,15 @@ impl Coordination {
                 return Err(Error::quota("work_queue_consumers_per_connection_max", max.into()));
             }
         }
+        self.check_deliveries(to.peer, credit, limits)?;
         let key = self.queues.open(name, asker.user, limits)?;
         let Some(queue) = self.queues.get_mut(key) else { return Ok(()) };
         let place = Some(queue.line.push(Claimant::Consumer(to)));
         queue.consumers += 1;
         let consumer = Consumer { queue: key, terms, credit, place };
-        self.peers.entry(to.peer).or_default().works.consumers.insert(to.correlation, consumer);
+        let works = &mut self.peers.entry(to.peer).or_default().works;
+        works.credit += credit;
+        works.consumers.insert(to.correlation, consumer);
         self.charge(to.peer, 0, 0, 1);
         self.effects.push_back(Effect::Consumes { to });
         self.pump_queues(now, vec![key]);
@@ -152,8 +172,9 @@ impl Coordination {
 
     /// Ends a consumer; what it was given stays its own. Says whether there was one.
     pub(in crate::broker) fn unconsume(&mut self, peer: PeerKey, correlation: u64) -> bool {
-        let of = self.peers.get_mut(&peer);
-        let Some(consumer) = of.and_then(|of| of.works.consumers.remove(&correlation)) else { return false };
+        let Some(works) = self.peers.get_mut(&peer).map(|of| &mut of.works) else { return false };
+        let Some(consumer) = works.consumers.remove(&correlation) else { return false };
+        works.credit -= consumer.credit;
         if let Some(queue) = self.queues.get_mut(consumer.queue) {
             queue.consumers -= 1;
             if let Some(place) = consumer.place {
@@ -281,10 +302,10 @@ impl Coordination {
 
     /// A consumer has more credit or less, and stands behind all others if it has any.
     pub(super) fn change_credit(&mut self, to: WaitId, more: i32) {
-        let of = self.peers.get_mut(&to.peer);
-        let consumer = of.and_then(|of| of.works.consumers.get_mut(&to.correlation));
-        let Some(consumer) = consumer else { return };
+        let Some(works) = self.peers.get_mut(&to.peer).map(|of| &mut of.works) else { return };
+        let Some(consumer) = works.consumers.get_mut(&to.correlation) else { return };
         consumer.credit = consumer.credit.saturating_add_signed(more);
+        works.credit = works.credit.saturating_add_signed(more);
         let Some(queue) = self.queues.get_mut(consumer.queue) else { return };
         match (consumer.place, consumer.credit) {
             // Whoever has been served makes way; whoever gets credit back keeps its place.

@@ -135,11 +135,27 @@ pub(super) struct Works {
     consumers: BTreeMap<u64, Consumer>,
     /// Deliveries that are bound to it.
     deliveries: BTreeSet<u64>,
+    /// Requests for such that wait.
+    waiting: u32,
+    /// How many more its consumers may have open.
+    credit: u32,
 }
 
 impl Works {
     pub(super) fn is_empty(&self) -> bool {
         self.consumers.is_empty() && self.deliveries.is_empty()
+    }
+
+    /// A request for a delivery begins to wait, or waits no longer.
+    pub(super) fn wait(&mut self, terms: TakeTerms, more: i32) {
+        if terms.is_bound {
+            self.waiting = self.waiting.saturating_add_signed(more);
+        }
+    }
+
+    /// How many deliveries it has open, or is to be given as they come.
+    fn deliveries_due(&self) -> u64 {
+        self.deliveries.len() as u64 + u64::from(self.waiting) + u64::from(self.credit)
     }
 }
 
