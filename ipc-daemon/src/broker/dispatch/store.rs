@@ -20,7 +20,7 @@ impl Broker {
             Some(RecordKind::Numbers) => self.coordination.restore_numbers(value),
             Some(RecordKind::Change) => self.coordination.restore_change(now, id, value),
             Some(RecordKind::Entry) => self.coordination.restore_entry(now, id, value),
-            Some(RecordKind::EntryState) => self.coordination.restore_entry_state(id, value),
+            Some(RecordKind::EntryState) => self.coordination.restore_entry_state(now, id, value),
             Some(RecordKind::EntryId) => {
                 self.coordination.restore_entry_id(now, id, value, &self.config.limits)
             }

@@ -12,6 +12,7 @@ use ipc_tests::memory_bus::Disk;
 
 use super::{Bench, Got, entry, take};
 use crate::coordination::Scene;
+use crate::durable::start;
 
 fn bench_with(limits: Limits, now: Instant, disk: Disk) -> Bench {
     let mut scene = Scene::with_disk(limits, now, disk);
@@ -23,7 +24,7 @@ fn bench_with(limits: Limits, now: Instant, disk: Disk) -> Bench {
 }
 
 fn bench() -> Bench {
-    bench_with(Limits::default(), Instant::from_nanos(1_000_000_000), Disk::default())
+    bench_with(Limits::default(), start(), Disk::default())
 }
 
 impl Bench {
@@ -273,4 +274,60 @@ fn what_the_daemon_does_by_itself_is_written_a_little_later() {
     let twice =
         [bench.takes(worker).unwrap(), bench.takes(worker).unwrap()].map(|got| got.delivered.deliveries);
     assert_eq!(twice, [2, 1], "the first went back by its time, and is delivered again");
+}
+
+#[test]
+fn a_delay_with_which_work_is_given_back_is_kept() {
+    let mut bench = bench();
+    let worker = bench.worker();
+    for body in ["one", "two"] {
+        bench.keeps(worker, &entry("q"), body);
+        let got = bench.takes(worker).unwrap();
+        assert_eq!(bench.nacks(worker, &got, 10_000_000), Ok(false));
+    }
+    // It is written a second later at most, with what is left then; and it is kept as long as nobody takes it.
+    bench.wait_ms(1_000);
+    bench.commits();
+    let mut bench = bench.restarts().restarts();
+    let worker = bench.worker();
+    assert_eq!(bench.counts(worker, "q").delayed, 2);
+    bench.wait_ms(8_999);
+    assert_eq!(bench.takes(worker).unwrap_err(), ErrorCode::Busy);
+    bench.wait_ms(1);
+    let got = bench.takes(worker).unwrap();
+    assert_eq!((got.body.as_str(), got.delivered.deliveries), ("one", 2));
+    // Once it is over it stays over.
+    bench.wait_ms(1_000);
+    bench.commits();
+    let mut bench = bench.restarts();
+    let worker = bench.worker();
+    let all = [bench.takes(worker).unwrap().body, bench.takes(worker).unwrap().body];
+    assert_eq!(all, ["one", "two"]);
+}
+
+/// The layout of a record never changes: these were written when they landed.
+#[test]
+fn records_of_how_an_entry_stands_are_read_for_ever() {
+    let mut bench = bench();
+    let worker = bench.worker();
+    let number = bench.keeps(worker, &entry("q"), "job").number;
+    let got = bench.takes(worker).unwrap();
+    let state = |bench: &Bench| {
+        let records = &bench.scene.bus.disk.as_ref().expect("a disk").records;
+        records.get(&[&[4][..], &number.to_be_bytes()].concat()).cloned()
+    };
+    bench.wait_ms(1_000);
+    bench.commits();
+    assert_eq!(state(&bench), Some(vec![1, 0, 0, 0, 0]));
+    bench.nacks(worker, &got, 3_000_000).unwrap();
+    bench.wait_ms(1_000);
+    bench.commits();
+    let delayed = [&[1, 0, 0, 0, 2][..], &2_000_000u64.to_le_bytes()].concat();
+    assert_eq!(state(&bench), Some(delayed.clone()));
+    for cut in 5..delayed.len() {
+        let mut disk = bench.scene.bus.disk.clone().expect("a disk");
+        disk.records.insert([&[4][..], &number.to_be_bytes()].concat(), delayed[..cut].to_vec());
+        let read = std::panic::catch_unwind(|| Scene::with_disk(Limits::default(), start(), disk));
+        assert!(read.is_err(), "{cut} bytes are not all of it");
+    }
 }

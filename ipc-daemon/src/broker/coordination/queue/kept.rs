@@ -82,6 +82,8 @@ struct Group {
 pub(super) struct Keeping {
     line: VecDeque<Kept>,
     group: Option<Group>,
+    /// How many of both are asked for under a token of which lock.
+    fenced: BTreeMap<ResourceName, u32>,
     /// Entries whose state has changed since it was written.
     states: BTreeMap<u64, QueueKey>,
     /// Ids that were forgotten and are still on the disk.
@@ -108,12 +110,27 @@ impl Keeping {
         self.states.remove(&number);
     }
 
-    fn is_lazy(&self) -> bool {
-        !self.states.is_empty() || !self.ids.is_empty()
+    fn begin(&mut self, kept: Kept) {
+        if let Some(lock) = &kept.fence {
+            *self.fenced.entry(lock.clone()).or_default() += 1;
+        }
+        self.line.push_back(kept);
     }
 
-    fn all(&self) -> impl Iterator<Item = &Kept> {
-        self.group.iter().flat_map(|group| &group.kept).chain(&self.line)
+    /// One of them has come to an end.
+    fn end(&mut self, kept: &Kept) {
+        if let Some(lock) = &kept.fence
+            && let Some(count) = self.fenced.get_mut(lock)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.fenced.remove(lock);
+            }
+        }
+    }
+
+    fn is_lazy(&self) -> bool {
+        !self.states.is_empty() || !self.ids.is_empty()
     }
 
     fn all_mut(&mut self) -> impl Iterator<Item = &mut Kept> {
@@ -143,7 +160,7 @@ impl Coordination {
 
     /// Whether something under a token of that lock is on its way to the disk.
     pub(in crate::broker::coordination) fn is_work_outstanding(&self, lock: &ResourceName) -> bool {
-        self.queues.keeping.all().any(|kept| kept.fence.as_ref() == Some(lock))
+        self.queues.keeping.fenced.contains_key(lock)
     }
 
     /// When what the daemon does by itself is to be written.
@@ -171,7 +188,7 @@ impl Coordination {
     /// A request waits for the disk.
     pub(super) fn keep(&mut self, kept: Kept) {
         self.begin_change(&kept.asker);
-        self.queues.keeping.line.push_back(kept);
+        self.queues.keeping.begin(kept);
     }
 
     /// Gives what is to be written.
@@ -196,7 +213,7 @@ impl Coordination {
             if let Some(queue) = self.queues.get(*key)
                 && let Some(entry) = queue.entries.get(*number)
             {
-                writes.push(saved::state(*number, &queue.name, entry));
+                writes.push(saved::state(now, *number, &queue.name, entry));
             }
         }
         writes.extend(group.ids.iter().map(|number| saved::forgotten(*number)));
@@ -264,7 +281,7 @@ impl Coordination {
 
     fn publish_all(&mut self, now: Instant, all: Vec<Kept>) {
         for kept in all {
-            self.end_change(&kept.asker);
+            self.end_kept(&kept);
             self.publish_work(now, kept);
         }
     }
@@ -298,7 +315,7 @@ impl Coordination {
 
     /// It is not kept: as if it had not been asked for.
     fn take_back_work(&mut self, now: Instant, kept: Kept, error: &Error) {
-        self.refuse_kept(&kept.asker, error);
+        self.refuse_kept(&kept, error);
         match kept.act {
             Act::Put(put) => self.take_back_put(now, *put),
             Act::Duplicate(_) => {}
@@ -315,7 +332,7 @@ impl Coordination {
         let (doubles, others): (VecDeque<Kept>, VecDeque<Kept>) = line.into_iter().partition(is_double);
         self.queues.keeping.line = others;
         for double in doubles {
-            self.refuse_kept(&double.asker, error);
+            self.refuse_kept(&double, error);
         }
     }
 
@@ -329,9 +346,15 @@ impl Coordination {
         self.spare_victims(now, key, &victims);
     }
 
-    fn refuse_kept(&mut self, asker: &Asker, error: &Error) {
-        self.end_change(asker);
-        let (to, operation) = (asker.id(), asker.operation);
+    /// A request does not wait for the disk any more.
+    fn end_kept(&mut self, kept: &Kept) {
+        self.queues.keeping.end(kept);
+        self.end_change(&kept.asker);
+    }
+
+    fn refuse_kept(&mut self, kept: &Kept, error: &Error) {
+        self.end_kept(kept);
+        let (to, operation) = (kept.asker.id(), kept.asker.operation);
         self.effects.push_back(Effect::Refused { to, operation, reason: error.clone().into() });
     }
 
@@ -361,5 +384,37 @@ impl Coordination {
                 *is_orphan = true;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ipc_core::wire::coordination::Operation;
+
+    use super::*;
+    use crate::broker::coordination::User;
+
+    #[test]
+    fn a_lock_is_known_as_long_as_something_under_its_token_is_on_its_way() {
+        let lock = ResourceName::parse("l").expect("a name");
+        let kept = |fence: bool| {
+            let (peer, user) = (PeerKey::default(), User { uid: Some(7), is_alone: true });
+            let asker = Asker { peer, user, correlation: 1, operation: Operation::ACK, until: None };
+            let stored = Stored {
+                number: 1,
+                id: String::new(),
+                is_duplicate: true,
+                dropped: 0,
+                durability: Durability::Disk,
+            };
+            Kept { asker, fence: fence.then(|| lock.clone()), act: Act::Duplicate(stored) }
+        };
+        let mut keeping = Keeping::default();
+        [true, false, true].map(kept).into_iter().for_each(|kept| keeping.begin(kept));
+        for (fence, is_known) in [(true, true), (false, true), (true, false)] {
+            keeping.end(&kept(fence));
+            assert_eq!(keeping.fenced.contains_key(&lock), is_known);
+        }
+        assert!(keeping.fenced.is_empty());
     }
 }

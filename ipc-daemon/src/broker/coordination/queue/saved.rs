@@ -20,6 +20,8 @@ use crate::broker::records::{Fields, Reader, RecordKind, Write};
 
 const IS_ON_DISK: u8 = 1;
 const IS_DEAD: u8 = 1;
+/// It can be taken after so long, counted from when the daemon is started again.
+const IS_DELAYED: u8 = 2;
 const IS_LOCAL: u8 = 0;
 
 type Read<T> = Result<T, &'static str>;
@@ -34,12 +36,13 @@ pub(super) fn entry(number: u64, queue: &ResourceName, entry: &Entry, delay: Dur
     Write::put(RecordKind::Entry, &id_of(number), fields.done())
 }
 
-/// How it stands.
-pub(super) fn state(number: u64, queue: &ResourceName, entry: &Entry) -> Write {
+/// How it stands. What is written of a delay is what is left of it: nobody knows how long the daemon is off.
+pub(super) fn state(now: Instant, number: u64, queue: &ResourceName, entry: &Entry) -> Write {
     let fields = Fields::default().u32(entry.deliveries);
-    let fields = match &entry.death {
-        Some(death) => fields.u8(IS_DEAD).bytes(queue.as_str().as_bytes()).bytes(death.as_bytes()),
-        None => fields.u8(0),
+    let fields = match (&entry.death, entry.state) {
+        (Some(death), _) => fields.u8(IS_DEAD).bytes(queue.as_str().as_bytes()).bytes(death.as_bytes()),
+        (None, State::Delayed(until)) => fields.u8(IS_DELAYED).u64(whole_micros(until.since(now))),
+        (None, State::Ready | State::Delivered(_) | State::Leaving) => fields.u8(0),
     };
     Write::put(RecordKind::EntryState, &id_of(number), fields.done())
 }
@@ -119,14 +122,24 @@ impl Coordination {
     ///
     /// # Errors
     /// When the record is damaged.
-    pub(in crate::broker) fn restore_entry_state(&mut self, id: &[u8], value: &[u8]) -> Read<()> {
+    pub(in crate::broker) fn restore_entry_state(
+        &mut self,
+        now: Instant,
+        id: &[u8],
+        value: &[u8],
+    ) -> Read<()> {
         let number = read_number(id)?;
         let mut reader = Reader(value);
         let (deliveries, flags) = reader.u32().zip(reader.u8()).ok_or("it ends too early")?;
         // After a repair there may be states of entries that are lost.
         let Some(from) = self.queues.restored.get(&number).copied() else { return Ok(()) };
-        // It has been taken, or could have been: the delay with which it was put is over.
-        self.move_entry(from, number, State::Ready);
+        // It has been taken, or could have been: the delay with which it was put is over, but not one with which it came back.
+        let mut state = State::Ready;
+        if flags & IS_DELAYED > 0 {
+            let left = reader.u64().ok_or("it ends before its delay")?;
+            state = State::Delayed(now + Duration::from_micros(left));
+        }
+        self.move_entry(from, number, state);
         if flags & IS_DEAD == 0 {
             let entry = self.queues.get_mut(from).and_then(|queue| queue.entries.get_mut(number));
             entry.ok_or("it is of an entry that is not there")?.deliveries = deliveries;
@@ -136,7 +149,9 @@ impl Coordination {
         let death = reader.text().ok_or("it ends before the reason of its death")?.to_owned();
         let entry = self.queues.get_mut(from).and_then(|queue| queue.entries.remove(number));
         let entry = entry.ok_or("it is of an entry that is not there")?;
+        self.queues.refund_entry(&entry);
         let dead = Entry { deliveries, max_deliveries: 0, death: Some(death), ..entry };
+        self.queues.charge_entry(&dead);
         let to = self.queues.open_in_any_case(&name, Some(dead.uid));
         if let Some(queue) = self.queues.get_mut(to) {
             queue.entries.insert(number, dead);
