@@ -33,6 +33,8 @@ fn every_case_is_measured_beside_its_floor() {
         "fanout_10x1024",
         "payload_1mib",
         "connect",
+        "lock_unlock_disk",
+        "lock_hand_over_disk",
     ] {
         assert_eq!(lines.iter().filter(|line| line["name"] == name).count(), 1, "{name}: {lines:#?}");
     }

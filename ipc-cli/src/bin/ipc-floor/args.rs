@@ -23,11 +23,19 @@ pub(crate) enum Workload {
     Payload,
     Connect,
     Sync,
+    SyncLatency,
 }
 
 impl Workload {
-    const ALL: [Self; 6] =
-        [Self::RelayLatency, Self::RelayThroughput, Self::Fanout, Self::Payload, Self::Connect, Self::Sync];
+    const ALL: [Self; 7] = [
+        Self::RelayLatency,
+        Self::RelayThroughput,
+        Self::Fanout,
+        Self::Payload,
+        Self::Connect,
+        Self::Sync,
+        Self::SyncLatency,
+    ];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -37,6 +45,7 @@ impl Workload {
             Self::Payload => "payload",
             Self::Connect => "connect",
             Self::Sync => "sync",
+            Self::SyncLatency => "sync-latency",
         }
     }
 
@@ -47,7 +56,7 @@ impl Workload {
             Self::RelayThroughput => &["--clients", "--depth", "--processes"],
             Self::Fanout => &["--subscribers", "--size", "--batch"],
             Self::Payload => &["--size", "--window"],
-            Self::Sync => &["--size"],
+            Self::Sync | Self::SyncLatency => &["--size"],
         }
     }
 
@@ -60,7 +69,7 @@ impl Workload {
             Self::Fanout => Options { warmup: 100_000, size: 64, ..options },
             Self::Payload => Options { warmup: 64, size: 1 << 20, ..options },
             Self::Connect => Options { count: 20_000, warmup: 200, ..options },
-            Self::Sync => Options { warmup: 20, size: 128, ..options },
+            Self::Sync | Self::SyncLatency => Options { warmup: 20, size: 128, ..options },
         }
     }
 }

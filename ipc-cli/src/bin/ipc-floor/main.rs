@@ -24,7 +24,8 @@
 //!   on the way. The relay reads 256 KiB and writes; it is the price of two copies into and two out of the kernel.
 //!   A window of 1 is a call that waits for its answer, a larger one is a stream.
 //! - `sync`: append `--size` bytes to a file in the temporary directory and fdatasync(2) it, again and again. Nothing that is
-//!   to survive a loss of power one at a time can be faster there. No other process takes part.
+//!   to survive a loss of power one at a time can be faster there. No other process takes part. `sync-latency` is the same,
+//!   with the time of one.
 //! - `connect`: connect to the relay, one call through it to the server and back, close. The server stays connected.
 //!
 //! Standard output is one JSON object: `name`, `unit`, `count` (measured operations), `cpu_us_per_op`, and `p50` and

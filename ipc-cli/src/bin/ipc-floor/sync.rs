@@ -7,7 +7,7 @@ use std::time::Instant;
 use crate::args::Options;
 use crate::control::now_ns;
 use crate::failure::{Failure, at};
-use crate::report::Report;
+use crate::report::{Report, Samples};
 
 /// Does so until the time is up. The file has no name while it is written, so that nothing is left.
 pub(crate) fn write_and_sync(options: &Options) -> Result<Report, Failure> {
@@ -20,13 +20,18 @@ pub(crate) fn write_and_sync(options: &Options) -> Result<Report, Failure> {
         append(&mut file, &bytes)?;
     }
     let (begin, start_ns) = (Instant::now(), now_ns()?);
-    let mut measured = 0;
-    while measured < options.count && (measured == 0 || begin.elapsed() < options.time) {
+    let count = options.count.min(Samples::MAX);
+    let mut samples = Samples::with_room_for(count);
+    let mut end_ns = start_ns;
+    while samples.len() < count && (samples.len() == 0 || begin.elapsed() < options.time) {
+        let begun_ns = end_ns;
         append(&mut file, &bytes)?;
-        measured += 1;
+        end_ns = now_ns()?;
+        samples.push(end_ns - begun_ns);
     }
-    let end_ns = now_ns()?;
-    Ok(Report { start_ns, end_ns, measured, total: measured + options.warmup, ..Report::default() })
+    let (measured, total) = (samples.len(), samples.len() + options.warmup);
+    let (p50_ns, p99_ns) = samples.percentiles();
+    Ok(Report { start_ns, end_ns, measured, total, p50_ns, p99_ns })
 }
 
 fn append(file: &mut File, bytes: &[u8]) -> Result<(), Failure> {

@@ -29,7 +29,7 @@ impl Cast {
             Workload::Fanout => (Role::RelayFanout, Role::Subscriber, Role::Publisher),
             Workload::Payload => (Role::RelayStream, Role::Sink, Role::PayloadClient),
             Workload::Connect => (Role::RelayCalls, Role::Server, Role::ConnectClient),
-            Workload::Sync => return None,
+            Workload::Sync | Workload::SyncLatency => return None,
         };
         let backs = if back == Role::Subscriber { options.subscribers } else { 1 };
         let fronts = if front == Role::WindowClient { options.processes } else { 1 };
@@ -97,7 +97,7 @@ fn figures(workload: Workload, options: &Options, reports: &[Report], cpu_us: u6
     let seconds = end_ns.saturating_sub(start_ns).max(1) as f64 / 1e9;
     let per_second = count as f64 / seconds;
     let (unit, rate) = match workload {
-        Workload::RelayLatency | Workload::Connect => ("us", None),
+        Workload::RelayLatency | Workload::Connect | Workload::SyncLatency => ("us", None),
         Workload::RelayThroughput => ("calls/s", Some(per_second)),
         Workload::Fanout => ("deliveries/s", Some(per_second)),
         Workload::Sync => ("syncs/s", Some(per_second)),

@@ -57,6 +57,8 @@ pub(crate) enum Part {
     Connecter,
     /// Takes a lock and gives it back, again and again.
     Locker,
+    /// The same with a lock that outlives the daemon.
+    KeptLocker,
     /// Puts a key, again and again; each of those in flight over a connection of its own.
     Putter,
     /// Gets a key, again and again.
@@ -65,11 +67,13 @@ pub(crate) enum Part {
     Pinger,
     /// Many that wait for one lock; whoever gets it ends its connection, without a word, and waits again.
     Heirs,
+    /// The same with a lock that outlives the daemon.
+    KeptHeirs,
 }
 
 impl Part {
     /// Every part.
-    pub(crate) const ALL: [Part; 13] = [
+    pub(crate) const ALL: [Part; 15] = [
         Part::Echo,
         Part::Sink,
         Part::Subscriber,
@@ -79,10 +83,12 @@ impl Part {
         Part::Publisher,
         Part::Connecter,
         Part::Locker,
+        Part::KeptLocker,
         Part::Putter,
         Part::Getter,
         Part::Pinger,
         Part::Heirs,
+        Part::KeptHeirs,
     ];
 
     /// The word on the command line of an end.
@@ -97,11 +103,18 @@ impl Part {
             Part::Publisher => "publisher",
             Part::Connecter => "connecter",
             Part::Locker => "locker",
+            Part::KeptLocker => "kept-locker",
             Part::Putter => "putter",
             Part::Getter => "getter",
             Part::Pinger => "pinger",
             Part::Heirs => "heirs",
+            Part::KeptHeirs => "kept-heirs",
         }
+    }
+
+    /// Whether what it holds outlives the daemon.
+    pub(crate) const fn is_kept(self) -> bool {
+        matches!(self, Part::KeptLocker | Part::KeptHeirs)
     }
 }
 
@@ -236,6 +249,13 @@ const COORDINATION: Case = Case {
 const HAND_OVER: Case =
     Case { is_pinned: false, fronts: (Part::Heirs, 1), depth: 2, target: None, ..COORDINATION };
 
+/// A lock on the disk, beside a program that writes as much to a file and syncs it.
+const KEPT_LOCK: Case = Case { fronts: (Part::KeptLocker, 1), target: None, ..PUT };
+
+/// The same that passes on when its holder is lost: the next one waits for the disk too.
+const KEPT_HAND_OVER: Case =
+    Case { floor: &["sync-latency", "--size", "128"], fronts: (Part::KeptHeirs, 1), ..HAND_OVER };
+
 /// Keys on the disk, beside a program that writes as much to a file and syncs it.
 const PUT: Case = Case {
     unit: "puts/s",
@@ -299,6 +319,7 @@ pub(crate) const CASES: &[Case] = &[
     },
     Case { name: "lock_unlock", ..COORDINATION },
     Case { name: "lock_unlock_async", flavour: Flavour::Async, ..COORDINATION },
+    Case { name: "lock_unlock_disk", unit: "locks/s", ..KEPT_LOCK },
     Case { name: "kv_put_disk", ..PUT },
     Case { name: "kv_put_disk_64", flavour: Flavour::Async, depth: 64, target: None, ..PUT },
     Case {
@@ -312,6 +333,7 @@ pub(crate) const CASES: &[Case] = &[
     },
     Case { name: "lock_hand_over", ..HAND_OVER },
     Case { name: "lock_hand_over_1000", depth: 1000, ..HAND_OVER },
+    Case { name: "lock_hand_over_disk", ..KEPT_HAND_OVER },
 ];
 
 #[cfg(test)]

@@ -10,7 +10,9 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::fanout::{Course, Marks, Progress};
-use super::{EndArgs, Phases, cpu_us, failed, in_memory, now_ns, ready_and_go, report, say, wait_for_close};
+use super::{
+    EndArgs, Phases, cpu_us, failed, hold_options, now_ns, ready_and_go, report, say, wait_for_close,
+};
 use crate::commands::bench::cases::Part;
 use crate::commands::bench::figures::Report;
 
@@ -23,10 +25,10 @@ pub(super) async fn play(args: &EndArgs) -> Result<(), Error> {
         Part::Connecter => connect_and_call(args).await,
         Part::Subscriber => subscribe(args).await,
         Part::Publisher => publish(args).await,
-        Part::Locker => lock_and_unlock(args).await,
+        Part::Locker | Part::KeptLocker => lock_and_unlock(args).await,
         Part::Putter => put_in_parallel(args).await,
         Part::Getter | Part::Pinger => Err(failed("repeat", &"these are blocking clients")),
-        Part::Heirs => Err(failed("wait", &"heirs are blocking clients")),
+        Part::Heirs | Part::KeptHeirs => Err(failed("wait", &"heirs are blocking clients")),
     }
 }
 
@@ -64,7 +66,7 @@ async fn lock_and_unlock(args: &EndArgs) -> Result<(), Error> {
     let mut phases = Phases::begin(args);
     loop {
         let begun = now_ns();
-        client.lock(&args.name, in_memory()).await?.release().await?;
+        client.lock(&args.name, hold_options(args)).await?.release().await?;
         if !phases.count(begun) {
             break;
         }

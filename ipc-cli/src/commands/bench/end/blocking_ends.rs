@@ -7,7 +7,9 @@ use ipc_core::blocking::{CallOptions, Client, ConnectOptions, DeliveryRef, KeyOp
 use ipc_core::{Address, Error, Payload};
 
 use super::fanout::{Course, Marks, Progress};
-use super::{EndArgs, Phases, cpu_us, failed, in_memory, now_ns, ready_and_go, report, say, wait_for_close};
+use super::{
+    EndArgs, Phases, cpu_us, failed, hold_options, now_ns, ready_and_go, report, say, wait_for_close,
+};
 use crate::commands::bench::cases::Part;
 use crate::commands::bench::figures::Report;
 
@@ -25,9 +27,9 @@ pub(super) fn play(args: &EndArgs) -> Result<(), Error> {
         Part::Connecter => connect_and_call(args),
         Part::Subscriber => subscribe(args),
         Part::Publisher => publish(args),
-        Part::Locker => lock_and_unlock(args),
+        Part::Locker | Part::KeptLocker => lock_and_unlock(args),
         Part::Putter | Part::Getter | Part::Pinger => repeat(args),
-        Part::Heirs => inherit(args),
+        Part::Heirs | Part::KeptHeirs => inherit(args),
     }
 }
 
@@ -128,7 +130,7 @@ fn lock_and_unlock(args: &EndArgs) -> Result<(), Error> {
     let mut phases = Phases::begin(args);
     loop {
         let begun = now_ns();
-        client.lock(&args.name, in_memory())?.release()?;
+        client.lock(&args.name, hold_options(args))?.release()?;
         if !phases.count(begun) {
             break;
         }
@@ -185,7 +187,7 @@ fn inherit(args: &EndArgs) -> Result<(), Error> {
 fn be_an_heir(args: &EndArgs, estate: &Mutex<Estate>) -> Result<(), Error> {
     loop {
         let mut client = connect(args)?;
-        let held = client.lock(&args.name, in_memory())?;
+        let held = client.lock(&args.name, hold_options(args))?;
         // It is not given back: the end of the connection is to pass it on.
         std::mem::forget(held);
         let mut estate = estate.lock().unwrap_or_else(PoisonError::into_inner);

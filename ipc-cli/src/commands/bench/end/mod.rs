@@ -23,9 +23,10 @@ pub(crate) const READY: &str = "ready";
 /// What it is told when all can.
 pub(crate) const GO: &str = "go";
 
-/// Locks are measured as they are without a disk, which would be all that is measured otherwise.
-fn in_memory() -> HoldOptions {
-    HoldOptions { durability: Some(Durability::Memory), ..HoldOptions::default() }
+/// Locks are measured as they are without a disk, which would be all that is measured otherwise; or just with it.
+fn hold_options(args: &EndArgs) -> HoldOptions {
+    let durability = if args.part.is_kept() { Durability::Disk } else { Durability::Memory };
+    HoldOptions { durability: Some(durability), ..HoldOptions::default() }
 }
 
 /// What an end is to do.
