@@ -162,3 +162,25 @@ fn queues(rows: &[&Value]) -> Table {
     }
     table
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn who_holds_a_lock_is_said_in_a_few_words() {
+        let peer = json!({"id": 3, "uid": 1, "pid": 7, "process": "sh"});
+        let absent = json!([{"uid": 7, "token": 1, "remaining_ms": 1500}, {"uid": 7, "token": 2}]);
+        for (row, said) in [
+            (json!({}), ""),
+            (json!({"holder": peer, "absent": []}), "sh, uid 1, pid 7"),
+            (json!({"holder": peer, "absent": absent}), "sh, uid 1, pid 7; 2 not back yet"),
+            (json!({"holder": null, "absent": absent}), "not back yet, uid 7, kept for 1.50 s"),
+            (json!({"holder": null, "absent": [], "closed_ms": 2000}), "nobody for 2.00 s"),
+        ] {
+            assert_eq!(holder(&row), said);
+        }
+    }
+}

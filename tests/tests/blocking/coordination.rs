@@ -185,11 +185,11 @@ fn a_delay_after_a_lost_holder_runs_on_when_the_daemon_is_killed_and_started_aga
     let delay = Duration::from_secs(2);
     let held = one.lock("a", HoldOptions { delay, ..HoldOptions::default() }).unwrap();
     let token = held.token();
-    let mut commits = || {
-        let status = two.call("ipc.daemon", "status", "").unwrap();
-        let status: serde_json::Value = serde_json::from_str(status.payload.as_text().unwrap()).unwrap();
-        status["counters"]["commits_made"].as_u64().unwrap()
+    let ask = |client: &mut Client, method: &str, what: &str| -> serde_json::Value {
+        let answer = client.call("ipc.daemon", method, what).unwrap();
+        serde_json::from_str(answer.payload.as_text().unwrap()).unwrap()
     };
+    let mut commits = || ask(&mut two, "status", "")["counters"]["commits_made"].as_u64().unwrap();
     let before = commits();
     let lost_at = Instant::now();
     // The connection ends without a word.
@@ -200,6 +200,9 @@ fn a_delay_after_a_lost_holder_runs_on_when_the_daemon_is_killed_and_started_aga
     let daemon = start();
     let mut other = client(&daemon);
     assert_eq!(other.lock("a", once()).unwrap_err().code, ErrorCode::Busy);
+    let row = &ask(&mut other, "list", "locks")[0];
+    assert_eq!((&row["name"], &row["mode"], &row["holders"]), (&"a".into(), &"closed".into(), &0.into()));
+    assert!(row["closed_ms"].as_u64().is_some_and(|left| left <= 2000), "{row}");
     let next = other.lock("a", HoldOptions::default()).unwrap();
     assert!(next.token() > token && lost_at.elapsed() >= delay);
     next.release().unwrap();
