@@ -115,11 +115,11 @@ const PROOFS: &[(&str, Proof)] = &[
     ("work_queue_ids_max", There(WORK, "ids_are_remembered_up_to_the_limit_and_for_their_time")),
     ("work_queue_id_window_ms", There(WORK, "ids_are_remembered_up_to_the_limit_and_for_their_time")),
     ("work_queue_visibility_default_ms", There(WORK, "a_delivery_goes_back_at_its_time")),
+    ("work_queue_consumers_per_connection_max", There(WORK, "consumers_of_one_connection_are_limited")),
     (
         "work_queue_deliveries_per_connection_max",
         There(WORK, "deliveries_of_one_connection_are_limited_with_what_it_is_to_be_given"),
     ),
-    ("work_queue_consumers_per_connection_max", There(WORK, "consumers_of_one_connection_are_limited")),
     ("topics_max", Here(topics)),
     ("queue_events_per_subscription_max", Here(queue_events)),
     ("queue_events_per_subscription_default", Here(queue_events_default)),

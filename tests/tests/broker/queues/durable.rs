@@ -282,7 +282,8 @@ fn a_delay_with_which_work_is_given_back_is_kept() {
     let worker = bench.worker();
     for body in ["one", "two"] {
         bench.keeps(worker, &entry("q"), body);
-        let got = bench.takes(worker).unwrap();
+    }
+    for got in [bench.takes(worker).unwrap(), bench.takes(worker).unwrap()] {
         assert_eq!(bench.nacks(worker, &got, 10_000_000), Ok(false));
     }
     // It is written a second later at most, with what is left then; and it is kept as long as nobody takes it.

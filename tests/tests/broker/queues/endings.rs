@@ -45,7 +45,7 @@ impl Model {
         let mut had: Vec<usize> = had.filter(|out| is_lost(self.piece_of(*out))).collect();
         had.sort_by_key(|out| self.outs[*out].token);
         for out in had {
-            self.nack(out, 0, false);
+            self.nack(out, 0, false, "its taker ended");
         }
     }
 }

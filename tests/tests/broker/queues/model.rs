@@ -1,5 +1,6 @@
 //! The obvious work queues: lists that are searched, nothing that is remembered twice.
 
+use core::time::Duration;
 use std::collections::BTreeMap;
 
 use ipc_core::ErrorCode;
@@ -25,7 +26,8 @@ pub(super) struct Piece {
     pub(super) priority: u8,
     pub(super) max: u32,
     pub(super) deliveries: u32,
-    pub(super) is_dead: bool,
+    /// What became of it, of a dead letter.
+    pub(super) death: Option<String>,
     pub(super) at: At,
     /// With which it was put.
     delay: u64,
@@ -47,7 +49,7 @@ pub(super) struct Out {
     pub(super) is_open: bool,
     consumer: Option<usize>,
     until: Option<u64>,
-    max: u32,
+    terms: Terms,
 }
 
 /// A request that waits, or a consumer with credit.
@@ -153,7 +155,8 @@ impl Model {
 
     fn bytes(&self, uid: u32) -> usize {
         let own = self.pieces.iter().filter(|piece| piece.payer == uid);
-        let entries = own.map(|piece| OVERHEAD_BYTES + piece.id_length + piece.body.len());
+        let death = |piece: &Piece| piece.death.as_ref().map_or(0, String::len);
+        let entries = own.map(|piece| OVERHEAD_BYTES + piece.id_length + piece.body.len() + death(piece));
         let ids = self.ids.iter().filter(|id| id.3 == uid).map(|id| OVERHEAD_BYTES + id.1.len());
         entries.chain(ids).sum()
     }
@@ -205,7 +208,7 @@ impl Model {
             priority: new.priority,
             max: new.max,
             deliveries: 0,
-            is_dead: false,
+            death: None,
             delay: new.delay,
             is_settled: false,
             at: if new.delay > 0 { At::Delayed(self.now + new.delay) } else { At::Ready },
@@ -309,10 +312,10 @@ impl Model {
     }
 
     /// Says whether the entry is dead now.
-    pub(super) fn nack(&mut self, out: usize, delay: u64, is_untouched: bool) -> bool {
+    pub(super) fn nack(&mut self, out: usize, delay: u64, is_untouched: bool, last: &str) -> bool {
         let order = self.piece_of(out).order;
         self.close(out);
-        let max = lower(self.outs[out].max, self.piece(order).max);
+        let max = lower(self.outs[out].terms.max, self.piece(order).max);
         let piece = self.piece_mut(order);
         piece.deliveries -= u32::from(is_untouched);
         let is_dead = !is_untouched && max > 0 && piece.deliveries >= max;
@@ -324,16 +327,18 @@ impl Model {
             self.piece_mut(order).at = At::Delayed(until);
         }
         if is_dead {
-            self.bury(order);
+            self.bury(order, last);
         }
         self.serve(&queue);
         is_dead
     }
 
-    fn bury(&mut self, order: u64) {
+    fn bury(&mut self, order: u64, last: &str) {
         let piece = self.piece_mut(order);
+        let times = if piece.deliveries == 1 { "once".into() } else { format!("{} times", piece.deliveries) };
+        piece.death = Some(format!("delivered {times} from {}, as often as it may be; {last}", piece.queue));
         piece.queue = format!("{}.dead", piece.queue);
-        (piece.deliveries, piece.max, piece.is_dead, piece.at) = (0, 0, true, At::Ready);
+        (piece.deliveries, piece.max, piece.at) = (0, 0, At::Ready);
         piece.is_settled = true;
         let queue = piece.queue.clone();
         self.serve(&queue);
@@ -396,7 +401,9 @@ impl Model {
             match what {
                 0 => self.give_up(which as usize),
                 1 => {
-                    self.nack(which as usize, 0, false);
+                    let time = self.outs[which as usize].terms.visibility.map(Duration::from_micros);
+                    let last = format!("its time of {:?} passed without a word", time.unwrap_or_default());
+                    self.nack(which as usize, 0, false, &last);
                 }
                 _ => {
                     let piece = self.piece_mut(which);
@@ -442,16 +449,7 @@ impl Model {
             piece.at = At::Out(out);
             let (deliveries, body) = (piece.deliveries, piece.body.clone());
             let is_bound = terms.is_bound;
-            self.outs.push(Out {
-                client,
-                is_bound,
-                body,
-                token: 0,
-                is_open: true,
-                consumer,
-                until,
-                max: terms.max,
-            });
+            self.outs.push(Out { client, is_bound, body, token: 0, is_open: true, consumer, until, terms });
             self.told.push(Told::Given { client, correlation, out, deliveries });
         }
     }
@@ -464,7 +462,7 @@ impl Model {
             if max == 0 || deliveries < max {
                 return Some(order);
             }
-            self.bury(order);
+            self.bury(order, "its taker takes no more of it");
         }
     }
 

@@ -255,7 +255,8 @@ impl World {
             assert_eq!(outcome.map(|_| ()), Err(ErrorCode::PermissionDenied), "{nack:?}");
         } else if is_open {
             let is_dead = outcome.expect("it is open").decode::<Nacked>().is_dead;
-            assert_eq!(is_dead, self.model.nack(out, delay_us, is_untouched), "{nack:?}");
+            let last = "it was given back: no";
+            assert_eq!(is_dead, self.model.nack(out, delay_us, is_untouched, last), "{nack:?}");
         } else {
             assert_eq!(outcome.map(|_| ()), Err(ErrorCode::LockLost), "{nack:?}");
         }
@@ -325,8 +326,9 @@ impl World {
                     if let Some(number) = self.numbers.get(&body) {
                         assert_eq!(delivered.number, *number, "an entry stands elsewhere");
                     }
-                    let is_dead = self.model.pieces.iter().any(|piece| piece.body == body && piece.is_dead);
-                    assert_eq!(delivered.death.is_some(), is_dead, "{body}");
+                    let piece = self.model.pieces.iter().find(|piece| piece.body == body);
+                    let death = piece.and_then(|piece| piece.death.clone());
+                    assert_eq!(delivered.death.map(|death| death.0), death, "{body}");
                 }
                 Told::Nothing { client, correlation } => {
                     let outcome = self.outcome(*client, Operation::TAKE, *correlation);
