@@ -20,8 +20,9 @@ use super::backup;
 use super::explain;
 use super::method::Method;
 use super::metrics;
+use super::process::Processes;
 use super::report::{self, Inventory, Kinds, status};
-use super::{Bridge, Facts, Sockets, process, sockets};
+use super::{Bridge, Facts, Sockets, sockets};
 use crate::broker::{Access, Transport};
 use crate::bus::Bus;
 use crate::bus::service::{Request, Service};
@@ -46,6 +47,7 @@ pub(crate) fn start(
         facts,
         parts,
         bridge,
+        processes: Processes::default(),
         open: Cell::new(0),
     });
     drop(spawn_local(admin.run()));
@@ -72,6 +74,7 @@ struct Admin {
     facts: Facts,
     parts: Vec<Rc<dyn Sockets>>,
     bridge: Rc<dyn Bridge>,
+    processes: Processes,
     /// Requests that are worked on.
     open: Cell<u32>,
 }
@@ -131,12 +134,12 @@ impl Admin {
                 let kinds = Kinds::parse(argument)?;
                 let now = clock::now();
                 let inventory = self.bus.look(|broker| Inventory::take(&broker.view(viewer), kinds, now));
-                Ok(inventory.rows(&process::names(inventory.pids()).await))
+                Ok(inventory.rows(&self.processes.names(clock::now(), inventory.pids()).await))
             }
             Method::Describe => {
                 let inventory =
                     self.bus.look(|broker| Inventory::of_service(&broker.view(viewer), argument))?;
-                Ok(inventory.description(&process::names(inventory.pids()).await))
+                Ok(inventory.description(&self.processes.names(clock::now(), inventory.pids()).await))
             }
             Method::Sockets => Ok(sockets::rows(&self.bus, &self.parts().collect::<Vec<_>>()).await),
             Method::Metrics => return Ok(Payload::text(self.metrics(viewer))),
