@@ -13,17 +13,17 @@ use slotmap::SecondaryMap;
 use super::keys::{AccountKey, PeerKey};
 
 /// What an account may have done in one round. Work is counted in what it takes to pass on a byte, some 0.4 ns.
-const SHARE: i64 = 64 * 1024;
+const SHARE: i64 = 32 * 1024;
 /// What is held against an account at most for what it took too much.
 const DEBT_MAX: i64 = 64 * SHARE;
 /// Bytes of frames that are read from a connection before it is looked at what they came to.
-const READ_BYTES: usize = 8 * 1024;
+const READ_BYTES: usize = 4 * 1024;
 /// So many at least, however much work they make.
 const READ_MIN_BYTES: usize = 256;
 /// What they may come to before fewer are read the next time.
 const WORK_MAX: u64 = 2 * SHARE as u64;
 /// Bytes that are read of one large frame.
-const BULK_BYTES: usize = SHARE as usize / 2;
+const BULK_BYTES: usize = SHARE as usize;
 
 /// An account, as one who takes turns.
 #[derive(Debug)]
