@@ -3,7 +3,8 @@
 use core::time::Duration;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvError, RecvTimeoutError, SyncSender, sync_channel};
+use std::time::Instant;
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -16,6 +17,9 @@ use crate::broker::{Commit, Fault};
 pub(crate) const THREAD_NAME: &str = "store";
 /// What is on its way there at most: one commit, one backup, and the word to stop.
 const JOBS_MAX: usize = 3;
+/// How long the thread looks for the next job before it sleeps. Whoever waits for one commit after the other hands in the next
+/// one when it has heard of the last, and being woken takes a good part of what a sync takes.
+const LOOK_TIMEOUT: Duration = Duration::from_micros(60);
 /// How long the end of the daemon waits for a disk that does not answer.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -127,7 +131,7 @@ impl Writer {
 
 fn write(mut store: Store, jobs: &Receiver<Job>, results: &mpsc::Sender<Stored>) {
     let mut log = Log::default();
-    while let Ok(job) = jobs.recv() {
+    while let Ok(job) = next(jobs) {
         let commit = match job {
             Job::Commit(commit) => commit,
             Job::Backup(to, turn, result) => {
@@ -144,6 +148,18 @@ fn write(mut store: Store, jobs: &Receiver<Job>, results: &mpsc::Sender<Stored>)
     if let Err(error) = store.close() {
         tracing::warn!("the store could not be closed: {error}");
     }
+}
+
+/// The next job. In the meantime others may have the processor.
+fn next(jobs: &Receiver<Job>) -> Result<Job, RecvError> {
+    let begun = Instant::now();
+    while begun.elapsed() < LOOK_TIMEOUT {
+        if let Ok(job) = jobs.try_recv() {
+            return Ok(job);
+        }
+        std::thread::yield_now();
+    }
+    jobs.recv()
 }
 
 /// Has another thread make the copy.
