@@ -2,6 +2,7 @@
 
 pub mod allocations;
 pub mod daemon;
+pub mod disk;
 pub mod exposed;
 pub mod fuzz_targets;
 pub mod generator;

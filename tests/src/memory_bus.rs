@@ -1,15 +1,15 @@
 //! A broker with connections in memory, for tests that speak in frames: every byte arrives whole and at once.
 
 use core::time::Duration;
-use std::collections::BTreeMap;
-
 use ipc_core::id::Epoch;
 use ipc_core::identity::Identity;
 use ipc_core::limits::Limits;
 use ipc_core::time::Instant;
 use ipc_core::wire::codec::{self, Wire};
 use ipc_core::wire::{Decoder, FrameLimits, Header, Kind, encode_frame};
-use ipc_daemon::broker::{Access, Broker, Commit, Config, Fault, Output, PeerKey, Policy, Transport};
+use ipc_daemon::broker::{Access, Broker, Config, Output, PeerKey, Policy, Transport};
+
+pub use crate::disk::Disk;
 
 /// A frame that a client has received.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,38 +58,6 @@ impl Client {
     /// The connection's name at the broker.
     pub fn key(&self) -> PeerKey {
         self.key
-    }
-}
-
-/// A store in memory: what a daemon finds there when it starts again.
-#[derive(Clone, Debug, Default)]
-pub struct Disk {
-    /// Every record.
-    pub records: BTreeMap<Vec<u8>, Vec<u8>>,
-    /// While true, commits stay under way until [`MemoryBus::finish_commit`].
-    pub holds: bool,
-    /// What commits fail with.
-    pub fault: Option<Fault>,
-    /// Commits that were made.
-    pub commits: u64,
-    /// The commit that is under way.
-    pub under_way: Option<Commit>,
-}
-
-impl Disk {
-    /// Writes a commit, or nothing of it.
-    fn write(&mut self, commit: Commit) -> Result<(), Fault> {
-        if let Some(fault) = &self.fault {
-            return Err(fault.clone());
-        }
-        self.commits += 1;
-        for write in commit.writes {
-            match write.value {
-                Some(value) => drop(self.records.insert(write.key, value)),
-                None => drop(self.records.remove(&write.key)),
-            }
-        }
-        Ok(())
     }
 }
 
@@ -143,9 +111,7 @@ impl MemoryBus {
     /// Without a disk.
     pub fn finish_commit(&mut self) -> bool {
         let disk = self.disk.as_mut().expect("a disk");
-        let Some(commit) = disk.under_way.take() else { return false };
-        let sequence = commit.sequence;
-        let result = disk.write(commit);
+        let Some((sequence, result)) = disk.finish() else { return false };
         self.broker.handle_stored(self.now, sequence, result);
         self.flush();
         true
@@ -262,8 +228,7 @@ impl MemoryBus {
             let (Output::Flush(key) | Output::Close(key) | Output::WatchProcess(key)) = output else {
                 let commit = self.broker.take_commit().expect("a commit");
                 let disk = self.disk.as_mut().expect("a daemon without a disk commits nothing");
-                assert!(disk.under_way.is_none(), "there is one commit at a time");
-                disk.under_way = Some(commit);
+                disk.begin(commit);
                 if !disk.holds {
                     self.finish_commit();
                 }

@@ -12,7 +12,8 @@ use ipc_core::wire::coordination::{
 };
 use ipc_core::wire::message::{ErrorBody, Hello};
 use ipc_core::wire::{Flags, Header, Kind, PREAMBLE};
-use ipc_tests::memory_bus::{Disk, MemoryBus, Received};
+use ipc_tests::disk::Disk;
+use ipc_tests::memory_bus::{MemoryBus, Received};
 
 /// Clients on a bus in memory.
 pub(crate) struct Scene {

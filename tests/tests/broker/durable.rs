@@ -12,7 +12,8 @@ use ipc_core::wire::coordination::{
 };
 use ipc_core::wire::message::ErrorBody;
 use ipc_daemon::broker::Fault;
-use ipc_tests::memory_bus::{Disk, Received};
+use ipc_tests::disk::Disk;
+use ipc_tests::memory_bus::Received;
 
 use crate::coordination::Scene;
 
@@ -28,7 +29,7 @@ pub(crate) fn scene(limits: Limits) -> Scene {
 
 /// The next life of the daemon, a second later, with what the last one has written.
 pub(crate) fn restarted(scene: Scene) -> Scene {
-    let disk = Disk { records: scene.bus.disk.unwrap().records, ..Disk::default() };
+    let disk = scene.bus.disk.unwrap().crash(false);
     let mut next = Scene::with_disk(Limits::default(), scene.bus.now + Duration::from_secs(1), disk);
     next.bus.disk.as_mut().unwrap().holds = true;
     next

@@ -14,7 +14,7 @@ use ipc_core::wire::coordination::{
     Operation, PutKey, Selection, Step, StepAct, Told, Transact, Transacted, WatchKeys,
 };
 use ipc_daemon::broker::Fault;
-use ipc_tests::memory_bus::Disk;
+use ipc_tests::disk::Disk;
 use ipc_tests::rng::{Rng, for_each_seed};
 
 use crate::coordination::Scene;
@@ -346,20 +346,11 @@ impl<'a> World<'a> {
     /// nothing.
     fn restart(&mut self, rng: &mut Rng) {
         self.coverage.restarts += 1;
-        let disk = self.disk();
-        let mut records = disk.records.clone();
-        let is_written = rng.chance(1, 2) && disk.fault.is_none();
-        if let Some(commit) = disk.under_way.take().filter(|_| is_written) {
-            for write in commit.writes {
-                match write.value {
-                    Some(value) => drop(records.insert(write.key, value)),
-                    None => drop(records.remove(&write.key)),
-                }
-            }
-        }
+        let is_written = rng.chance(1, 2) && self.disk().fault.is_none();
+        let disk = core::mem::take(self.disk()).crash(is_written);
         let has_volatile = self.entries.values().any(|entry| entry.durability == Durability::Memory);
         let now = self.scene.bus.now + Duration::from_millis(rng.below(2000));
-        self.scene = Scene::with_disk(Limits::default(), now, Disk { records, ..Disk::default() });
+        self.scene = Scene::with_disk(Limits::default(), now, disk);
         self.is_dead = false;
         self.watches.clear();
         self.begin();

@@ -5,7 +5,7 @@ use ipc_core::wire::codec::Wire;
 use ipc_core::wire::coordination::{Bind, Condition, DeleteKey, Durability, Operation, PutKey, TakeLease};
 use ipc_core::wire::queue::{Enqueue, Purge, Take};
 use ipc_daemon::broker::{Allowance, Policy};
-use ipc_tests::memory_bus::Disk;
+use ipc_tests::disk::Disk;
 use ipc_tests::users::FewUsers;
 
 use crate::coordination::Scene;

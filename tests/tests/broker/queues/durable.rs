@@ -8,7 +8,7 @@ use ipc_core::time::Instant;
 use ipc_core::wire::coordination::{Bind, Durability, Operation};
 use ipc_core::wire::queue::{Ack, Enqueue, Enqueued, Overflow, Peek, Peeked, Purge, Purged};
 use ipc_daemon::broker::Fault;
-use ipc_tests::memory_bus::Disk;
+use ipc_tests::disk::Disk;
 
 use super::{Bench, Got, entry, take};
 use crate::coordination::Scene;
@@ -44,7 +44,7 @@ impl Bench {
     /// The next life of the daemon, with what the last one has written.
     fn restarts(self) -> Self {
         let Scene { bus, .. } = self.scene;
-        let disk = Disk { records: bus.disk.expect("a disk").records, ..Disk::default() };
+        let disk = bus.disk.expect("a disk").crash(false);
         bench_with(Limits::default(), bus.now + Duration::from_secs(1), disk)
     }
 

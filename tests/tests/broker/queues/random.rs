@@ -13,7 +13,7 @@ use ipc_core::wire::queue::{
     Purged, QueueCounts, Take, Unconsume,
 };
 use ipc_core::wire::{Flags, Header};
-use ipc_tests::memory_bus::Disk;
+use ipc_tests::disk::Disk;
 use ipc_tests::rng::{Rng, for_each_seed};
 
 use super::model::{At, Model, New, Put, Terms, Told};
@@ -292,8 +292,7 @@ impl World {
             self.hear();
         }
         let now = self.scene.bus.now;
-        let disk = self.scene.bus.disk.take().expect("a disk");
-        let disk = Disk { records: disk.records, ..Disk::default() };
+        let disk = self.scene.bus.disk.take().expect("a disk").crash(false);
         let limits = self.model.limits.clone();
         self.scene = Scene::with_disk(limits, now, disk);
         self.model.restart();

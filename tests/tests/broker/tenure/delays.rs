@@ -7,7 +7,7 @@ use ipc_core::limits::{HOLD_TAKE_UP_MAX, Limits};
 use ipc_core::time::Instant;
 use ipc_core::wire::coordination::{Acquire, Claim, Durability, Granted, Operation, TakeLock};
 use ipc_daemon::broker::Fault;
-use ipc_tests::memory_bus::Disk;
+use ipc_tests::disk::Disk;
 
 use super::{MILLI, ONE, TWO, after_lazy, claim, lock};
 use crate::coordination::Scene;

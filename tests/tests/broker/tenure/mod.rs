@@ -16,7 +16,8 @@ use ipc_core::wire::coordination::{
 };
 use ipc_core::wire::message::ErrorBody;
 use ipc_daemon::broker::Fault;
-use ipc_tests::memory_bus::{Disk, Received};
+use ipc_tests::disk::Disk;
+use ipc_tests::memory_bus::Received;
 
 use crate::coordination::Scene;
 use crate::durable::{restarted, scene};

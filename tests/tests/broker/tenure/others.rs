@@ -11,7 +11,7 @@ use ipc_core::wire::coordination::{
     Operation, PutKey, TakeLease, TakeLock, TakenUp, Told,
 };
 use ipc_daemon::broker::Fault;
-use ipc_tests::memory_bus::Disk;
+use ipc_tests::disk::Disk;
 
 use super::{ONE, after_lazy, claim, living, lock};
 use crate::coordination::Scene;

@@ -14,7 +14,7 @@ use ipc_core::wire::coordination::{
     Told,
 };
 use ipc_daemon::broker::Fault;
-use ipc_tests::memory_bus::Disk;
+use ipc_tests::disk::Disk;
 use ipc_tests::rng::{Rng, for_each_seed};
 
 use crate::coordination::Scene;
@@ -347,20 +347,10 @@ impl<'a> World<'a> {
         } else {
             self.coverage.killed += 1;
         }
-        let disk = self.disk();
-        let mut records = disk.records.clone();
-        let is_written = rng.chance(1, 2) && disk.fault.is_none();
-        if let Some(commit) = disk.under_way.take().filter(|_| is_written) {
-            for write in commit.writes {
-                match write.value {
-                    Some(value) => drop(records.insert(write.key, value)),
-                    None => drop(records.remove(&write.key)),
-                }
-            }
-        }
+        let disk = core::mem::take(self.disk()).crash(rng.chance(1, 2));
         let gone_at = self.now();
         let now = gone_at + Duration::from_millis(rng.below(2000));
-        self.scene = Scene::with_disk(Limits::default(), now, Disk { records, ..Disk::default() });
+        self.scene = Scene::with_disk(Limits::default(), now, disk);
         self.disk().holds = true;
         self.closed.retain(|closed| closed.is_kept && closed.until > now);
         self.coverage.closed_over_restart += self.closed.len() as u64;
