@@ -391,3 +391,19 @@ fn the_next_holder_of_a_lock_sees_what_was_done_under_the_token_before() {
     while scene.bus.finish_commit() {}
     assert_eq!(code(outcome(&mut scene, one, late)), Some(ErrorCode::StaleFencingToken));
 }
+
+#[test]
+fn whoever_sends_nothing_more_gets_every_outcome_that_is_due() {
+    let mut scene = scene(Limits::default());
+    let client = scene.client();
+    let durabilities = [Some(Durability::Disk), Some(Durability::Memory), None];
+    let asked = durabilities.map(|durability| ask_put(&mut scene, client, "a", durability));
+    let other = ask_put(&mut scene, client, "b", Some(Durability::Memory));
+    scene.bus.end_input(client);
+    assert!(!scene.bus.client(client).is_closed);
+    while scene.bus.finish_commit() {}
+    for request in asked.into_iter().chain([other]) {
+        assert!(matches!(outcome(&mut scene, client, request), Some(Ok(_))), "{request}");
+    }
+    assert!(scene.bus.client(client).is_closed);
+}

@@ -92,3 +92,18 @@ pub(in crate::broker) enum Effect {
     /// A session holds so much more, waits for so much more, observes so much more.
     Charged { peer: PeerKey, holds: i32, waits: i32, observations: i32 },
 }
+
+impl Effect {
+    /// Whose request, of those that may have waited for the disk or for others, has ended with this.
+    pub(in crate::broker) fn answered(&self) -> Option<PeerKey> {
+        let (Effect::Refused { to, .. }
+        | Effect::KeysChanged { to, .. }
+        | Effect::Enqueued { to, .. }
+        | Effect::Acked { to }
+        | Effect::Purged { to, .. }) = self
+        else {
+            return None;
+        };
+        Some(to.peer)
+    }
+}

@@ -298,64 +298,70 @@ impl Broker {
     /// Tells and charges everything that has come of coordination.
     pub(in crate::broker) fn settle_coordination(&mut self) {
         self.coordination.advance(self.now);
+        // More than one of these may be due to somebody who sends nothing more: the connection is closed behind the last.
+        let mut answered = Vec::new();
         while let Some(effect) = self.coordination.poll_effect() {
-            match effect {
-                Effect::Granted { to, operation, token, ttl, durability } => {
-                    self.counters.holds_granted += 1;
-                    self.answer(to.peer, outcome(to, operation), &granted(token, ttl, durability), &[]);
+            answered.extend(effect.answered());
+            self.tell_effect(effect);
+        }
+        for peer in answered {
+            self.close_if_finished(peer);
+        }
+    }
+
+    fn tell_effect(&mut self, effect: Effect) {
+        match effect {
+            Effect::Granted { to, operation, token, ttl, durability } => {
+                self.counters.holds_granted += 1;
+                self.answer(to.peer, outcome(to, operation), &granted(token, ttl, durability), &[]);
+            }
+            Effect::Proclaimed { to } => {
+                self.conclude_for(to, Operation::PROCLAIM, &());
+            }
+            Effect::TakenUp { to, token, operation, name, ttl, durability } => {
+                self.tell_taken_up(to, operation, name, granted(token, ttl, durability));
+            }
+            Effect::Identified { to, holds } => {
+                self.conclude_for(to, Operation::IDENTIFY, &Identified { holds });
+            }
+            Effect::Passed { to, generation, place } => {
+                let passed = Passed { generation, place };
+                self.answer(to.peer, outcome(to, Operation::ARRIVE), &passed, &[]);
+            }
+            Effect::Refused { to, operation, reason } => {
+                if to.correlation != 0 {
+                    self.refuse_for(to, operation, &reason);
                 }
-                Effect::Proclaimed { to } => {
-                    self.conclude_for(to, Operation::PROCLAIM, &());
-                }
-                Effect::TakenUp { to, token, operation, name, ttl, durability } => {
-                    self.tell_taken_up(to, operation, name, granted(token, ttl, durability));
-                }
-                Effect::Identified { to, holds } => {
-                    self.conclude_for(to, Operation::IDENTIFY, &Identified { holds });
-                }
-                Effect::Passed { to, generation, place } => {
-                    let passed = Passed { generation, place };
-                    self.answer(to.peer, outcome(to, Operation::ARRIVE), &passed, &[]);
-                }
-                Effect::Refused { to, operation, reason } => {
-                    if to.correlation != 0 {
-                        self.refuse_for(to, operation, &reason);
-                    }
-                    self.close_if_finished(to.peer);
-                }
-                Effect::Waits { to, operation, holder, waiting } => {
-                    self.counters.holds_awaited += 1;
-                    let sender = holder.map_or(0, |holder| self.announce_peer(to.peer, holder));
-                    let header = Header { kind: Kind::WAITING, sender, ..outcome(to, operation) };
-                    self.answer(to.peer, header, &waiting, &[]);
-                }
-                Effect::Lost { to, token, error } => {
-                    self.counters.holds_expired += u64::from(error.code == ErrorCode::LockLost);
-                    let lost = Lost { token, code: error.code.number(), message: Text(error.message) };
-                    self.answer(to.peer, notice(to, Told::LOST), &lost, &[]);
-                }
-                Effect::Revoked { to, what, error } => self.tell_unwatched(to, what, &error),
-                Effect::Leads { to, leader, token, value, is_answer } => {
-                    self.tell_leader(to, leader, token, &value, is_answer);
-                }
-                Effect::KeysChanged { to, operation, revisions, durability } => {
-                    self.tell_keys_changed(to, operation, &revisions, durability);
-                    self.close_if_finished(to.peer);
-                }
-                Effect::Changed { to, change } => self.tell_key_change(to, &change),
-                Effect::Watches { to, revision } => self.tell_watching(to, revision),
-                Effect::Enqueued { to, stored } => self.tell_stored(to, stored),
-                Effect::Acked { to } => self.tell_acked(to),
-                Effect::Purged { to, count } => self.tell_purged(to, count),
-                Effect::Delivered { to, is_answer, given } => self.tell_delivery(to, is_answer, &given),
-                Effect::Consumes { to } => self.answer(to.peer, outcome(to, Operation::CONSUME), &(), &[]),
-                Effect::ConsumerLost { to } => {
-                    self.answer(to.peer, notice(to, Told::CONSUMER_LOST), &(), &[])
-                }
-                Effect::Buried => self.counters.work_entries_buried += 1,
-                Effect::Charged { peer, holds, waits, observations } => {
-                    self.charge_coordination(peer, holds, waits, observations);
-                }
+            }
+            Effect::Waits { to, operation, holder, waiting } => {
+                self.counters.holds_awaited += 1;
+                let sender = holder.map_or(0, |holder| self.announce_peer(to.peer, holder));
+                let header = Header { kind: Kind::WAITING, sender, ..outcome(to, operation) };
+                self.answer(to.peer, header, &waiting, &[]);
+            }
+            Effect::Lost { to, token, error } => {
+                self.counters.holds_expired += u64::from(error.code == ErrorCode::LockLost);
+                let lost = Lost { token, code: error.code.number(), message: Text(error.message) };
+                self.answer(to.peer, notice(to, Told::LOST), &lost, &[]);
+            }
+            Effect::Revoked { to, what, error } => self.tell_unwatched(to, what, &error),
+            Effect::Leads { to, leader, token, value, is_answer } => {
+                self.tell_leader(to, leader, token, &value, is_answer);
+            }
+            Effect::KeysChanged { to, operation, revisions, durability } => {
+                self.tell_keys_changed(to, operation, &revisions, durability);
+            }
+            Effect::Changed { to, change } => self.tell_key_change(to, &change),
+            Effect::Watches { to, revision } => self.tell_watching(to, revision),
+            Effect::Enqueued { to, stored } => self.tell_stored(to, stored),
+            Effect::Acked { to } => self.tell_acked(to),
+            Effect::Purged { to, count } => self.tell_purged(to, count),
+            Effect::Delivered { to, is_answer, given } => self.tell_delivery(to, is_answer, &given),
+            Effect::Consumes { to } => self.answer(to.peer, outcome(to, Operation::CONSUME), &(), &[]),
+            Effect::ConsumerLost { to } => self.answer(to.peer, notice(to, Told::CONSUMER_LOST), &(), &[]),
+            Effect::Buried => self.counters.work_entries_buried += 1,
+            Effect::Charged { peer, holds, waits, observations } => {
+                self.charge_coordination(peer, holds, waits, observations);
             }
         }
     }

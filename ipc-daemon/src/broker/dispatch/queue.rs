@@ -87,7 +87,6 @@ impl Broker {
         if to.correlation != 0 {
             self.answer(to.peer, outcome(to, operation), result, &[]);
         }
-        self.close_if_finished(to.peer);
     }
 
     /// The payload of an entry, in memory of its own.
