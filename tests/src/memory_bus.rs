@@ -11,6 +11,9 @@ use ipc_daemon::broker::{Access, Broker, Config, Output, PeerKey, Policy, Transp
 
 pub use crate::disk::Disk;
 
+/// The life of every daemon in memory.
+pub const EPOCH: Epoch = Epoch(0x0123_4567_89ab_cdef);
+
 /// A frame that a client has received.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Received {
@@ -80,8 +83,7 @@ impl MemoryBus {
 
     /// The same with a policy.
     pub fn with_policy(limits: Limits, policy: Policy) -> Self {
-        let config =
-            Config { limits, policy, epoch: Epoch(0x0123_4567_89ab_cdef), server: "ipc-daemon".to_owned() };
+        let config = Config { limits, policy, epoch: EPOCH, server: "ipc-daemon".to_owned() };
         let mut broker = Broker::new(config);
         let now = Instant::from_nanos(1_000_000_000);
         broker.tick(now);

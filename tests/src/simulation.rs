@@ -27,11 +27,13 @@ pub struct Failure {
     pub steps: Vec<Step>,
 }
 
-/// The limits and the generator of a seed. In one world out of four everything has its usual bounds.
-fn set_out(seed: u64, steps: usize) -> (Limits, Generator) {
+/// The world of a seed and its generator. In one world out of four everything has its usual bounds, and in one out of four
+/// nothing is kept.
+fn set_out(seed: u64, steps: usize) -> (World, Generator) {
     let mut rng = Rng::new(seed);
     let limits = if rng.chance(1, 4) { Limits::default() } else { small_limits(&mut rng) };
-    (limits, Generator::new(rng.fork(), steps))
+    let world = World::new(limits, rng.chance(3, 4));
+    (world, Generator::new(rng.fork(), steps))
 }
 
 /// Runs the world of one seed for that many steps, and then until everything is quiet.
@@ -39,8 +41,7 @@ fn set_out(seed: u64, steps: usize) -> (Limits, Generator) {
 /// # Errors
 /// What went wrong, and how it came to it.
 pub fn run(seed: u64, steps: usize) -> Result<Coverage, Failure> {
-    let (limits, mut generator) = set_out(seed, steps);
-    let mut world = World::new(limits);
+    let (mut world, mut generator) = set_out(seed, steps);
     let mut taken = Vec::with_capacity(steps);
     for _ in 0..steps {
         let step = generator.next(&world);
@@ -62,8 +63,8 @@ fn guarded(act: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
 }
 
 /// Plays steps again. Says what is wrong, if it is.
-fn replay(limits: &Limits, seed: u64, steps: &[Step]) -> Option<String> {
-    let mut world = World::new(limits.clone());
+fn replay(seed: u64, steps: &[Step]) -> Option<String> {
+    let (mut world, _) = set_out(seed, steps.len());
     for step in steps {
         if let Err(reason) = guarded(|| world.step(step)) {
             return Some(reason);
@@ -74,7 +75,6 @@ fn replay(limits: &Limits, seed: u64, steps: &[Step]) -> Option<String> {
 
 /// Leaves out steps as long as something still goes wrong.
 pub fn shrink(failure: &Failure) -> Failure {
-    let (limits, _) = set_out(failure.seed, failure.steps.len());
     let mut best =
         Failure { seed: failure.seed, reason: failure.reason.clone(), steps: failure.steps.clone() };
     let started = Instant::now();
@@ -84,7 +84,7 @@ pub fn shrink(failure: &Failure) -> Failure {
         while at < best.steps.len() && started.elapsed() < SHRINK_TIME {
             let mut fewer = best.steps.clone();
             fewer.drain(at..(at + chunk).min(best.steps.len()));
-            match replay(&limits, failure.seed, &fewer) {
+            match replay(failure.seed, &fewer) {
                 Some(reason) => {
                     best.steps = fewer;
                     best.reason = reason;

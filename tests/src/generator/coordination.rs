@@ -28,7 +28,7 @@ impl Generator {
                     (4, Claimed::Lock),
                     (3, Claimed::SharedLock),
                     (2, Claimed::Permits),
-                    (1, Claimed::Leadership),
+                    (3, Claimed::Leadership),
                 ]),
                 name,
                 permits: *rng.weighted(&[(8, 3), (1, 1), (1, 0)]),
@@ -47,6 +47,9 @@ impl Generator {
                 let victim = if rng.chance(1, 8) { Some(rng.index(CLIENTS)) } else { None };
                 Action::OfHold { nth: rng.index(4), renew: rng.chance(1, 3), victim }
             }
+            Verb::Proclaim => Action::Proclaim { nth: rng.index(4), payload: rng.length(200) },
+            Verb::Observe => Action::Observe { name },
+            Verb::Unobserve => Action::Unobserve { nth: rng.index(4) },
             _ => Action::CancelWait { nth: rng.index(4) },
         }
     }

@@ -29,6 +29,8 @@ pub struct QueueRow {
     pub watches: usize,
     /// What it holds, and how many of its requests wait.
     pub coordinated: (usize, usize),
+    /// Watches over keys, and observations of elections.
+    pub streams: usize,
 }
 
 /// What the broker says of all connections and of those who pay for them.
@@ -53,6 +55,7 @@ impl Queues {
             subscriptions: row.subscriptions,
             watches: row.watches,
             coordinated: (row.holds, row.waits),
+            streams: row.observations,
         });
         let payers = broker.usage().into_iter().map(|usage| {
             let name = match (usage.uid, usage.principal) {
@@ -184,8 +187,14 @@ impl Model {
         let topics =
             self.topics.iter().map(|(name, topic)| (name.clone(), topic.sequence, self.subscribers(name)));
         agree("topics", &snapshot.topics, &topics.collect())?;
-        agree("locks and the like", &snapshot.gates, &self.gates_shown())?;
-        agree("whether no call is open", &snapshot.is_drained, &self.calls.is_empty())
+        let mut gates = self.gates_shown();
+        gates.retain(|gate @ (noun, name, holders, waiting)| {
+            let is_used = noun != "election" || !holders.is_empty() || *waiting > 0;
+            is_used || !self.is_hardly_observed(name) || snapshot.gates.contains(gate)
+        });
+        agree("locks and the like", &snapshot.gates, &gates)?;
+        let is_drained = self.calls.is_empty() && !self.has_changes_pending();
+        agree("whether nothing is open", &snapshot.is_drained, &is_drained)
     }
 
     fn audit_connections(&self, snapshot: &Snapshot) -> Result<(), String> {
@@ -210,6 +219,7 @@ impl Model {
             )?;
             agree(&format!("holds and waits of {number}"), &row.coordinated, &self.coordinated(*number))?;
             agree(&format!("watches of {number}"), &row.watches, &self.watches_of(*number))?;
+            self.audit_streams(*number, row.streams)?;
             *queued.entry(payer(&connection.identity)).or_default() += row.queued;
         }
         let open = self.connections.values().filter(|one| one.phase != Phase::Gone).count();

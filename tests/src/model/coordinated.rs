@@ -4,8 +4,9 @@ use ipc_core::error::ErrorCode;
 use ipc_core::time::Instant;
 use ipc_core::wire::coordination::Operation;
 
+use super::came::Came;
 use super::coordination::{Gate, Hold, Wait};
-use super::expect::{Came, Refusal};
+use super::expect::Refusal;
 use super::{Model, Phase};
 
 /// What is due first.
@@ -29,6 +30,7 @@ impl Model {
 
     /// A connection ends: nothing of it waits or holds any more.
     pub(super) fn drop_coordination(&mut self, connection: usize) {
+        self.close_streams(connection);
         let mut gates: Vec<Gate> = Vec::new();
         for wait in self.coordination.waits.extract_if(.., |wait| wait.connection == connection) {
             gates.push(wait.gate);
@@ -60,7 +62,16 @@ impl Model {
                 None => self.coordination.closed.push((gate.clone(), until)),
             }
         }
-        self.pump(&gate);
+        self.let_others_in(&gate);
+    }
+
+    /// Nobody has something any more that was held.
+    pub(super) fn let_others_in(&mut self, gate: &Gate) {
+        self.pump(gate);
+        // Of a successor they have heard.
+        if self.holders(gate).is_empty() {
+            self.tell_who_leads(gate);
+        }
     }
 
     /// Nobody waits any more, because the daemon stops.
@@ -122,6 +133,9 @@ impl Model {
 
     /// A holder was told its token: later grants of that name have higher ones, and nobody else has it.
     pub(super) fn learn_token(&mut self, number: u64, token: u64) -> Result<(), String> {
+        if self.tokens.get(&number) == Some(&token) {
+            return Ok(());
+        }
         let gate = self.gate_of.get(&number).cloned().flatten();
         for (other, known) in &self.tokens {
             let is_same = gate.is_some() && self.gate_of.get(other).cloned().flatten() == gate;

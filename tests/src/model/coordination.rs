@@ -10,7 +10,8 @@ use ipc_core::wire::coordination::{
 };
 
 use super::Model;
-use super::expect::{Came, Expected, Refusal};
+use super::came::Came;
+use super::expect::{Expected, Refusal};
 use super::rights::Wish;
 use crate::world::Seen;
 
@@ -34,6 +35,8 @@ pub(super) struct Hold {
     pub expires: Option<Instant>,
     /// As its holder was told.
     pub token: Option<u64>,
+    /// What a leader proclaims.
+    pub value: Vec<u8>,
 }
 
 /// How much of a gate.
@@ -58,6 +61,8 @@ pub(super) struct Wait {
     pub of: u32,
     pub ttl: Option<Duration>,
     pub delay: Duration,
+    /// What a leader proclaims.
+    pub value: Vec<u8>,
 }
 
 /// All of it.
@@ -75,7 +80,10 @@ impl Model {
     /// A request of coordination. `false` when it is a violation.
     pub(super) fn coordinate(&mut self, from: usize, seen: &Seen) -> bool {
         let operation = Operation(seen.header.handle.index);
-        let takes_payload = matches!(operation, Operation::CAMPAIGN | Operation::PROCLAIM);
+        let takes_payload = matches!(
+            operation,
+            Operation::CAMPAIGN | Operation::PROCLAIM | Operation::PUT | Operation::TRANSACT
+        );
         if Operation::ALL.contains(&operation) && !takes_payload && !seen.payload.is_empty() {
             return false;
         }
@@ -99,7 +107,7 @@ impl Model {
             Operation::RENEW | Operation::RELEASE => seen
                 .decode::<OfToken>()
                 .map(|body| self.of_token(from, seen, operation == Operation::RENEW, body.token)),
-            _ => Some(Err(Refusal::of(ErrorCode::Unsupported))),
+            _ => self.keys(from, seen),
         };
         let Some(done) = done else { return false };
         if let Err(refusal) = done {
@@ -121,7 +129,8 @@ impl Model {
         self.is_at_once = was_at_once;
     }
 
-    fn may_ask(&self, from: usize, correlation: u64, name: Option<&str>) -> Result<(), Refusal> {
+    /// Whether a connection may ask for something of that name, or for anything.
+    pub(super) fn may_ask(&self, from: usize, correlation: u64, name: Option<&str>) -> Result<(), Refusal> {
         let is_part = |part: &str| {
             !part.is_empty() && part.chars().all(|one| one.is_ascii_alphanumeric() || "_-".contains(one))
         };
@@ -176,6 +185,7 @@ impl Model {
         let mut all: Vec<Gate> = coordination.holds.iter().filter_map(|hold| hold.gate.clone()).collect();
         all.extend(coordination.waits.iter().map(|wait| wait.gate.clone()));
         all.extend(coordination.closed.iter().map(|(gate, _)| gate.clone()));
+        all.extend(self.observed().cloned());
         all.sort();
         all.dedup();
         all
@@ -216,6 +226,7 @@ impl Model {
             of,
             ttl,
             delay: Duration::from_micros(claim.delay_us),
+            value: seen.payload.clone(),
         };
         let ahead = self.coordination.waits.iter().filter(|other| other.gate == gate).count();
         if ahead == 0 && self.has_room(&wait) {
@@ -264,7 +275,7 @@ impl Model {
 
     fn grant(&mut self, wait: Wait) {
         let number = self.number();
-        let Wait { connection, correlation, operation, owner, gate, share, of, ttl, delay, .. } = wait;
+        let Wait { connection, correlation, operation, owner, gate, share, of, ttl, delay, value, .. } = wait;
         self.permits.insert(gate.clone(), of);
         self.gate_of.insert(number, Some(gate.clone()));
         let expires = ttl.map(|ttl| self.now + ttl);
@@ -274,14 +285,16 @@ impl Model {
             uid: None,
             correlation,
             owner,
-            gate: Some(gate),
+            gate: Some(gate.clone()),
             share,
             ttl,
             delay,
             expires,
             token: None,
+            value,
         });
         self.came(connection, correlation, operation, Came::Granted { hold: Some(number), ttl });
+        self.tell_who_leads(&gate);
     }
 
     /// Whoever stands first and finds room goes in.
@@ -384,6 +397,7 @@ impl Model {
             of: body.parties,
             ttl: None,
             delay: Duration::ZERO,
+            value: Vec::new(),
         });
         let missing = body.parties as usize - arrived.len() - 1;
         self.came(from, correlation, operation, Came::Waits { ahead: 0, holders: 0, holder: None, missing });
@@ -428,22 +442,26 @@ impl Model {
             delay: Duration::ZERO,
             expires,
             token: None,
+            value: Vec::new(),
         });
         self.came(from, correlation, operation, Came::Granted { hold: Some(number), ttl });
         Ok(())
     }
 
-    fn of_token(&mut self, from: usize, seen: &Seen, renews: bool, token: u64) -> Result<(), Refusal> {
-        let (correlation, operation) = (seen.header.correlation, seen.header.handle.index);
+    /// What a connection has, or its user, under that token.
+    pub(super) fn hold_of(&self, from: usize, token: u64) -> Option<usize> {
         let uid = self.uid_of(from);
         let is_theirs = |hold: &Hold| {
             hold.token == Some(token)
                 && (hold.connection == Some(from)
                     || (hold.uid.is_some() && (hold.uid == uid || uid == Some(0))))
         };
-        let Some(at) = self.coordination.holds.iter().position(is_theirs) else {
-            return Err(Refusal::of(ErrorCode::LockLost));
-        };
+        self.coordination.holds.iter().position(is_theirs)
+    }
+
+    fn of_token(&mut self, from: usize, seen: &Seen, renews: bool, token: u64) -> Result<(), Refusal> {
+        let (correlation, operation) = (seen.header.correlation, seen.header.handle.index);
+        let at = self.hold_of(from, token).ok_or(Refusal::of(ErrorCode::LockLost))?;
         if renews {
             let hold = &mut self.coordination.holds[at];
             hold.expires = hold.ttl.map(|ttl| self.now + ttl);
@@ -458,7 +476,7 @@ impl Model {
             self.came(from, correlation, operation, Came::Done);
         }
         if let Some(gate) = hold.gate {
-            self.pump(&gate);
+            self.let_others_in(&gate);
         }
         Ok(())
     }

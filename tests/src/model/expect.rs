@@ -1,14 +1,12 @@
 //! What the model expects a client to receive, and whether a frame is that.
 
-use core::time::Duration;
-
 use ipc_core::error::ErrorCode;
-use ipc_core::wire::coordination::{Granted, Lost, Passed, Told, Waiting};
 use ipc_core::wire::message::{
     Close, ErrorBody, NameChange, NameChanged, Published, Registered, Subscribed, Welcome,
 };
 use ipc_core::wire::{Flags, Kind};
 
+use super::came::Came;
 use crate::world::Seen;
 
 /// A refusal: its code, and the resource and limit that it names when it is about one.
@@ -32,7 +30,7 @@ impl Refusal {
     }
 
     /// Whether an error on the wire is this one.
-    fn is(&self, body: &ErrorBody) -> Result<(), String> {
+    pub(super) fn is(&self, body: &ErrorBody) -> Result<(), String> {
         if body.code != self.code.number() {
             return Err(format!("{} was due, not error {} ({})", self.code, body.code, body.message.0));
         }
@@ -109,28 +107,11 @@ pub(super) enum Outcome {
     Failed(Vec<Refusal>),
 }
 
-/// What becomes of a request of coordination.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Came {
-    /// It is held, under this number of the model's, or was renewed.
-    Granted { hold: Option<u64>, ttl: Option<Duration> },
-    /// All parties have arrived.
-    Passed { generation: u64, place: usize },
-    /// It is done.
-    Done,
-    /// It was refused.
-    Refused(Refusal),
-    /// It waits.
-    Waits { ahead: usize, holders: usize, holder: Option<usize>, missing: usize },
-    /// What was held is lost.
-    Lost { hold: u64, code: ErrorCode },
-}
-
 /// Something that a client is to receive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Expected {
     /// The answer to its hello.
-    Welcome { peer: u64 },
+    Welcome { peer: u64, epoch: u64 },
     /// The end, with one of these reasons.
     Close { codes: Vec<ErrorCode> },
     /// A sign of life.
@@ -184,6 +165,8 @@ pub(super) trait Lookup {
     fn call(&self, number: u64) -> Option<u64>;
     /// The token of a grant, if its holder has been told.
     fn token(&self, number: u64) -> Option<u64>;
+    /// The revision of a change, if anybody has been told.
+    fn revision(&self, number: u64) -> Option<u64>;
     /// Nanoseconds since the world began.
     fn now(&self) -> u64;
     /// When the oldest byte was written that is not read.
@@ -208,9 +191,10 @@ impl Expected {
             }
         };
         match self {
-            Expected::Welcome { peer } => {
+            Expected::Welcome { peer, epoch } => {
                 is_kind(Kind::WELCOME)?;
                 let welcome: Welcome = seen.decode().ok_or("the welcome is malformed")?;
+                same("epoch", welcome.epoch, *epoch)?;
                 same("peer", welcome.peer, *peer)
             }
             Expected::Close { codes } => {
@@ -305,45 +289,6 @@ fn is_close(codes: &[ErrorCode], close: &Close) -> Result<(), String> {
     if is_due && !close.message.0.is_empty() { Ok(()) } else { Err(format!("{close:?}, not {codes:?}")) }
 }
 
-impl Came {
-    fn is(&self, operation: u32, seen: &Seen, lookup: &dyn Lookup) -> Result<(), String> {
-        let (kind, number) = match self {
-            Came::Waits { .. } => (Kind::WAITING, operation),
-            Came::Lost { .. } => (Kind::NOTICE, Told::LOST.0),
-            _ => (Kind::OUTCOME, operation),
-        };
-        same("kind", seen.kind(), kind)?;
-        same("number", seen.header.handle.index, number)?;
-        same("error flag", seen.has(Flags::ERROR), matches!(self, Came::Refused(_)))?;
-        match self {
-            Came::Granted { ttl, .. } => {
-                let body: Granted = seen.decode().ok_or("the grant is malformed")?;
-                same("time to live", body.ttl_us, ttl.map_or(0, |ttl| ttl.as_micros() as u64))
-            }
-            Came::Passed { place, .. } => {
-                let body: Passed = seen.decode().ok_or("the passage is malformed")?;
-                same("place", body.place as usize, *place)
-            }
-            Came::Done => same("envelope", seen.envelope.len(), 0),
-            Came::Refused(refusal) => refusal.is(&seen.decode().ok_or("the error is malformed")?),
-            Came::Waits { ahead, holders, holder, missing } => {
-                let body: Waiting = seen.decode().ok_or("the word about the wait is malformed")?;
-                let counts = (body.ahead as usize, body.holders as usize, body.missing as usize);
-                same("ahead, holders and missing", counts, (*ahead, *holders, *missing))?;
-                match holder {
-                    Some(holder) => same("holder", lookup.sender(seen.header.sender)?, *holder),
-                    None => same("holder", seen.header.sender, 0),
-                }
-            }
-            Came::Lost { hold, code } => {
-                let body: Lost = seen.decode().ok_or("the notice is malformed")?;
-                same("token", Some(body.token), lookup.token(*hold))?;
-                same("code", body.code, code.number())
-            }
-        }
-    }
-}
-
 fn is_answer(answer: &Answer, seen: &Seen) -> Result<(), String> {
     if let Answer::Refused(refusal) = answer {
         same("error flag", seen.has(Flags::ERROR), true)?;
@@ -393,6 +338,6 @@ fn is_outcome(outcome: &Outcome, seen: &Seen, lookup: &dyn Lookup) -> Result<(),
     }
 }
 
-fn same<T: PartialEq + core::fmt::Debug>(what: &str, is: T, due: T) -> Result<(), String> {
+pub(super) fn same<T: PartialEq + core::fmt::Debug>(what: &str, is: T, due: T) -> Result<(), String> {
     if is == due { Ok(()) } else { Err(format!("{what} is {is:?}, {due:?} was due")) }
 }

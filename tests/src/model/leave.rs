@@ -1,6 +1,7 @@
 //! The ends of connections: nothing that they held is left.
 
 use ipc_core::error::ErrorCode;
+use ipc_core::id::Epoch;
 use ipc_core::time::Instant;
 
 use super::expect::Expected;
@@ -104,6 +105,11 @@ impl Model {
             });
             let Some((number, connection)) = missing else { return Ok(()) };
             let (number, peer) = (*number, connection.peer);
+            // It sends nothing more, and was told of nothing but what it may have lost.
+            if connection.phase == Phase::InputEnded && self.may_have_lost_all_streams(number) {
+                self.leave(number, None);
+                continue;
+            }
             if self.last_queues.queued(peer) < max {
                 return Err(format!("connection {number} was closed without a reason"));
             }
@@ -116,6 +122,7 @@ impl Model {
     /// # Errors
     /// A sentence, when it was not free to decide so.
     pub fn reconcile(&mut self, after: &Queues) -> Result<(), String> {
+        self.doubt_streams(after);
         self.notice_slow_ones(after)?;
         self.notice_lost_watches(after)?;
         self.last_queues = after.clone();
@@ -126,6 +133,23 @@ impl Model {
     pub fn sweep(&mut self, number: usize) {
         if self.phase(number) == Phase::Gone {
             self.connections.remove(&number);
+            self.forget_streams(number);
         }
+    }
+
+    /// The daemon is gone, with all that it did not keep, and another one has begun.
+    pub fn restart(&mut self, now: Instant, epoch: Epoch, is_written: bool) {
+        let keys = core::mem::take(&mut self.keys).after_crash(is_written, self.last);
+        let next = Self::new(self.limits.clone(), epoch, self.has_store);
+        *self = Self {
+            now,
+            reign: self.reign,
+            last: self.last,
+            batch: self.batch,
+            tokens: core::mem::take(&mut self.tokens),
+            gate_of: core::mem::take(&mut self.gate_of),
+            keys,
+            ..next
+        };
     }
 }

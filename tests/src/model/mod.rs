@@ -8,6 +8,8 @@
 mod announced;
 mod audit;
 mod calls;
+mod came;
+mod connect;
 mod coordinated;
 mod coordination;
 mod datagrams;
@@ -15,11 +17,13 @@ mod expect;
 mod filter;
 mod handles;
 mod inbox;
+mod keys;
 mod leave;
 mod names;
 mod receive;
 mod reload;
 mod rights;
+mod streams;
 mod topics;
 
 pub use audit::{Charged, GateSeen, QueueRow, Queues, ServiceSeen, Snapshot, TopicSeen};
@@ -30,7 +34,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use core::time::Duration;
 
-use ipc_core::error::{Error, ErrorCode};
+use ipc_core::error::ErrorCode;
+use ipc_core::id::Epoch;
 use ipc_core::identity::Identity;
 use ipc_core::limits::Limits;
 use ipc_core::time::Instant;
@@ -40,13 +45,16 @@ use ipc_daemon::broker::PeerKey;
 
 use self::announced::Announced;
 use self::calls::Call;
+use self::connect::payer;
 use self::coordination::{Coordination, Gate};
 use self::expect::{Answer, Expected, Refusal};
 use self::handles::Target;
 use self::inbox::{Due, Inbox};
+use self::keys::Keys;
 use self::names::{Service, Watch};
+use self::streams::Stream;
 use self::topics::{Subscription, Topic};
-use crate::world::{Arrival, Seen};
+use crate::world::Seen;
 
 /// Where a connection stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,6 +117,16 @@ pub struct Model {
     gate_of: BTreeMap<u64, Option<Gate>>,
     /// Passages of barriers as parties were told, by the model's number.
     generations: BTreeMap<u64, u64>,
+    keys: Keys,
+    /// What clients have asked to be told of, of keys and elections.
+    streams: Vec<Stream>,
+    /// Streams more or less, as the broker says, since the frame came that is dealt with.
+    more_streams: isize,
+    has_store: bool,
+    /// The disk has failed.
+    is_disk_dead: bool,
+    /// This life of the daemon.
+    epoch: Epoch,
     is_draining: bool,
     /// The last number given to anything.
     last: u64,
@@ -127,8 +145,8 @@ pub struct Model {
 }
 
 impl Model {
-    /// A bus without connections.
-    pub fn new(limits: Limits) -> Self {
+    /// A bus without connections, with a store or without.
+    pub fn new(limits: Limits, epoch: Epoch, has_store: bool) -> Self {
         Self {
             limits,
             reign: 0,
@@ -144,6 +162,12 @@ impl Model {
             tokens: BTreeMap::new(),
             gate_of: BTreeMap::new(),
             generations: BTreeMap::new(),
+            keys: Keys::new(has_store),
+            streams: Vec::new(),
+            more_streams: 0,
+            has_store,
+            is_disk_dead: false,
+            epoch,
             is_draining: false,
             last: 0,
             batch: 0,
@@ -153,6 +177,11 @@ impl Model {
             excused: BTreeSet::new(),
             last_queues: Queues::default(),
         }
+    }
+
+    /// Which of [`REIGNS`] holds.
+    pub fn reign(&self) -> usize {
+        self.reign
     }
 
     fn number(&mut self) -> u64 {
@@ -197,97 +226,6 @@ impl Model {
         self.done(to, correlation, answer);
     }
 
-    /// A connection was asked for, and taken unless there is an error.
-    ///
-    /// # Errors
-    /// A sentence, when it should have been the other way.
-    pub fn connect(
-        &mut self,
-        now: Instant,
-        number: usize,
-        arrival: &Arrival,
-        refused: Option<&Error>,
-        snapshot: &Snapshot,
-    ) -> Result<(), String> {
-        self.begin(now);
-        let due = self.refusal_of_connection(&arrival.identity, arrival.is_tcp());
-        let agrees = match (&due, refused) {
-            (None, None) => true,
-            (Some(due), Some(error)) => {
-                let limit = error.detail.as_ref().and_then(|detail| detail.limit);
-                due.code == error.code && due.limit.is_none_or(|(_, value)| limit == Some(value))
-            }
-            (None, Some(_)) | (Some(_), None) => false,
-        };
-        if !agrees {
-            return Err(format!("a connection was answered with {refused:?}, due was {due:?}"));
-        }
-        let row = snapshot.queues.rows.iter().find(|row| !self.people.contains_key(&row.peer));
-        let timeout_ms = match arrival.is_tcp() {
-            true => self.limits.tcp_first_byte_timeout_ms.min(self.limits.tcp_hello_timeout_ms),
-            false => self.limits.hello_timeout_ms,
-        };
-        let (peer, key, phase) = match (refused, row) {
-            (Some(_), _) => (0, None, Phase::Greeting),
-            (None, Some(row)) => {
-                if row.identity != arrival.identity {
-                    return Err(format!("{:?} is taken for {:?}", arrival.identity, row.identity));
-                }
-                (row.peer, Some(row.key), Phase::Greeting)
-            }
-            (None, None) => return Err("a connection was taken but is not there".to_owned()),
-        };
-        let connection = Connection {
-            peer,
-            key,
-            identity: arrival.identity.clone(),
-            only: arrival.only.clone(),
-            is_tcp: arrival.is_tcp(),
-            phase,
-            accepted_at: now,
-            hello_due: now + Duration::from_millis(timeout_ms.into()),
-            handles: BTreeMap::new(),
-            registrations: BTreeMap::new(),
-            inbox: Inbox::default(),
-            announced: Announced::default(),
-            written_since: now,
-            handed: BTreeMap::new(),
-            is_deaf: false,
-            is_closing: refused.is_some(),
-        };
-        if key.is_some() {
-            self.people.insert(peer, (number, arrival.identity.clone()));
-        }
-        self.connections.insert(number, connection);
-        if let Some(error) = refused {
-            self.push(number, Expected::Close { codes: vec![error.code] });
-            self.set_phase(number, Phase::Gone);
-        }
-        Ok(())
-    }
-
-    fn refusal_of_connection(&self, identity: &Identity, is_tcp: bool) -> Option<Refusal> {
-        if self.is_draining {
-            return Some(Refusal::of(ErrorCode::ShuttingDown));
-        }
-        let open = || self.connections.values().filter(|connection| connection.phase != Phase::Gone);
-        let same = || open().filter(|connection| payer(&connection.identity) == payer(identity));
-        let limits = &self.limits;
-        let over_tcp = if is_tcp { open().filter(|connection| connection.is_tcp).count() } else { 0 };
-        let counts = [
-            ("tcp_connections_max", over_tcp, limits.tcp_connections_max),
-            ("connections_max", open().count(), limits.connections_max),
-            ("connections_per_uid_max", same().count(), limits.connections_per_uid_max),
-            (
-                "unauthenticated_per_uid_max",
-                same().filter(|connection| connection.phase == Phase::Greeting).count(),
-                limits.unauthenticated_per_uid_max,
-            ),
-        ];
-        let reached = counts.iter().find(|(_, count, max)| *count >= *max as usize);
-        reached.map(|(name, _, max)| Refusal::quota(name, *max))
-    }
-
     fn phase(&self, number: usize) -> Phase {
         self.connections.get(&number).map_or(Phase::Gone, |connection| connection.phase)
     }
@@ -321,6 +259,7 @@ impl Model {
         after: &Queues,
     ) -> Result<(), String> {
         self.begin(now);
+        self.more_streams = self.streams_of_row(from, after) - self.streams_of_row(from, before);
         match self.phase(from) {
             Phase::Active => {}
             Phase::Greeting => {
@@ -412,7 +351,7 @@ impl Model {
         }
         self.set_phase(from, Phase::Active);
         let peer = self.connections.get(&from).map_or(0, |connection| connection.peer);
-        self.push(from, Expected::Welcome { peer });
+        self.push(from, Expected::Welcome { peer, epoch: self.epoch.0 });
     }
 
     fn ping(&mut self, from: usize, seen: &Seen) {
@@ -476,13 +415,5 @@ impl Model {
         self.begin(now);
         self.is_draining = true;
         self.refuse_waits(ErrorCode::ShuttingDown);
-    }
-}
-
-/// Who pays for a connection.
-fn payer(identity: &Identity) -> String {
-    match identity {
-        Identity::Local { uid, .. } => format!("uid {uid}"),
-        Identity::Remote { principal, .. } => format!("principal {principal}"),
     }
 }

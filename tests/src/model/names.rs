@@ -331,12 +331,15 @@ impl Model {
 
     /// Whether a connection hears of anything without asking again.
     pub(super) fn is_listening(&self, connection: usize) -> bool {
-        self.watches_of(connection) > 0 || !self.subscriptions_of(connection).is_empty()
+        self.watches_of(connection) > 0
+            || !self.subscriptions_of(connection).is_empty()
+            || self.has_streams(connection)
     }
 
     /// Closes a connection that sends nothing more once nothing is due to it.
     pub(super) fn leave_if_finished(&mut self, connection: usize) {
-        let waits = self.calls.values().any(|call| call.caller == connection);
+        let calls = self.calls.values().filter(|call| call.caller == connection).count();
+        let waits = calls + self.changes_of(connection) > 0;
         if self.phase(connection) == Phase::InputEnded && !waits && !self.is_listening(connection) {
             self.leave(connection, None);
         }

@@ -2,11 +2,12 @@
 
 use ipc_core::identity::Peer;
 use ipc_core::time::Instant;
-use ipc_core::wire::Kind;
-use ipc_core::wire::coordination::{Granted, Passed};
+use ipc_core::wire::coordination::{Got, Granted, Leader, Listed, Passed, Told};
 use ipc_core::wire::message::{PeerInfo, Registered};
+use ipc_core::wire::{Flags, Kind};
 
-use super::expect::{Answer, Came, Expected, Lookup};
+use super::came::{Came, revisions};
+use super::expect::{Answer, Expected, Lookup};
 use super::inbox::Receipt;
 use super::{Connection, Model, Phase};
 use crate::world::Seen;
@@ -39,6 +40,10 @@ impl Lookup for View<'_> {
 
     fn token(&self, number: u64) -> Option<u64> {
         self.model.tokens.get(&number).copied()
+    }
+
+    fn revision(&self, number: u64) -> Option<u64> {
+        self.model.keys.revisions.get(&number).copied()
     }
 
     fn now(&self) -> u64 {
@@ -83,6 +88,9 @@ impl Model {
                 return Err(format!("{announced} peers are announced, the limit is {max}"));
             }
             return if seen.kind() == Kind::PEER_ANNOUNCED { self.check_identity(seen) } else { Ok(()) };
+        }
+        if seen.kind() == Kind::NOTICE && seen.header.handle.index != Told::LOST.0 {
+            return self.hear(number, seen);
         }
         let mut inbox = core::mem::take(&mut connection.inbox);
         let receipt = match self.connections.get(&number) {
@@ -136,19 +144,55 @@ impl Model {
                 }
                 connection.handed.insert(*call, daemons);
             }
-            Expected::Came { came: Came::Granted { hold: Some(hold), .. }, .. } => {
+            Expected::Came { correlation, came, .. } => self.learn_of(number, seen, *correlation, came)?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// News have come over a stream.
+    fn hear(&mut self, number: usize, seen: &Seen) -> Result<(), String> {
+        let connection = self.connections.get(&number).ok_or("it is unknown")?;
+        let heard = self.news(number, seen, &View { model: self, connection })?;
+        self.take_news(number, seen, &heard)
+    }
+
+    fn learn_of(&mut self, number: usize, seen: &Seen, correlation: u64, came: &Came) -> Result<(), String> {
+        match came {
+            Came::Granted { hold: Some(hold), .. } => {
                 let body: Granted = seen.decode().ok_or("the grant is malformed")?;
-                self.learn_token(*hold, body.token)?;
+                self.learn_token(*hold, body.token)
             }
-            Expected::Came { came: Came::Passed { generation, .. }, .. } => {
+            Came::Passed { generation, .. } => {
                 let body: Passed = seen.decode().ok_or("the passage is malformed")?;
                 if *self.generations.entry(*generation).or_insert(body.generation) != body.generation {
                     return Err("those who pass together are told different generations".to_owned());
                 }
+                Ok(())
             }
-            _ => {}
+            Came::Changed { changes, .. } => {
+                let (revisions, _) = revisions(seen)?;
+                let told = changes.iter().zip(revisions);
+                let mut told = told.filter_map(|(change, revision)| Some(((*change)?, revision)));
+                told.try_for_each(|(change, revision)| self.learn_revision(change, revision))
+            }
+            Came::Got(_, entry) => {
+                let body: Got = seen.decode().ok_or("the key is malformed")?;
+                self.learn_revision(entry.number, body.state.revision)
+            }
+            Came::Listed(entries) => {
+                let body: Listed = seen.decode().ok_or("the list is malformed")?;
+                let mut told = entries.iter().zip(&body.keys.0);
+                told.try_for_each(|((_, entry), told)| self.learn_revision(entry.number, told.state.revision))
+            }
+            Came::Observing(Some(lead)) => {
+                let body: Leader = seen.decode().ok_or("the word about the leader is malformed")?;
+                self.learn_token(lead.hold, body.token)
+            }
+            Came::Watching { .. } => self.begin_stream(number, correlation, seen.has(Flags::ERROR)),
+            Came::StreamEnded { stream } => self.finish_stream(number, *stream),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// A client has seen the end of its connection, which the daemon has closed: it had a reason to, and if it had
@@ -172,6 +216,7 @@ impl Model {
         if connection.is_deaf {
             return Ok(());
         }
-        connection.inbox.is_complete().map_err(|reason| format!("connection {number}: {reason}"))
+        let complete = connection.inbox.is_complete().and_then(|()| self.are_streams_complete(number));
+        complete.map_err(|reason| format!("connection {number}: {reason}"))
     }
 }

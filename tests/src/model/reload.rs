@@ -3,8 +3,9 @@
 use ipc_core::error::ErrorCode;
 use ipc_core::time::Instant;
 
-use super::coordination::{Gate, Wait};
-use super::expect::{Came, Refusal};
+use super::came::Came;
+use super::coordination::Wait;
+use super::expect::Refusal;
 use super::handles::Target;
 use super::rights::Wish;
 use super::{Model, Phase};
@@ -38,18 +39,20 @@ impl Model {
             return self.leave(number, Some(vec![DENIED]));
         }
         self.lose_waits(number);
+        self.lose_streams(number);
         self.lose_holds(number);
         self.lose_handles(number);
         self.leave_if_finished(number);
     }
 
-    fn may_coordinate(&self, number: usize, gate: Option<&Gate>) -> bool {
-        self.may(number, Wish::Coordinate(gate.map(|gate| gate.1.as_str()))).is_ok()
+    /// Whether a connection may have to do with that name, or with any.
+    pub(super) fn may_coordinate(&self, number: usize, name: Option<&str>) -> bool {
+        self.may(number, Wish::Coordinate(name)).is_ok()
     }
 
     fn lose_waits(&mut self, number: usize) {
         let is_lost =
-            |wait: &Wait| wait.connection == number && !self.may_coordinate(number, Some(&wait.gate));
+            |wait: &Wait| wait.connection == number && !self.may_coordinate(number, Some(&wait.gate.1));
         let (lost, kept) = self.coordination.waits.clone().into_iter().partition::<Vec<Wait>, _>(is_lost);
         self.coordination.waits = kept;
         for wait in &lost {
@@ -63,7 +66,7 @@ impl Model {
     fn lose_holds(&mut self, number: usize) {
         let holds = self.coordination.holds.iter().filter(|hold| hold.connection == Some(number));
         let lost: Vec<(u64, u64)> = holds
-            .filter(|hold| !self.may_coordinate(number, hold.gate.as_ref()))
+            .filter(|hold| !self.may_coordinate(number, hold.gate.as_ref().map(|gate| gate.1.as_str())))
             .map(|hold| (hold.number, hold.correlation))
             .collect();
         for (hold, correlation) in lost {

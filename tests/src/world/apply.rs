@@ -12,13 +12,13 @@ use ipc_core::wire::message::{
 };
 use ipc_core::wire::{Flags, HEADER_BYTES, Kind, PREAMBLE};
 
-use super::{Arrival, Client, Draft, World, coordination};
+use super::{Arrival, Client, Draft, World, coordination, keys};
 use crate::generator::{Action, FILTERS, Index, METHODS, SERVICES, TOPICS, UIDS, Way};
 use crate::model::policy;
 use crate::rng::Rng;
 
 /// A number that no client has been given.
-const NOWHERE: u64 = 0xdead_beef_0000;
+pub(super) const NOWHERE: u64 = 0xdead_beef_0000;
 
 /// The identity of the client in `slot`, which may have come over the network.
 fn identity_of(slot: usize, is_remote: bool) -> Identity {
@@ -85,6 +85,9 @@ impl World {
             | Action::DatagramAbandon
             | Action::Weather { .. }
             | Action::DoorRestart => self.mail_action(slot, action)?,
+            Action::DiskAnswers | Action::DiskFills { .. } | Action::DiskDies | Action::Crash { .. } => {
+                self.disk_action(action)?
+            }
             _ => match self.position(slot) {
                 Some(at) => self.on_link(at, action) || self.say(at, action, rng),
                 None => false,
@@ -167,6 +170,13 @@ impl World {
             }
             Action::OfHold { victim: Some(_), renew, .. } => coordination::of_token(client, *renew, stolen),
             Action::Forge { .. } => forged.and_then(|call| reply(call, &rng.bytes(9))),
+            Action::Put { .. }
+            | Action::DeleteKey { .. }
+            | Action::Transact { .. }
+            | Action::GetKey { .. }
+            | Action::ListKeys
+            | Action::WatchKeys { .. }
+            | Action::UnwatchKeys { .. } => keys::speak(client, &self.model, action, rng),
             _ => speak(client, action, &limits, rng),
         };
         let Some(bytes) = bytes else { return false };
@@ -231,7 +241,10 @@ fn speak(client: &mut Client, action: &Action, limits: &Limits, rng: &mut Rng) -
         | Action::Arrive { .. }
         | Action::Lease { .. }
         | Action::OfHold { .. }
-        | Action::CancelWait { .. } => coordination::speak(client, action),
+        | Action::CancelWait { .. }
+        | Action::Proclaim { .. }
+        | Action::Observe { .. }
+        | Action::Unobserve { .. } => coordination::speak(client, action, rng),
         Action::Ping { payload } => {
             let draft = Draft::new(Kind::PING).correlation(client.next_correlation());
             Some(draft.payload(&rng.bytes(*payload)).to_bytes())

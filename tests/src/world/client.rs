@@ -3,11 +3,14 @@
 use std::collections::BTreeMap;
 
 use ipc_core::limits::PAYLOAD_MAX_CEILING_BYTES;
-use ipc_core::wire::coordination::{Granted, Lost, Operation};
+use ipc_core::wire::coordination::{Granted, Lost, Operation, Told};
 use ipc_core::wire::message::{Registered, Welcome};
 use ipc_core::wire::{Decoder, Flags, FrameLimits, Kind};
 
 use super::seen::Seen;
+
+/// What is answered with something held.
+const GRANTS: [Operation; 4] = [Operation::LEASE, Operation::LOCK, Operation::ACQUIRE, Operation::CAMPAIGN];
 
 /// A registration as its owner knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +44,10 @@ pub struct Knowledge {
     pub topic_handles: Vec<u32>,
     /// Tokens of what is held.
     pub holds: Vec<u64>,
+    /// Observations of elections asked for and not ended.
+    pub observations: Vec<u64>,
+    /// Watches over keys asked for and not ended.
+    pub key_watches: Vec<u64>,
     /// Requests of coordination that wait, by correlation.
     pub waits: Vec<u64>,
     /// The last correlation used.
@@ -136,15 +143,25 @@ impl Client {
             Kind::WAITING => knows.waits.push(correlation),
             Kind::OUTCOME => {
                 knows.waits.retain(|wait| *wait != correlation);
-                let is_grant = frame.header.handle.index != Operation::RENEW.0 && !frame.has(Flags::ERROR);
-                if let Some(granted) = frame.decode::<Granted>().filter(|_| is_grant) {
-                    knows.holds.push(granted.token);
+                let operation = Operation(frame.header.handle.index);
+                if frame.has(Flags::ERROR) {
+                    knows.observations.retain(|observation| *observation != correlation);
+                    knows.key_watches.retain(|watch| *watch != correlation);
+                } else if GRANTS.contains(&operation) {
+                    knows.holds.extend(frame.decode::<Granted>().map(|granted| granted.token));
                 }
             }
-            Kind::NOTICE => {
-                let lost = frame.decode::<Lost>().map(|lost| lost.token);
-                knows.holds.retain(|hold| Some(*hold) != lost);
-            }
+            Kind::NOTICE => match Told(frame.header.handle.index) {
+                Told::LOST => {
+                    let lost = frame.decode::<Lost>().map(|lost| lost.token);
+                    knows.holds.retain(|hold| Some(*hold) != lost);
+                }
+                Told::OBSERVATION_LOST => {
+                    knows.observations.retain(|observation| *observation != correlation);
+                }
+                Told::WATCH_LOST => knows.key_watches.retain(|watch| *watch != correlation),
+                _ => {}
+            },
             Kind::CLOSE => knows.closed = true,
             _ => {}
         }

@@ -2,14 +2,16 @@
 
 use ipc_core::wire::Kind;
 use ipc_core::wire::coordination::{
-    Acquire, Arrive, Bind, Campaign, Claim, LockMode, OfToken, Operation, TakeLease, TakeLock,
+    Acquire, Arrive, Bind, Campaign, Claim, Durability, LockMode, Observe, OfToken, Operation, TakeLease,
+    TakeLock, Unobserve,
 };
 
 use super::apply::position;
 use super::{Client, Draft};
 use crate::generator::{Action, Claimed, RESOURCES};
+use crate::rng::Rng;
 
-pub(super) fn speak(client: &mut Client, action: &Action) -> Option<Vec<u8>> {
+pub(super) fn speak(client: &mut Client, action: &Action, rng: &mut Rng) -> Option<Vec<u8>> {
     let correlation = client.next_correlation();
     let draft = |operation: Operation, deadline_us: u32| {
         let draft = Draft::new(Kind::COORDINATE).correlation(correlation);
@@ -46,13 +48,28 @@ pub(super) fn speak(client: &mut Client, action: &Action) -> Option<Vec<u8>> {
         }
         Action::Lease { ttl_us, outlives } => {
             let bind = if *outlives { Bind::Time } else { Bind::Session };
-            let lease = TakeLease { bind, ttl_us: *ttl_us, durability: None };
+            let lease = TakeLease { bind, ttl_us: *ttl_us, durability: Some(Durability::Memory) };
             Some(draft(Operation::LEASE, 0).envelope(&lease).to_bytes())
         }
         Action::OfHold { nth, renew, .. } => {
             let at = position(&client.knows.holds, *nth)?;
             let token = if *renew { client.knows.holds[at] } else { client.knows.holds.remove(at) };
             of_token(client, *renew, token)
+        }
+        Action::Proclaim { nth, payload } => {
+            let token = client.knows.holds[position(&client.knows.holds, *nth)?];
+            let draft = draft(Operation::PROCLAIM, 0).envelope(&OfToken { token });
+            Some(draft.payload(&rng.bytes(*payload)).to_bytes())
+        }
+        Action::Observe { name } => {
+            client.knows.observations.push(correlation);
+            let observe = Observe { name: RESOURCES[*name].into() };
+            Some(draft(Operation::OBSERVE, 0).envelope(&observe).to_bytes())
+        }
+        Action::Unobserve { nth } => {
+            let at = position(&client.knows.observations, *nth)?;
+            let observation = client.knows.observations.remove(at);
+            Some(draft(Operation::UNOBSERVE, 0).envelope(&Unobserve { observation }).to_bytes())
         }
         Action::CancelWait { nth } => {
             let wait = client.knows.waits[position(&client.knows.waits, *nth)?];

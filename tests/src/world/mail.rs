@@ -201,7 +201,7 @@ impl World {
     }
 
     /// The daemon forgets everything about datagrams, as if it had been restarted.
-    fn restart_door(&mut self) -> Result<(), String> {
+    pub(super) fn restart_door(&mut self) -> Result<(), String> {
         for at in 0..self.connections.len() {
             if self.connections[at].visitor.take().is_some() {
                 self.connections[at].link.up.end();

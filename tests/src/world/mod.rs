@@ -9,10 +9,12 @@ mod apply;
 mod client;
 mod coordination;
 mod coverage;
+mod keys;
 mod link;
 mod mail;
 mod seen;
 mod shell;
+mod store;
 
 pub use client::{Client, Knowledge, Registration};
 pub use coverage::Coverage;
@@ -25,17 +27,19 @@ use ipc_core::id::{Epoch, Handle};
 use ipc_core::identity::Identity;
 use ipc_core::limits::Limits;
 use ipc_core::time::Instant;
+use ipc_core::wire::coordination::Told;
 use ipc_core::wire::message::{Close, ErrorBody, NameChanged};
 use ipc_core::wire::{Decoder, Flags, Kind};
-use ipc_daemon::broker::{Broker, Config, PeerKey};
+use ipc_daemon::broker::{Broker, PeerKey};
 use ipc_daemon::datagram::ClientKey;
 
+use crate::disk::Disk;
 use crate::generator::Step;
-use crate::model::{Model, policy};
+use crate::model::Model;
 use crate::rng::Rng;
 use mail::Mail;
 
-/// The epoch of every simulated daemon.
+/// The epoch of every simulated daemon in its first life.
 pub const EPOCH: Epoch = Epoch(0x5eed);
 /// What every simulated daemon calls itself.
 pub const SERVER: &str = "simulated";
@@ -106,6 +110,10 @@ pub struct World {
     connections: Vec<Connection>,
     opened: usize,
     mail: Mail,
+    /// Where the daemon keeps things, if it does.
+    disk: Option<Disk>,
+    /// How often it was killed and started again.
+    life: u64,
 }
 
 /// What a client says that it is when it connects.
@@ -131,19 +139,26 @@ impl Arrival {
 }
 
 impl World {
-    /// A world with a broker that has these limits, and nobody in it.
-    pub fn new(limits: Limits) -> Self {
-        let config =
-            Config { limits: limits.clone(), policy: policy(0), epoch: EPOCH, server: SERVER.to_owned() };
+    /// A world with a broker that has these limits, with a store or without, and nobody in it.
+    ///
+    /// # Panics
+    /// When the broker does not begin on an empty disk.
+    pub fn new(limits: Limits, has_store: bool) -> Self {
+        let now = Instant::from_nanos(1_000_000_000);
+        let mut disk = has_store.then(Disk::default);
+        let mut broker = store::broker(&limits, 0, EPOCH);
+        store::begin(&mut broker, now, disk.as_mut()).expect("an empty disk is no trouble");
         Self {
-            now: Instant::from_nanos(1_000_000_000),
-            broker: Broker::new(config),
-            model: Model::new(limits.clone()),
+            now,
+            broker,
+            model: Model::new(limits.clone(), EPOCH, has_store),
             coverage: Coverage::default(),
             mail: Mail::new(&limits),
             limits,
             connections: Vec::new(),
             opened: 0,
+            disk,
+            life: 0,
         }
     }
 
@@ -267,15 +282,21 @@ impl World {
             connection.link.up.read_max = usize::MAX;
             connection.link.down.read_max = usize::MAX;
         }
-        self.settle(rng)?;
+        self.calm_disk(rng)?;
         self.check()?;
         self.wind_down_mail(rng)?;
+        self.all_leave(rng)?;
+        self.last_look(rng)?;
+        self.all_leave(rng)
+    }
+
+    fn all_leave(&mut self, rng: &mut Rng) -> Result<(), String> {
         for slot in 0..crate::generator::CLIENTS {
             self.apply(slot, &crate::generator::Action::Disconnect, rng)?;
         }
-        self.settle(rng)?;
+        self.calm_disk(rng)?;
         self.advance(10_000_000_000, false)?;
-        self.settle(rng)?;
+        self.calm_disk(rng)?;
         self.check()?;
         if self.broker.connections() > 0 || self.broker.poll_timeout().is_some() {
             return Err(format!("{} connections are left", self.broker.connections()));
@@ -344,6 +365,9 @@ fn coverage_name(seen: &Seen) -> String {
         (None, _) if seen.kind() == Kind::NAME_CHANGED => {
             let change = seen.decode::<NameChanged>().map(|body| format!("{:?}", body.change));
             format!("name.{}", change.unwrap_or_default().to_lowercase())
+        }
+        (None, _) if seen.kind() == Kind::NOTICE => {
+            format!("notice.{}", Told(seen.header.handle.index).name())
         }
         (None, _) if seen.kind() == Kind::GAP && seen.header.handle == Handle::MERGED => {
             "received.gap_merged".to_owned()

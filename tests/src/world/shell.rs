@@ -139,7 +139,13 @@ impl World {
 
     /// Does what the broker has asked for.
     pub(super) fn outputs(&mut self) -> Result<(), String> {
-        while let Some(output) = self.broker.poll_output() {
+        let mut next = self.broker.poll_output();
+        // With that question it has handed in what waits for a disk that does nothing else.
+        if self.disk.is_some() && !self.is_disk_busy() {
+            self.model.disk_is_free(self.now);
+            self.reconcile()?;
+        }
+        while let Some(output) = next {
             match output {
                 Output::Flush(key) => {
                     // One that has ended since then is of no interest.
@@ -149,21 +155,34 @@ impl World {
                 }
                 // Simulated processes live as long as their connections.
                 Output::WatchProcess(_) => {}
-                Output::Commit => return Err("a daemon without a store commits something".to_owned()),
+                Output::Commit => {
+                    let disk = self.disk.as_mut().ok_or("a daemon without a store commits something")?;
+                    disk.begin(self.broker.take_commit().ok_or("there is no commit")?);
+                }
                 Output::Close(key) => {
-                    let Some(at) = self.position_of_key(key) else { continue };
-                    self.model.closing(self.connections[at].number)?;
-                    self.write(at, key, usize::MAX)?;
-                    if self.broker.has_pending(key) && self.connections[at].socket != Socket::Closed {
-                        self.connections[at].socket = Socket::Closing(key, self.now + LINGER);
-                        self.coverage.count("fault.lingering_close");
-                    } else if self.connections[at].socket != Socket::Closed {
-                        self.disconnect(at, key)?;
+                    if let Some(at) = self.position_of_key(key) {
+                        self.close(at, key)?;
                     }
                 }
             }
+            next = self.broker.poll_output();
         }
         Ok(())
+    }
+
+    /// The broker has asked for the end of a connection.
+    fn close(&mut self, at: usize, key: PeerKey) -> Result<(), String> {
+        self.model.closing(self.connections[at].number)?;
+        self.write(at, key, usize::MAX)?;
+        if self.connections[at].socket == Socket::Closed {
+            return Ok(());
+        }
+        if self.broker.has_pending(key) {
+            self.connections[at].socket = Socket::Closing(key, self.now + LINGER);
+            self.coverage.count("fault.lingering_close");
+            return Ok(());
+        }
+        self.disconnect(at, key)
     }
 
     /// The kernel has room again. Says whether anything happened.

@@ -125,6 +125,8 @@ pub struct PeerRow {
     pub holds: usize,
     /// Requests for such that wait.
     pub waits: usize,
+    /// Elections it observes, and watches over keys.
+    pub observations: usize,
 }
 
 /// A topic.
@@ -359,6 +361,7 @@ impl Broker {
                 pending_calls: self.calls.outgoing(key),
                 holds: self.coordination.counts(key).0,
                 waits: self.coordination.counts(key).1,
+                observations: self.coordination.counts(key).2,
             })
             .collect();
         rows.sort_by_key(|row| row.peer.id);

@@ -10,7 +10,7 @@ use ipc_core::wire::message::{
     ErrorBody, Hello, MethodInfo, OnSlow, OpenTopic, Register, RegisterMode, Resolve, Subscribe, WatchNames,
 };
 use ipc_core::wire::{Decoder, Flags, FrameLimits, Kind, PREAMBLE};
-use ipc_tests::memory_bus::MemoryBus;
+use ipc_tests::memory_bus::{EPOCH, MemoryBus};
 use ipc_tests::model::{Model, Queues, Snapshot};
 use ipc_tests::world::{Arrival, Draft, Seen};
 
@@ -46,7 +46,7 @@ impl Trial {
         let heard = vec![Vec::new(); PEOPLE];
         Self {
             bus: MemoryBus::new(limits.clone()),
-            model: Model::new(limits),
+            model: Model::new(limits, EPOCH, false),
             heard,
             asked: Vec::new(),
             said: 0,
