@@ -7,6 +7,7 @@ mod exhaustion;
 mod expose;
 mod forward;
 mod histories;
+mod hold_faults;
 mod hostile;
 mod identity;
 mod lifecycle;

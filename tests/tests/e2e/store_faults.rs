@@ -15,7 +15,7 @@ use rustix::process::{Pid, kill_process};
 use super::store::{Place, client, try_client};
 
 /// The calls that change the file.
-const CALLS: [&str; 3] = ["pwrite64", "fdatasync", "ftruncate"];
+pub(super) const CALLS: [&str; 3] = ["pwrite64", "fdatasync", "ftruncate"];
 /// Puts of the script that is killed.
 const PUTS: usize = 6;
 /// Bytes of each: so many that the log of the store is full before the last.
@@ -24,7 +24,7 @@ const VALUE_BYTES: usize = 60_000;
 const PUTS_MAX: usize = 200;
 
 /// Whether programs can be traced here.
-fn can_inject() -> bool {
+pub(super) fn can_inject() -> bool {
     let mut probe = Command::new("strace");
     probe.args(["-f", "-qq", "-o", "/dev/null", "-e", "inject=fdatasync:error=EIO:when=1", "true"]);
     probe.stdout(Stdio::null()).stderr(Stdio::null());
@@ -36,11 +36,11 @@ fn can_inject() -> bool {
 }
 
 /// A daemon under a tracer that puts a fault in. Dropping it kills both.
-struct Traced(Daemon);
+pub(super) struct Traced(pub(super) Daemon);
 
 impl Traced {
     /// Starts one in that place. None when the fault has ended it.
-    fn start(place: &Place, fault: &str) -> Option<Self> {
+    pub(super) fn start(place: &Place, fault: &str) -> Option<Self> {
         let inject = format!("inject={fault}");
         let launcher = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", inject.as_str()].map(OsString::from);
         Daemon::try_start(&Options { launcher: launcher.to_vec(), ..place.options() }).ok().map(Self)
@@ -55,7 +55,7 @@ impl Traced {
 
     /// Asks the daemon to end; its tracer follows it. Says whether it ended cleanly, and was not killed at one of its last
     /// calls.
-    fn stop(mut self) -> bool {
+    pub(super) fn stop(mut self) -> bool {
         kill_process(self.process().expect("it runs"), Signal::TERM).unwrap();
         let ended = self.0.wait();
         assert!(ended.status.success() || ended.status.signal() == Some(9), "{ended:?}");

@@ -1,6 +1,7 @@
 //! The store over a disk that can forget, tear and fail.
 
 mod disk;
+mod holds;
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
