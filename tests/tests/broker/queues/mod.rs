@@ -1,5 +1,6 @@
 //! Work queues: in scenes, at their limits, and in random runs against the obvious ones.
 
+mod crashes;
 mod durable;
 mod endings;
 mod limits;
