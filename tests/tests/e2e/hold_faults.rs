@@ -197,7 +197,7 @@ fn killed_at_any_call_of_its_store_a_daemon_leaves_everybody_what_he_holds() {
     if !can_inject() {
         return;
     }
-    let stride = if std::env::var_os("IPC_TEST_LONG").is_some() { 1 } else { 9 };
+    let stride = if std::env::var_os("IPC_TEST_LONG").is_some() { 1 } else { 4 };
     let mut kills_with_holds = 0;
     for call in CALLS {
         for when in (1..).step_by(stride) {
@@ -208,7 +208,7 @@ fn killed_at_any_call_of_its_store_a_daemon_leaves_everybody_what_he_holds() {
             kills_with_holds += u32::from(has_held);
         }
     }
-    assert!(kills_with_holds > 2, "it was hardly ever killed while something was held: {kills_with_holds}");
+    assert!(kills_with_holds > 0, "it was never killed while something was held");
 }
 
 /// Runs the script until a call fails so. Gives what it knew then, with the daemon and the session, which goes on.
