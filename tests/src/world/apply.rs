@@ -260,14 +260,20 @@ fn speak(client: &mut Client, action: &Action, limits: &Limits, rng: &mut Rng) -
             let close = Close { code: 0, message: "bye".into() };
             Some(Draft::new(Kind::CLOSE).envelope(&close).to_bytes())
         }
+        _ => Some(mischief(client.next_correlation(), action)?.to_bytes()),
+    }
+}
+
+/// What no client should send.
+fn mischief(correlation: u64, action: &Action) -> Option<Draft> {
+    match action {
         Action::UnknownKind { kind } | Action::WrongKind { kind } => {
-            Some(Draft::new(Kind(*kind)).correlation(client.next_correlation()).to_bytes())
+            Some(Draft::new(Kind(*kind)).correlation(correlation))
         }
         Action::Malformed { kind, envelope } => {
-            let draft = Draft::new(Kind(*kind)).correlation(client.next_correlation());
-            Some(draft.raw_envelope(envelope).to_bytes())
+            Some(Draft::new(Kind(*kind)).correlation(correlation).raw_envelope(envelope))
         }
-        Action::BadName { what } => Some(bad_name(client.next_correlation(), *what)),
+        Action::BadName { what } => Some(bad_name(correlation, *what)),
         _ => None,
     }
 }
@@ -433,7 +439,7 @@ fn events(client: &mut Client, action: &Action, rng: &mut Rng) -> Option<Vec<u8>
     }
 }
 
-fn bad_name(correlation: u64, what: usize) -> Vec<u8> {
+fn bad_name(correlation: u64, what: usize) -> Draft {
     let draft = |kind| Draft::new(kind).correlation(correlation);
     let draft = match what {
         0 => draft(Kind::RESOLVE).envelope(&Resolve { service: "a..b".into(), method: "m0".into() }),
@@ -448,5 +454,5 @@ fn bad_name(correlation: u64, what: usize) -> Vec<u8> {
         }),
     };
     debug_assert!(draft.to_bytes().len() >= HEADER_BYTES);
-    draft.to_bytes()
+    draft
 }
