@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand, ValueEnum};
 use ipc_core::client::Durability;
 
-use super::options::{PayloadAs, ttl, wait};
+use super::options::{PayloadAs, hold_delay, ttl, wait};
 
 /// How something is held.
 #[derive(Debug, Args)]
@@ -18,11 +18,14 @@ pub(crate) struct HoldArgs {
     /// Lose it when it could not be renewed for so long [default: bound to this process alone]
     #[arg(long, value_name = "DUR", value_parser = ttl)]
     pub(crate) ttl: Option<Duration>,
+    /// Keep it closed to everybody for so long when it is lost, and not given back [default: 0]
+    #[arg(long, value_name = "DUR", value_parser = hold_delay)]
+    pub(crate) delay: Option<Duration>,
     /// What it survives: with os or disk it is taken up again after a restart of the daemon [default: disk]
     #[arg(long, value_name = "LEVEL", value_enum)]
     pub(crate) durability: Option<DurabilityArg>,
     /// Do not take it: give back what you held of it before the daemon was started again, and nobody has taken up yet
-    #[arg(long, conflicts_with_all = ["wait", "ttl", "durability", "command"])]
+    #[arg(long, conflicts_with_all = ["wait", "ttl", "delay", "durability", "command"])]
     pub(crate) release: bool,
     /// Runs while it is held, with IPC_FENCING_TOKEN in its environment, and gets SIGTERM when it is lost
     #[arg(value_name = "CMD", last = true, value_hint = clap::ValueHint::CommandWithArguments)]
@@ -65,7 +68,7 @@ pub(crate) struct ElectArgs {
     #[arg(long, value_name = "V", allow_hyphen_values = true, conflicts_with = "release")]
     pub(crate) value: Option<OsString>,
     /// Do not stand for it: show who leads, now and whenever that changes
-    #[arg(long, conflicts_with_all = ["value", "wait", "ttl", "durability", "release", "command"])]
+    #[arg(long, conflicts_with_all = ["value", "wait", "ttl", "delay", "durability", "release", "command"])]
     pub(crate) observe: bool,
     #[command(flatten)]
     pub(crate) hold: HoldArgs,

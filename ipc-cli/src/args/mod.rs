@@ -103,6 +103,8 @@ mod tests {
             &["semaphore", "a", "--permits", "0"],
             &["semaphore", "a", "--permits", "1", "--release"],
             &["lock", "a", "--release", "--shared"],
+            &["lock", "a", "--release", "--delay", "1s"],
+            &["lock", "a", "--delay", "3601s"],
             &["lock", "a", "--release", "--", "true"],
             &["elect", "a", "--release", "--observe"],
             &["barrier", "a"],

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use ipc_core::limits::{DEADLINE_MAX, ENTRY_DELAY_MAX, TTL_MAX, TTL_MIN};
+use ipc_core::limits::{DEADLINE_MAX, ENTRY_DELAY_MAX, HOLD_DELAY_MAX, TTL_MAX, TTL_MIN};
 
 /// Options of every command.
 #[derive(Debug, Args)]
@@ -100,14 +100,23 @@ pub(crate) fn ttl(text: &str) -> Result<Duration, String> {
     Err(format!("must be between {least} and {most}"))
 }
 
-/// How long something is put off: nothing, or up to a week.
+/// How long an entry is put off: not at all, or up to a week.
 pub(crate) fn delay(text: &str) -> Result<Duration, String> {
+    at_most(text, ENTRY_DELAY_MAX)
+}
+
+/// How long something stays closed after its holder was lost: not at all, or up to an hour.
+pub(crate) fn hold_delay(text: &str) -> Result<Duration, String> {
+    at_most(text, HOLD_DELAY_MAX)
+}
+
+fn at_most(text: &str, max: Duration) -> Result<Duration, String> {
     let delay = if text == "0" { Ok(Duration::ZERO) } else { humantime::parse_duration(text) };
     let delay = delay.map_err(|error| format!("{error}; write it like 500ms, 30s or 2h"))?;
-    if delay <= ENTRY_DELAY_MAX {
+    if delay <= max {
         return Ok(delay);
     }
-    Err(format!("must be at most {}", humantime::format_duration(ENTRY_DELAY_MAX)))
+    Err(format!("must be at most {}", humantime::format_duration(max)))
 }
 
 #[cfg(test)]

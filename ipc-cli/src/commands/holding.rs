@@ -66,7 +66,8 @@ where
     F: Future<Output = Result<Hold, Error>>,
 {
     let durability = args.durability.map(Into::into);
-    let options = HoldOptions { ttl: args.ttl, durability, ..HoldOptions::default() };
+    let delay = args.delay.unwrap_or_default();
+    let options = HoldOptions { ttl: args.ttl, delay, durability, ..HoldOptions::default() };
     let waiting = async {
         let once = HoldOptions { wait: Some(Duration::ZERO), ..options.clone() };
         match take(once).await {

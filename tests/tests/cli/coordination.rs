@@ -110,6 +110,22 @@ fn a_held_lock_is_busy_and_shown_and_passes_on_when_its_holder_is_killed() {
 }
 
 #[test]
+fn a_lock_stays_closed_for_its_delay_when_its_holder_is_killed_and_not_when_it_is_given_back() {
+    let daemon = Daemon::start();
+    let dir = daemon.runtime_dir();
+    let lock = |more: &[&str]| run_at(dir, &[&["--json", "lock", "deploy", "--wait", "0"], more].concat());
+    lock(&["--delay", "1m", "--", "true"]).succeeded();
+    let holder = Holder::start(&daemon, &["lock", "deploy", "--delay", "1m"], "lock", false);
+    holder.told();
+    holder.running.signal(Signal::KILL);
+    let row = wait_until("the lock is closed", || {
+        json_of(dir, &["list", "locks"]).into_iter().find(|row| row["mode"] == "closed")
+    });
+    assert!(row["closed_ms"].as_u64().is_some_and(|left| left <= 60_000), "{row}");
+    lock(&["--", "true"]).failed_with(75, "busy");
+}
+
+#[test]
 fn a_lost_lock_ends_the_command() {
     for (stubborn, status) in [(false, 143), (true, 137)] {
         let daemon = Daemon::start();
