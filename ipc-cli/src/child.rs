@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Command, ExitStatus, Stdio};
 
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, getpid, kill_process, kill_process_group, waitid};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, getpgrp, kill_process_group, waitid};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::unix::pipe;
 use tokio::signal::unix::{SignalKind, signal};
@@ -206,26 +206,32 @@ impl Group {
         Ok(())
     }
 
-    /// When it was stopped from the terminal (with Ctrl-Z, say), we stop too, so that the shell is told, and go on with it. When it
-    /// was stopped because the terminal is ours (after `fg`, say), it gets it.
+    /// When it was stopped from the terminal (with Ctrl-Z, say) or because it wants one that it has not, we stop with our group, so that
+    /// the shell is told, and go on with it. When the terminal is ours (after `fg`, say), it gets it.
     fn stop_with_leader(&self) -> io::Result<()> {
         let look = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG;
-        if waitid(WaitId::Pid(self.number), look)?.is_none() {
+        let Some(stopped) = waitid(WaitId::Pid(self.number), look)? else { return Ok(()) };
+        let had_terminal = terminal::take_back(self.number);
+        let wants = [Signal::TTIN, Signal::TTOU].map(|signal| Some(signal.as_raw()));
+        if !had_terminal && !wants.contains(&stopped.stopping_signal()) {
             return Ok(());
         }
-        let had_terminal = terminal::take_back(self.number);
-        if had_terminal {
-            kill_process(getpid(), Signal::STOP)?;
+        if had_terminal || !terminal::pass_on(self.number) {
+            // Nobody would continue a group that no shell looks after: there it stops nothing (setpgid(2)).
+            kill_process_group(getpgrp(), Signal::TSTP)?;
+            if !terminal::pass_on(self.number) && !had_terminal {
+                return Ok(());
+            }
         }
-        if terminal::pass_on(self.number) || had_terminal {
-            self.signal(Signal::CONT);
-        }
+        self.signal(Signal::CONT);
         Ok(())
     }
 
     /// SIGTERM to all, and after the grace SIGKILL to what is left.
     async fn terminate(&mut self) -> io::Result<ExitStatus> {
         self.signal(Signal::TERM);
+        // One that is stopped would hear of it only then.
+        self.signal(Signal::CONT);
         // Whether it ended by itself, not in time, or cannot be watched: what is left is killed.
         let _ended_or_not = timeout(TERMINATE_GRACE, self.leader_ended()).await;
         // An error leaves the reaping to the drop.
@@ -235,11 +241,15 @@ impl Group {
     /// Kills what is left of the group and reaps its leader.
     fn end(&mut self) -> io::Result<ExitStatus> {
         self.signal(Signal::KILL);
-        terminal::take_back(self.number);
+        let had_terminal = terminal::take_back(self.number);
         // Before its number can become another's.
         watchdog::forget(self.number);
         let status = self.leader.wait()?;
         self.is_reaped = true;
+        if had_terminal && status.signal() == Some(Signal::INT.as_raw()) {
+            // Ctrl-C is for everybody in front of the terminal, and so for the script that we are part of.
+            kill_process_group(getpgrp(), Signal::INT)?;
+        }
         Ok(status)
     }
 

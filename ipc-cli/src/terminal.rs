@@ -3,14 +3,17 @@
 //! A process of another group than the one in the foreground is stopped when it reads the terminal (tcsetpgrp(3),
 //! credentials(7)). A command has a group of its own, so that all of it can be ended.
 
+use std::io::IsTerminal;
+
 use nix::sys::signal::Signal::SIGTTOU;
 use nix::sys::signal::{SigSet, SigmaskHow};
 use rustix::process::{Pid, getpgid, getpgrp};
 use rustix::termios::{tcgetpgrp, tcsetpgrp};
 
-/// Gives this process's own group the terminal on standard input, if it is that of the group of this process's parent.
+/// Gives this process's own group the terminal on standard input, if it is that of the group of this process's parent. Not when
+/// the output goes elsewhere: a pager may be there, which belongs to the parent's group and needs the terminal first.
 pub(crate) fn take_from(parent: Pid) {
-    if getpgid(Some(parent)).is_ok_and(is_in_front) {
+    if std::io::stdout().is_terminal() && getpgid(Some(parent)).is_ok_and(is_in_front) {
         give(getpgrp());
     }
 }

@@ -14,26 +14,41 @@ use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::role;
 
-/// The one of this process, once a command was run.
-static WATCHDOG: Mutex<Option<Child>> = Mutex::new(None);
+/// What is watched in this process.
+static WATCHED: Mutex<Watched> = Mutex::new(Watched { groups: Vec::new(), watchdog: None });
+
+#[derive(Debug)]
+struct Watched {
+    groups: Vec<Pid>,
+    /// Once a command was run.
+    watchdog: Option<Child>,
+}
 
 /// Has the group ended with this process.
 ///
 /// # Errors
-/// When the watchdog cannot be started.
+/// When no watchdog can be started.
 pub(crate) fn watch(group: Pid) -> io::Result<()> {
-    let mut watchdog = WATCHDOG.lock().unwrap_or_else(PoisonError::into_inner);
-    let started = match watchdog.take() {
-        Some(running) => running,
-        None => start()?,
-    };
-    tell(watchdog.insert(started), group, '+')
+    let mut watched = WATCHED.lock().unwrap_or_else(PoisonError::into_inner);
+    let Watched { groups, watchdog } = &mut *watched;
+    groups.push(group);
+    if watchdog.as_mut().is_some_and(|running| tell(running, group, '+').is_ok()) {
+        return Ok(());
+    }
+    // There is none yet, or somebody has ended it.
+    if let Some(mut ended) = watchdog.take() {
+        ended.kill()?;
+        ended.wait()?;
+    }
+    let running = watchdog.insert(start()?);
+    groups.iter().try_for_each(|group| tell(running, *group, '+'))
 }
 
 /// The group has ended, or is about to.
 pub(crate) fn forget(group: Pid) {
-    let mut watchdog = WATCHDOG.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(running) = watchdog.as_mut() {
+    let mut watched = WATCHED.lock().unwrap_or_else(PoisonError::into_inner);
+    watched.groups.retain(|watched| *watched != group);
+    if let Some(running) = watched.watchdog.as_mut() {
         // One that is gone watches nobody.
         let _gone = tell(running, group, '-');
     }
