@@ -95,7 +95,8 @@ pub(crate) fn repair(config: &Config) -> Result<String, Failure> {
         ));
     }
     let contents = describe(&records);
-    let highest = highest(&records) + if has_numbers(&records) { 0 } else { LEAP };
+    // What is damaged may be the last of what was said of the numbers.
+    let highest = highest(&records) + LEAP;
     let aside = replace(&place, records, highest, "damaged")?;
     let aside = aside.unwrap_or_default();
     Ok(format!("{place}: made anew with {contents}; the damaged one is {aside}\n"))
@@ -119,7 +120,8 @@ pub(crate) fn restore(config: &Config, backup: &Path) -> Result<String, Failure>
             .with_hint("take another one; nothing was changed"));
     }
     // Numbers that were given after the backup was made are known only to the store that it replaces.
-    let current = look(&place).ok().flatten().filter(|found| has_numbers(&found.records));
+    let is_sure = |found: &Found| found.damage.is_empty() && has_numbers(&found.records);
+    let current = look(&place).ok().flatten().filter(is_sure);
     let current = current.map(|found| highest(&found.records));
     let highest = highest(&records).max(current.unwrap_or_default());
     // What was held when the backup was made others have held since, under higher tokens.

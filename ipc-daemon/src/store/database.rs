@@ -217,7 +217,10 @@ impl Open {
     /// Takes what is in the log, and these, into the database.
     fn fold(&mut self, writes: &[Write]) -> Result<(), StoreError> {
         let lap = random::draw()?;
-        let transaction = self.database.begin_write()?;
+        let mut transaction = self.database.begin_write()?;
+        // With one sync alone, damage to what is written here would look like a commit that was under way, and the one before it
+        // would be taken, whose log is overwritten by then.
+        transaction.set_two_phase_commit(true);
         {
             let mut table = transaction.open_table(RECORDS)?;
             let newest = writes.iter().map(|write| (&write.key, &write.value));

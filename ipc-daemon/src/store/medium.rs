@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use redb::StorageBackend;
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::fs::{Advice, AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::failure::{StoreError, is_full};
@@ -92,7 +92,11 @@ impl fmt::Display for StateFile {
 
 impl Place for StateFile {
     fn open(&self) -> io::Result<Option<Box<dyn StorageBackend>>> {
-        Ok(self.file()?.map(|file| Box::new(Bytes(file)) as Box<dyn StorageBackend>))
+        let Some(file) = self.file()? else { return Ok(None) };
+        // What a failed sync has left in memory looks as if it were on the disk: it is written now, or read from there again.
+        file.sync_data()?;
+        rustix::fs::fadvise(&file, 0, None, Advice::DontNeed)?;
+        Ok(Some(Box::new(Bytes(file))))
     }
 
     /// Under another name first: a file of the name proper is whole, whenever this process ends.
@@ -105,9 +109,16 @@ impl Place for StateFile {
             Ok(()) | Err(Errno::NOENT) => {}
             Err(errno) => return Err(io::Error::from(errno).into()),
         }
-        fill(Box::new(Bytes(self.open_as(&draft, OFlags::CREATE | OFlags::EXCL)?)))?;
-        rustix::fs::renameat(&self.directory, &draft, &self.directory, &self.name)
-            .map_err(io::Error::from)?;
+        let made =
+            fill(Box::new(Bytes(self.open_as(&draft, OFlags::CREATE | OFlags::EXCL)?))).and_then(|()| {
+                let renamed = rustix::fs::renameat(&self.directory, &draft, &self.directory, &self.name);
+                Ok(renamed.map_err(io::Error::from)?)
+            });
+        if made.is_err() {
+            // It takes room, which may be what is missing. Should that fail too, the next attempt tries again.
+            let _still_there = rustix::fs::unlinkat(&self.directory, &draft, AtFlags::empty());
+        }
+        made?;
         rustix::fs::fsync(&self.directory).map_err(io::Error::from)?;
         Ok(())
     }

@@ -3,7 +3,7 @@
 //! Records stand one behind the other from the log's beginning. When the next one finds no room, all of them go into the database in
 //! one transaction, and a new lap begins at the beginning again. The database keeps the number of the lap, which is drawn
 //! at random: so the transaction that takes the records in makes them void in the log, what is left of an earlier lap is nobody's,
-//! and no value that a client puts can be made to look like a record.
+//! and no value that a client puts can be made to look like a record, but by guessing a checksum.
 //!
 //! One record is under way at a time. So a record that is not whole is the last one, which nobody was told of; with another one
 //! behind it, it is damage.
@@ -138,7 +138,8 @@ impl Header {
         let [_, sum, length, index] =
             [0, 4, 8, 12].map(|at| found[at..].first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes)));
         let header = Self { sum, length, index };
-        (header.encode(lap) == *found).then_some(header)
+        let fits = header.range(at).end <= log.len();
+        (fits && header.encode(lap) == *found).then_some(header)
     }
 
     fn body(self, log: &[u8], at: usize) -> Option<&[u8]> {

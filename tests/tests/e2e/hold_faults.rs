@@ -17,8 +17,9 @@ use ipc_tests::raw::{RawFrame, RawPeer, frame, greeting};
 use super::store::Place;
 use super::store_faults::{CALLS, Traced, can_inject};
 
-/// Locks of the script; every second one is given back at once.
-const LOCKS: usize = 6;
+/// Locks of the script; every second one is given back at once. More than the start has syncs, because each thread's are counted by
+/// themselves.
+const LOCKS: usize = 16;
 /// Locks until a call fails: more than the start has calls, because each thread's are counted by themselves.
 const LOCKS_MAX: usize = 100;
 /// How long the disk may take to come back.

@@ -309,6 +309,31 @@ fn a_commit_is_one_write_and_one_sync_until_the_log_is_full() {
 }
 
 #[test]
+fn damage_to_what_was_folded_last_is_named_and_nothing_older_is_taken_for_it() {
+    let disk = Disk::default();
+    let mut store = open(&disk).unwrap();
+    let kibi = |number: u64, byte: u8| [put(number, vec![byte; 1000])];
+    for number in 0..12 {
+        store.commit(&kibi(number, 0x5a)).unwrap();
+    }
+    // The log has begun again, over what was in it before the fold.
+    let bytes = disk.bytes();
+    drop(store);
+    let folded = (SHORT_LOG_BYTES as usize + 4096..bytes.len() - 1000).step_by(8);
+    let mut named = 0;
+    for at in folded.filter(|at| bytes[*at..at + 500] == [0x5a; 500]).step_by(20) {
+        let mut damaged = bytes.clone();
+        damaged[at + 250] ^= 1;
+        match std::panic::catch_unwind(|| open(&Disk::with(damaged)).and_then(|store| read(&store))) {
+            Ok(Ok(records)) => assert_eq!(records.len(), 12, "byte {at}"),
+            Ok(Err(StoreError::Damaged(_))) | Err(_) => named += 1,
+            Ok(Err(error)) => panic!("byte {at}: {error}"),
+        }
+    }
+    assert!(named > 3, "{named}");
+}
+
+#[test]
 fn damage_to_the_log_of_a_store_that_was_not_closed_is_named() {
     let disk = Disk::default();
     let mut store = Store::open_with(Box::new(disk.clone()), LOG_BYTES).unwrap();
