@@ -152,6 +152,10 @@ impl Broker {
     /// Names are of letters that JSON takes as they are.
     fn show(&mut self, sender: PeerKey, mut about: String, to: Option<PeerKey>, bytes: usize) {
         let Some(topic) = self.topics.monitor() else { return };
+        if self.peers.get(sender).is_none() {
+            // Gone meanwhile: nobody could be told who it was.
+            return;
+        }
         if let Some(to) = to.and_then(|to| self.peers.get(to)) {
             append(&mut about, format_args!(r#","to":{}"#, to.who.id.0));
         }
