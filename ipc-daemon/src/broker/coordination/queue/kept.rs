@@ -99,6 +99,12 @@ impl Keeping {
         self.lazy_at.get_or_insert(now + LAZY);
     }
 
+    /// What was noted could not be written. Where it has been noted anew since, that is how it stands.
+    fn note_state_again(&mut self, now: Instant, number: u64, queue: QueueKey) {
+        self.states.entry(number).or_insert(queue);
+        self.lazy_at.get_or_insert(now + LAZY);
+    }
+
     /// An id is forgotten that is on the disk.
     pub(super) fn note_forgotten(&mut self, now: Instant, number: u64) {
         self.ids.push(number);
@@ -258,7 +264,7 @@ impl Coordination {
             Ok(()) => self.publish_all(now, group.kept),
             Err(error) => {
                 for (number, queue) in group.states {
-                    self.queues.keeping.note_state(now, number, queue);
+                    self.queues.keeping.note_state_again(now, number, queue);
                 }
                 for number in group.ids {
                     self.queues.keeping.note_forgotten(now, number);
