@@ -235,8 +235,9 @@ impl Coordination {
 
     /// What was written is kept, or nothing of it is.
     pub(super) fn settle_tenures(&mut self, now: Instant, result: &Result<(), Error>) {
-        let Some(Group { promises, ends, closures }) = self.tenures.group.take() else { return };
+        // Of any commit: when others are written, these are worth another try.
         self.tenures.is_failing = result.is_err();
+        let Some(Group { promises, ends, closures }) = self.tenures.group.take() else { return };
         match result {
             Ok(()) => {
                 ends.into_iter().for_each(|end| self.tenures.forget_remains(end));
