@@ -136,6 +136,10 @@ impl Reaper {
     /// So many descriptors of one user wait at most from here on.
     pub(crate) fn set_waiting_max(&self, max: u32) {
         self.0.shared.waiting_max.store(max as usize, Ordering::Relaxed);
+        // Whoever waits for room may have it.
+        if let Some(waker) = self.0.shared.work().waker.take() {
+            waker.wake();
+        }
     }
 
     /// Whether there may be users of whom as many wait as may.
