@@ -2,6 +2,8 @@
 //!
 //! A topic has a counter while somebody publishes on it or subscribes to it. Who gets its events is worked out when the
 //! first event comes after a change, and kept; what is kept in all is bounded, and dropping it costs only time.
+//!
+//! Whoever makes a topic, or takes up an idle one, pays for it until it is idle or gone.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,8 +11,10 @@ use ipc_core::name::{Filter, TopicName};
 use ipc_core::{Error, limits::Limits};
 use slotmap::SlotMap;
 
+use super::coordination::User;
 use super::filters::FilterTree;
 use super::keys::{PeerKey, SubscriptionKey, TopicKey};
+use super::ledger::Ledger;
 
 /// The topic on which what crosses the bus is told. Only who subscribes to exactly this gets it.
 pub(super) const MONITOR_TOPIC: &str = "ipc.monitor";
@@ -51,6 +55,8 @@ pub(super) struct Topic {
     pub(super) sequence: u64,
     /// Handles that publish on it.
     publishers: u32,
+    /// Who pays for it unless it is idle.
+    payer: Option<u32>,
     /// Place in the order in which topics were left by their publishers.
     idle_since: Option<u64>,
     matches: Vec<Match>,
@@ -72,6 +78,8 @@ pub(super) struct Topics {
     /// Topics without publishers and without a subscription of exactly their name, oldest first: they make room.
     idle: BTreeMap<u64, TopicKey>,
     idle_clock: u64,
+    /// How many topics that are not idle there are, by who pays for them.
+    counts: Ledger<Option<u32>>,
     /// Grows with each change of the subscriptions.
     version: u64,
     kept_matches: usize,
@@ -83,13 +91,12 @@ impl Topics {
     /// Opens a topic for a publisher.
     ///
     /// # Errors
-    /// `quota_exceeded` when there are too many topics.
-    pub(super) fn open(&mut self, name: TopicName, limits: &Limits) -> Result<TopicKey, Error> {
-        let key = self.ensure(name, limits)?;
+    /// `quota_exceeded` when there are too many topics, or the user has its part of them.
+    pub(super) fn open(&mut self, name: TopicName, user: User, limits: &Limits) -> Result<TopicKey, Error> {
+        let key = self.ensure(name, user, limits)?;
         if let Some(topic) = self.topics.get_mut(key) {
             topic.publishers += 1;
         }
-        self.settle_idle(key);
         Ok(key)
     }
 
@@ -104,6 +111,16 @@ impl Topics {
     /// How many topics have a counter.
     pub(super) fn len(&self) -> usize {
         self.topics.len()
+    }
+
+    /// How many topics a user pays for.
+    pub(super) fn used_by(&self, uid: u32) -> u64 {
+        self.counts.of(Some(uid))
+    }
+
+    /// Those who pay for topics.
+    pub(super) fn users(&self) -> impl Iterator<Item = u32> {
+        self.counts.holders().flatten()
     }
 
     pub(super) fn get(&self, key: TopicKey) -> Option<&Topic> {
@@ -212,15 +229,16 @@ impl Topics {
     /// from here on.
     ///
     /// # Errors
-    /// `quota_exceeded` when there are too many topics.
+    /// `quota_exceeded` when there are too many topics, or the user has its part of them.
     pub(super) fn subscribe(
         &mut self,
         subscription: Subscription,
+        user: User,
         limits: &Limits,
     ) -> Result<(SubscriptionKey, u64), Error> {
         let literal = TopicName::parse(subscription.filter.as_str()).ok();
         let topic = match &literal {
-            Some(name) => Some(self.ensure(name.clone(), limits)?),
+            Some(name) => Some(self.ensure(name.clone(), user, limits)?),
             None => None,
         };
         let key = self.subscriptions.insert(subscription);
@@ -234,9 +252,6 @@ impl Topics {
             }
             (None, Some(subscription)) => self.wildcard.insert(subscription.filter.as_str(), key),
             (None, None) => {}
-        }
-        if let Some(topic) = topic {
-            self.settle_idle(topic);
         }
         let sequence = topic.and_then(|topic| self.topics.get(topic)).map_or(0, |topic| topic.sequence);
         Ok((key, sequence))
@@ -282,20 +297,23 @@ impl Topics {
         }
     }
 
-    fn ensure(&mut self, name: TopicName, limits: &Limits) -> Result<TopicKey, Error> {
-        if let Some(key) = self.by_name.get(&name) {
-            return Ok(*key);
+    /// The topic of that name, which the user is about to publish on or to subscribe to: it is charged with it if nobody is.
+    fn ensure(&mut self, name: TopicName, user: User, limits: &Limits) -> Result<TopicKey, Error> {
+        if let Some(key) = self.by_name.get(&name).copied() {
+            self.take_up(key, user, limits)?;
+            return Ok(key);
         }
-        if self.topics.len() >= limits.topics_max as usize {
-            match self.idle.first_key_value().map(|(_, key)| *key) {
-                Some(oldest) => self.remove(oldest),
-                None => return Err(Error::quota("topics_max", limits.topics_max.into())),
-            }
+        check(&self.counts, user, limits)?;
+        if self.topics.len() >= limits.topics_max as usize
+            && let Some(oldest) = self.idle.first_key_value().map(|(_, key)| *key)
+        {
+            self.remove(oldest);
         }
         let topic = Topic {
             name: name.clone(),
             sequence: 0,
             publishers: 0,
+            payer: user.uid,
             idle_since: None,
             matches: Vec::new(),
             is_shared: false,
@@ -303,7 +321,20 @@ impl Topics {
         };
         let key = self.topics.insert(topic);
         self.by_name.insert(name, key);
+        self.counts.add(user.uid, 1);
         Ok(key)
+    }
+
+    /// Takes a topic out of the order of idle ones, if it is one.
+    fn take_up(&mut self, key: TopicKey, user: User, limits: &Limits) -> Result<(), Error> {
+        let Some(topic) = self.topics.get_mut(key) else { return Ok(()) };
+        let Some(since) = topic.idle_since else { return Ok(()) };
+        check(&self.counts, user, limits)?;
+        topic.idle_since = None;
+        topic.payer = user.uid;
+        self.idle.remove(&since);
+        self.counts.add(user.uid, 1);
+        Ok(())
     }
 
     fn remove_if_unused(&mut self, key: TopicKey) {
@@ -315,21 +346,15 @@ impl Topics {
         }
     }
 
-    /// Puts a topic into the order of idle ones, or takes it out.
+    /// Puts a topic into the order of idle ones if it is one from here on: nobody pays for it then.
     fn settle_idle(&mut self, key: TopicKey) {
         let Some(topic) = self.topics.get_mut(key) else { return };
         let is_idle = topic.publishers == 0 && !self.literal.contains_key(topic.name.as_str());
-        match (is_idle, topic.idle_since) {
-            (true, None) => {
-                self.idle_clock += 1;
-                topic.idle_since = Some(self.idle_clock);
-                self.idle.insert(self.idle_clock, key);
-            }
-            (false, Some(since)) => {
-                topic.idle_since = None;
-                self.idle.remove(&since);
-            }
-            (true, Some(_)) | (false, None) => {}
+        if is_idle && topic.idle_since.is_none() {
+            self.idle_clock += 1;
+            topic.idle_since = Some(self.idle_clock);
+            self.idle.insert(self.idle_clock, key);
+            self.counts.remove(topic.payer, 1);
         }
     }
 
@@ -337,8 +362,11 @@ impl Topics {
         let Some(topic) = self.topics.remove(key) else { return };
         self.by_name.remove(&topic.name);
         self.kept_matches -= topic.matches.len();
-        if let Some(since) = topic.idle_since {
-            self.idle.remove(&since);
+        match topic.idle_since {
+            Some(since) => {
+                self.idle.remove(&since);
+            }
+            None => self.counts.remove(topic.payer, 1),
         }
     }
 
@@ -347,6 +375,11 @@ impl Topics {
         let topics = self.by_name.values().filter_map(|key| Some((*key, self.topics.get(*key)?)));
         topics.map(|(key, topic)| (key, topic, self.matching(&topic.name).len()))
     }
+}
+
+/// Whether a user may have one more topic that is not idle.
+fn check(counts: &Ledger<Option<u32>>, user: User, limits: &Limits) -> Result<(), Error> {
+    counts.standing(user.uid).check(1, "topics_max", limits.topics_max.into(), user.is_alone)
 }
 
 fn has_distinct_peers(matches: &[Match]) -> bool {
@@ -358,6 +391,10 @@ fn has_distinct_peers(matches: &[Match]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const ALONE: User = User { uid: Some(1), is_alone: true };
+    const ONE: User = User { uid: Some(1), is_alone: false };
+    const OTHER: User = User { uid: Some(2), is_alone: false };
 
     fn topic(text: &str) -> TopicName {
         TopicName::parse(text).unwrap()
@@ -371,18 +408,18 @@ mod tests {
     #[test]
     fn a_counter_lives_while_somebody_publishes_or_subscribes() {
         let (mut topics, limits) = (Topics::default(), Limits::default());
-        let first = topics.open(topic("a.b"), &limits).unwrap();
+        let first = topics.open(topic("a.b"), ALONE, &limits).unwrap();
         assert_eq!(topics.publish(first).unwrap().0, 1);
-        let (sub, sequence) = topics.subscribe(subscription("a.b"), &limits).unwrap();
+        let (sub, sequence) = topics.subscribe(subscription("a.b"), ALONE, &limits).unwrap();
         assert_eq!(sequence, 1);
         topics.release(first);
-        let again = topics.open(topic("a.b"), &limits).unwrap();
+        let again = topics.open(topic("a.b"), ALONE, &limits).unwrap();
         let (sequence, matches) = topics.publish(again).unwrap();
         assert_eq!((again, sequence, matches.len()), (first, 2, 1));
         topics.release(again);
         topics.unsubscribe([sub]);
         assert_eq!(topics.all().count(), 0);
-        let later = topics.open(topic("a.b"), &limits).unwrap();
+        let later = topics.open(topic("a.b"), ALONE, &limits).unwrap();
         assert_ne!(later.handle(), first.handle());
         assert_eq!(topics.publish(later).unwrap().0, 1);
     }
@@ -390,11 +427,11 @@ mod tests {
     #[test]
     fn wildcards_match_topics_that_come_before_and_after_them() {
         let (mut topics, limits) = (Topics::default(), Limits::default());
-        let before = topics.open(topic("a.b"), &limits).unwrap();
-        let (star, _) = topics.subscribe(subscription("a.*"), &limits).unwrap();
-        let (all, _) = topics.subscribe(subscription(">"), &limits).unwrap();
-        let after = topics.open(topic("a.c"), &limits).unwrap();
-        let deep = topics.open(topic("a.c.d"), &limits).unwrap();
+        let before = topics.open(topic("a.b"), ALONE, &limits).unwrap();
+        let (star, _) = topics.subscribe(subscription("a.*"), ALONE, &limits).unwrap();
+        let (all, _) = topics.subscribe(subscription(">"), ALONE, &limits).unwrap();
+        let after = topics.open(topic("a.c"), ALONE, &limits).unwrap();
+        let deep = topics.open(topic("a.c.d"), ALONE, &limits).unwrap();
         for (key, count) in [(before, 2), (after, 2), (deep, 1)] {
             assert_eq!(topics.publish(key).unwrap().1.len(), count);
         }
@@ -413,17 +450,45 @@ mod tests {
     fn idle_topics_make_room_and_others_are_kept() {
         let mut topics = Topics::default();
         let limits = Limits { topics_max: 3, ..Limits::default() };
-        topics.subscribe(subscription(">"), &limits).unwrap();
-        topics.subscribe(subscription("kept"), &limits).unwrap();
+        topics.subscribe(subscription(">"), ALONE, &limits).unwrap();
+        topics.subscribe(subscription("kept"), ALONE, &limits).unwrap();
         for name in ["a", "b", "c"] {
-            let key = topics.open(topic(name), &limits).unwrap();
+            let key = topics.open(topic(name), ALONE, &limits).unwrap();
             topics.release(key);
         }
         let names: Vec<_> = topics.all().map(|(_, topic, _)| topic.name.to_string()).collect();
         assert_eq!(names, ["b", "c", "kept"]);
-        topics.open(topic("d"), &limits).unwrap();
-        topics.open(topic("e"), &limits).unwrap();
-        let error = topics.open(topic("f"), &limits).unwrap_err();
+        topics.open(topic("d"), ALONE, &limits).unwrap();
+        topics.open(topic("e"), ALONE, &limits).unwrap();
+        let error = topics.open(topic("f"), ALONE, &limits).unwrap_err();
         assert_eq!(error.detail.unwrap().resource.as_deref(), Some("topics_max"));
+    }
+
+    #[test]
+    fn nobody_pays_for_an_idle_topic_and_whoever_takes_it_up_does() {
+        let mut topics = Topics::default();
+        let limits = Limits { topics_max: 4, ..Limits::default() };
+        let of = |topics: &Topics| [1, 2].map(|uid| topics.used_by(uid));
+        topics.subscribe(subscription(">"), ONE, &limits).unwrap();
+        for name in ["a", "b", "c", "d", "e"] {
+            let key = topics.open(topic(name), ONE, &limits).unwrap();
+            assert_eq!(of(&topics), [1, 0]);
+            topics.release(key);
+        }
+        assert_eq!((topics.len(), of(&topics)), (4, [0, 0]));
+        let taken = ["d", "e"].map(|name| topics.open(topic(name), OTHER, &limits).unwrap());
+        assert!(topics.open(topic("b"), OTHER, &limits).is_err(), "it has as many as are left");
+        assert!(topics.subscribe(subscription("b"), OTHER, &limits).is_err());
+        // Who else publishes on what is there pays nothing, and whoever has left goes on paying for it.
+        let again = topics.open(topic("d"), ONE, &limits).unwrap();
+        topics.release(again);
+        assert_eq!((again, of(&topics)), (taken[0], [0, 2]));
+        let (one, _) = topics.subscribe(subscription("b"), ONE, &limits).unwrap();
+        assert_eq!(of(&topics), [1, 2]);
+        topics.unsubscribe([one]);
+        topics.release(taken[0]);
+        assert_eq!((topics.len(), of(&topics), topics.counts.total()), (4, [0, 1], 1));
+        topics.release(taken[1]);
+        assert_eq!((topics.idle.len(), topics.counts.total()), (4, 0));
     }
 }

@@ -150,6 +150,20 @@ impl Model {
         Ok(())
     }
 
+    /// Whoever makes a gate or a barrier pays for it until nobody has to do with it.
+    pub(super) fn make_resource(&mut self, from: usize, gate: &Gate) -> Result<(), Refusal> {
+        let (resources, payer) = (self.resources(), self.uid_of(from));
+        self.coordination.payers.retain(|gate, _| resources.contains(gate));
+        if resources.contains(gate) {
+            return Ok(());
+        }
+        let own = self.coordination.payers.values().filter(|other| **other == payer).count();
+        let limit = ("resources_max", self.limits.resources_max);
+        self.check_share(from, (own, resources.len()), limit)?;
+        self.coordination.payers.insert(gate.clone(), payer);
+        Ok(())
+    }
+
     /// Whether the connection holds or awaits something, so that it cannot go on without being able to ask.
     pub(super) fn is_coordinating(&self, connection: usize) -> bool {
         self.coordinated(connection) != (0, 0) && self.phase(connection) == Phase::Active

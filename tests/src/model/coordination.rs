@@ -1,6 +1,7 @@
 //! Locks, semaphores, elections, barriers and leases, as plain lists that are looked through from front to back.
 
 use core::time::Duration;
+use std::collections::BTreeMap;
 
 use ipc_core::error::ErrorCode;
 use ipc_core::identity::Identity;
@@ -74,6 +75,8 @@ pub(super) struct Coordination {
     pub waits: Vec<Wait>,
     /// Gates that are closed because a holder was lost.
     pub closed: Vec<(Gate, Instant)>,
+    /// Who has made gates and barriers.
+    pub payers: BTreeMap<Gate, Option<u32>>,
 }
 
 impl Model {
@@ -206,10 +209,7 @@ impl Model {
         self.may_wait(from, correlation)?;
         self.may_hold(from)?;
         let gate: Gate = (operation, name);
-        let resources = self.resources();
-        if !resources.contains(&gate) && resources.len() >= self.limits.resources_max as usize {
-            return Err(Refusal::quota("resources_max", self.limits.resources_max));
-        }
+        self.make_resource(from, &gate)?;
         if let Some(others) = self.permits_of(&gate)
             && others != of
         {
@@ -358,7 +358,6 @@ impl Model {
         self.may_ask(from, correlation, Some(&body.name.0))?;
         self.may_wait(from, correlation)?;
         let gate: Gate = (operation, body.name.0.clone());
-        let resources = self.resources();
         let arrived: Vec<Wait> =
             self.coordination.waits.iter().filter(|wait| wait.gate == gate).cloned().collect();
         let max = self.limits.waiters_per_resource_max;
@@ -367,9 +366,7 @@ impl Model {
             Some(_) if arrived.len() >= max as usize => {
                 return Err(Refusal::quota("waiters_per_resource_max", max));
             }
-            None if resources.len() >= self.limits.resources_max as usize && body.parties > 1 => {
-                return Err(Refusal::quota("resources_max", self.limits.resources_max));
-            }
+            None if body.parties > 1 => self.make_resource(from, &gate)?,
             _ => {}
         }
         let is_last = arrived.len() + 1 == body.parties as usize;
@@ -404,7 +401,7 @@ impl Model {
         Ok(())
     }
 
-    fn uid_of(&self, connection: usize) -> Option<u32> {
+    pub(super) fn uid_of(&self, connection: usize) -> Option<u32> {
         match self.connections.get(&connection).map(|one| &one.identity) {
             Some(Identity::Local { uid, .. }) => Some(*uid),
             _ => None,

@@ -101,7 +101,7 @@ impl Model {
         if name == "ipc" || name.starts_with("ipc.") {
             return Err(Refusal::of(ErrorCode::PermissionDenied));
         }
-        self.gain_publisher(name)
+        self.gain_publisher(from, name)
     }
 
     pub(super) fn release(&mut self, from: usize, seen: &Seen) {

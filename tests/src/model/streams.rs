@@ -133,10 +133,7 @@ impl Model {
         let correlation = seen.header.correlation;
         self.may_ask(from, correlation, Some(name))?;
         let gate: Gate = (Operation::CAMPAIGN.0, name.to_owned());
-        let resources = self.resources();
-        if !resources.contains(&gate) && resources.len() >= self.limits.resources_max as usize {
-            return Err(Refusal::quota("resources_max", self.limits.resources_max));
-        }
+        self.make_resource(from, &gate)?;
         self.came(from, correlation, Operation::OBSERVE.0, Came::Observing(self.lead(&gate)));
         self.open_stream(from, correlation, About::Election(gate), false);
         Ok(())

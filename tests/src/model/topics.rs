@@ -23,6 +23,8 @@ pub(super) struct Topic {
     /// The number given last.
     pub sequence: u64,
     publishers: usize,
+    /// Who pays for it unless it is idle.
+    payer: Option<u32>,
     /// Grows with the time at which it was left by its publishers, if nobody subscribes to exactly it.
     idle_since: Option<u64>,
 }
@@ -48,8 +50,8 @@ impl Model {
         self.subscriptions.iter().filter(|one| filter::passes(&one.filter, topic)).count()
     }
 
-    pub(super) fn gain_publisher(&mut self, name: &str) -> Result<(), Refusal> {
-        self.ensure_topic(name)?;
+    pub(super) fn gain_publisher(&mut self, from: usize, name: &str) -> Result<(), Refusal> {
+        self.ensure_topic(from, name)?;
         if let Some(topic) = self.topics.get_mut(name) {
             topic.publishers += 1;
         }
@@ -64,19 +66,27 @@ impl Model {
         self.drop_topic_if_unused(name);
     }
 
-    /// Makes a counter. The topic that has been idle for longest makes room for it.
-    fn ensure_topic(&mut self, name: &str) -> Result<(), Refusal> {
-        if self.topics.contains_key(name) {
+    /// Makes a counter, or takes up an idle one. The topic that has been idle for longest makes room for a new one.
+    fn ensure_topic(&mut self, from: usize, name: &str) -> Result<(), Refusal> {
+        if self.topics.get(name).is_some_and(|topic| topic.idle_since.is_none()) {
             return Ok(());
         }
-        let max = self.limits.topics_max;
-        if self.topics.len() >= max as usize {
-            let idle = self.topics.iter().filter_map(|(name, topic)| Some((topic.idle_since?, name.clone())));
-            let Some((_, oldest)) = idle.min() else { return Err(Refusal::quota("topics_max", max)) };
+        let (max, payer) = (self.limits.topics_max, self.uid_of(from));
+        let paid = || self.topics.values().filter(|topic| topic.idle_since.is_none());
+        let own = paid().filter(|topic| topic.payer == payer).count();
+        self.check_share(from, (own, paid().count()), ("topics_max", max))?;
+        if let Some(topic) = self.topics.get_mut(name) {
+            (topic.payer, topic.idle_since) = (payer, None);
+            return Ok(());
+        }
+        let idle = self.topics.iter().filter_map(|(name, topic)| Some((topic.idle_since?, name.clone())));
+        if self.topics.len() >= max as usize
+            && let Some((_, oldest)) = idle.min()
+        {
             self.topics.remove(&oldest);
         }
-        let life = self.number();
-        self.topics.insert(name.to_owned(), Topic { life, sequence: 0, publishers: 0, idle_since: None });
+        let topic = Topic { life: self.number(), sequence: 0, publishers: 0, payer, idle_since: None };
+        self.topics.insert(name.to_owned(), topic);
         Ok(())
     }
 
@@ -200,7 +210,7 @@ impl Model {
         let (events_max, bytes_max) = (or(body.queue_events_max, default), or(body.queue_bytes_max, bytes));
         let is_literal = filter::is_name(&text);
         if is_literal {
-            self.ensure_topic(&text)?;
+            self.ensure_topic(from, &text)?;
         }
         let number = self.number();
         self.subscriptions.push(Subscription {

@@ -1,13 +1,22 @@
-//! What one user can take of keys, work queues and the line toward the disk, and what it leaves to others.
+//! What one user can take of keys, work queues, locks and their like, topics and the line toward the disk, and what it leaves to
+//! others.
 
+use ipc_core::Error;
+use ipc_core::identity::Identity;
 use ipc_core::limits::Limits;
+use ipc_core::wire::Kind;
 use ipc_core::wire::codec::Wire;
-use ipc_core::wire::coordination::{Bind, Condition, DeleteKey, Durability, Operation, PutKey, TakeLease};
+use ipc_core::wire::coordination::{
+    Acquire, Arrive, Bind, Claim, Condition, DeleteKey, Durability, Granted, Identify, LockMode, Observe,
+    OfToken, Operation, PutKey, TakeLease, TakeLock,
+};
 use ipc_core::wire::queue::{Enqueue, Purge, Take};
-use ipc_daemon::broker::{Allowance, Policy};
+use ipc_daemon::broker::{Allowance, Grant, Policy};
 use ipc_tests::disk::Disk;
+use ipc_tests::raw::greeting;
 use ipc_tests::users::FewUsers;
 
+use crate::bus::{Bus, Who};
 use crate::coordination::Scene;
 use crate::durable::{restarted, scene, start};
 use crate::queues::{entry, take};
@@ -118,7 +127,7 @@ fn keys_that_end_by_themselves_are_not_charged_any_more() {
     let (user, _other) = (scene.client_of(1), scene.client_of(2));
     let lease = TakeLease { bind: Bind::Session, ttl_us: 20_000, durability: None };
     let granted = scene.outcome_of(user, Operation::LEASE, &lease, b"").unwrap();
-    let token = granted.decode::<ipc_core::wire::coordination::Granted>().token;
+    let token = granted.decode::<Granted>().token;
     let timed = |number: u32| match number % 2 {
         0 => PutKey { ttl_us: 10_000, ..put_of(&number.to_string()) },
         _ => PutKey { lease: token, ..put_of(&number.to_string()) },
@@ -233,6 +242,142 @@ fn a_rule_says_what_a_user_has_of_work_queues() {
     }
 }
 
+fn claim(wait: bool) -> Claim {
+    Claim { wait, ttl_us: 0, delay_us: 0, owner: 0, durability: None }
+}
+
+fn lock(name: &str) -> TakeLock {
+    TakeLock { name: name.into(), mode: LockMode::Exclusive, claim: claim(false) }
+}
+
+#[test]
+fn nobody_takes_every_lock_semaphore_election_and_barrier() {
+    let mut scene = Scene::new(Limits { resources_max: 8, ..Limits::default() });
+    let users = [1, 2, 3].map(|uid| scene.client_of(uid));
+    let acquire = |name: &str| Acquire { name: name.into(), permits: 2, count: 1, claim: claim(false) };
+    let observe = |name: &str| Observe { name: name.into() };
+    let arrive = |name: &str, wait| Arrive { name: name.into(), parties: 2, wait };
+    let of = |scene: &Scene| [1, 2, 3].map(|uid| used(scene, uid, "resources_max").0);
+
+    let held = scene.outcome_of(users[0], Operation::LOCK, &lock("a"), b"").unwrap().decode::<Granted>();
+    assert_eq!(refusal(&mut scene, users[0], Operation::ACQUIRE, &acquire("a"), b""), None);
+    assert_eq!(refusal(&mut scene, users[0], Operation::OBSERVE, &observe("a"), b""), None);
+    assert_eq!(refusal(&mut scene, users[0], Operation::ARRIVE, &arrive("a", true), b""), None);
+    let refused = shared("resources_max");
+    assert_eq!(refusal(&mut scene, users[0], Operation::LOCK, &lock("b"), b""), refused);
+    assert_eq!(refusal(&mut scene, users[0], Operation::ACQUIRE, &acquire("b"), b""), refused);
+    assert_eq!(refusal(&mut scene, users[0], Operation::OBSERVE, &observe("b"), b""), refused);
+    assert_eq!(refusal(&mut scene, users[0], Operation::ARRIVE, &arrive("b", true), b""), refused);
+    let counts = [users[1], users[2]].map(|user| {
+        until_refused(|number| {
+            refusal(&mut scene, user, Operation::LOCK, &lock(&format!("{user}/{number}")), b"")
+        })
+    });
+    assert_eq!(counts, [(2, refused.clone()), (1, refused.clone())]);
+    assert_eq!(of(&scene), [4, 2, 1]);
+    assert_eq!(used(&scene, 1, "resources_max"), (4, 4), "whoever asked for more is blamed");
+
+    // What is there already is everybody's, and is paid for by who has made it until it is gone.
+    let waits = TakeLock { claim: claim(true), ..lock("a") };
+    let waiting = scene.ask(users[1], Operation::LOCK, &waits, b"");
+    assert_eq!(refusal(&mut scene, users[1], Operation::ACQUIRE, &acquire("a"), b""), None);
+    assert_eq!(of(&scene), [4, 2, 1]);
+    assert_eq!(refusal(&mut scene, users[1], Operation::ARRIVE, &arrive("a", true), b""), None);
+    assert_eq!(of(&scene), [3, 2, 1], "the barrier went when all had arrived");
+    let release = OfToken { token: held.token };
+    assert_eq!(refusal(&mut scene, users[0], Operation::RELEASE, &release, b""), None);
+    scene.take_outcome(users[1], Operation::LOCK, waiting).expect("its turn").expect("a grant");
+    scene.bus.leave(users[0]);
+    assert_eq!(of(&scene), [2, 2, 1], "the lock and the semaphore, which another uses");
+    scene.bus.leave(users[1]);
+    assert_eq!(of(&scene), [0, 0, 1]);
+
+    // A barrier goes with the last who waits, and one of a single party leaves nothing.
+    let user = scene.client_of(1);
+    let alone = Arrive { parties: 1, ..arrive("a", false) };
+    assert_eq!(refusal(&mut scene, user, Operation::ARRIVE, &alone, b""), None);
+    assert_eq!(refusal(&mut scene, user, Operation::ARRIVE, &arrive("a", true), b""), None);
+    assert_eq!(of(&scene), [1, 0, 1]);
+    scene.bus.leave(user);
+    assert_eq!(of(&scene), [0, 0, 1]);
+}
+
+#[test]
+fn whoever_is_alone_takes_every_lock() {
+    let mut scene = Scene::new(Limits { resources_max: 8, ..Limits::default() });
+    let take =
+        |scene: &mut Scene, from: usize, name: &str| refusal(scene, from, Operation::LOCK, &lock(name), b"");
+    let one = [scene.client_of(1), scene.client_of(1)];
+    let locks = until_refused(|number| take(&mut scene, one[number as usize % 2], &format!("{number}")));
+    assert_eq!(locks, (8, full("resources_max")));
+    let other = scene.client_of(2);
+    assert_eq!(take(&mut scene, other, "mine"), full("resources_max"));
+    scene.bus.leave(one[0]);
+    assert_eq!(take(&mut scene, one[1], "0"), shared("resources_max"));
+    assert_eq!(take(&mut scene, other, "mine"), None);
+}
+
+/// How a request about topics was refused.
+fn of_topic<T>(result: Result<T, Error>) -> Option<(String, bool)> {
+    let detail = result.err()?.detail.expect("the limit is named");
+    let is_for_others = detail.hint.is_some_and(|hint| hint.contains("users who have fewer"));
+    Some((detail.resource.expect("a name"), is_for_others))
+}
+
+#[test]
+fn nobody_takes_every_topic() {
+    let mut bus = Bus::with(Limits { topics_max: 8, ..Limits::default() });
+    let users = [1, 2, 3].map(|uid| bus.arrives(uid));
+    let opens = |bus: &mut Bus, who: Who, topic: &str| of_topic(bus.opens(who, topic));
+    let of = |bus: &Bus| {
+        let viewer = bus.memory.broker.peers()[0].peer.id;
+        let rows = bus.memory.broker.view(viewer).quota();
+        let row = |uid| rows.iter().find(|row| row.uid == Some(uid) && row.resource == "topics_max");
+        [1, 2, 3].map(|uid| row(uid).map_or((0, 0), |row| (row.used, row.refused)))
+    };
+    let refused = shared("topics_max");
+    let counts =
+        users.map(|user| until_refused(|number| opens(&mut bus, user, &format!("t{user}.n{number}"))));
+    assert_eq!(counts, [(4, refused.clone()), (2, refused.clone()), (1, refused.clone())]);
+    assert_eq!(of_topic(bus.subscribe(users[0], "other", 0, 0)), refused);
+    assert_eq!(of(&bus), [(4, 2), (2, 1), (1, 1)]);
+
+    // What is there already is everybody's, and is paid for by who has made it until nobody uses it.
+    bus.subscribes(users[1], "t0.n0");
+    assert_eq!(opens(&mut bus, users[1], "t0.n1"), None);
+    bus.memory.leave(users[0]);
+    assert_eq!(of(&bus), [(2, 2), (2, 1), (1, 1)]);
+    bus.memory.leave(users[1]);
+    assert_eq!(of(&bus), [(0, 2), (0, 1), (1, 1)]);
+
+    // Idle topics are nobody's, and make room.
+    let user = bus.arrives(1);
+    bus.subscribes(users[2], ">");
+    for round in 0..3 {
+        let publisher = bus.arrives(1);
+        let opened = until_refused(|number| opens(&mut bus, publisher, &format!("r{round}.n{number}")));
+        assert_eq!(opened, (4, refused.clone()), "{round}");
+        assert_eq!(opens(&mut bus, user, "another"), refused);
+        bus.memory.leave(publisher);
+        assert_eq!(of(&bus)[0].0, 0);
+    }
+}
+
+#[test]
+fn nobody_from_the_network_is_alone() {
+    let mut bus = Bus::with(Limits { topics_max: 8, ..Limits::default() });
+    bus.memory.set_policy(Policy::open(vec![Grant::parse("publish net.>").unwrap()]));
+    let remote = Identity::Remote { principal: "anonymous".into(), address: "127.0.0.1:1".into() };
+    let remote = bus.memory.connect_as(remote);
+    bus.memory.send(remote, &greeting("somebody"));
+    assert_eq!(bus.memory.client(remote).take(Kind::WELCOME).len(), 1);
+    let opened = until_refused(|number| of_topic(bus.opens(remote, &format!("net.n{number}"))));
+    assert_eq!(opened, (4, shared("topics_max")));
+    let local = bus.arrives(1);
+    let opened = until_refused(|number| of_topic(bus.opens(local, &format!("t.n{number}"))));
+    assert_eq!(opened, (4, full("topics_max")));
+}
+
 #[test]
 fn nobody_fills_the_line_toward_the_disk() {
     let cases = [
@@ -325,13 +470,18 @@ fn after_a_restart_everybody_pays_for_the_same() {
     }
     let memory = Enqueue { durability: Some(Durability::Memory), ..entry("m") };
     assert_eq!(refusal(&mut scene, users[0], Operation::ENQUEUE, &memory, b"x"), None);
+    let secret = Identify { secret: *b"one of sixteen b" };
+    assert_eq!(refusal(&mut scene, users[0], Operation::IDENTIFY, &secret, b""), None);
+    for (from, name) in [(0, "l"), (0, "m"), (1, "n")] {
+        assert_eq!(refusal(&mut scene, users[from], Operation::LOCK, &lock(name), b""), None);
+    }
     let of = |scene: &Scene, limit: &str| [1, 2].map(|uid| used(scene, uid, limit).0);
     let all = |scene: &Scene| {
-        ["keys_per_uid_max", "work_queues_per_uid_max", "work_queue_entries_per_uid_max"]
+        ["keys_per_uid_max", "work_queues_per_uid_max", "work_queue_entries_per_uid_max", "resources_max"]
             .map(|limit| of(scene, limit))
     };
-    assert_eq!(all(&scene), [[2, 1], [2, 1], [2, 3]]);
+    assert_eq!(all(&scene), [[2, 1], [2, 1], [2, 3], [2, 1]]);
     let mut scene = restarted(scene);
     scene.client_of(9);
-    assert_eq!(all(&scene), [[2, 1], [1, 1], [1, 3]], "what was in memory is gone");
+    assert_eq!(all(&scene), [[2, 1], [1, 1], [1, 3], [2, 0]], "what was in memory is gone");
 }

@@ -12,7 +12,7 @@ use super::gate::{Gate, GateKey, Share};
 use super::hold::{Hold, Keeper};
 use super::tenure::Promise;
 use super::wait_queue::Place;
-use super::{Asker, Coordination, Effect, Link, Noun, Reason, Terms, Timer, WaitId, WaitsAt};
+use super::{Asker, Coordination, Effect, Link, Noun, Reason, Terms, Timer, User, WaitId, WaitsAt};
 use crate::broker::keys::PeerKey;
 
 /// What is claimed, and how.
@@ -60,7 +60,7 @@ impl Coordination {
             );
         }
         self.check_absent(asker.peer, want.terms.durability, limits)?;
-        let key = self.gate(&want, limits)?;
+        let key = self.gate(&want, asker.user, limits)?;
         let Some(gate) = self.gates.get(key) else { return Err(self.busy(key)) };
         let is_open = gate.closed_until.is_none() && !self.is_outstanding(gate);
         let is_free = gate.queue.is_empty() && is_open && gate.has_room(want.share);
@@ -85,8 +85,8 @@ impl Coordination {
         Ok(())
     }
 
-    /// The gate of that name, made if nobody has anything to do with it so far.
-    fn gate(&mut self, want: &Want, limits: &Limits) -> Result<GateKey, Error> {
+    /// The gate of that name, made if nobody has anything to do with it so far: the user is charged with it then.
+    fn gate(&mut self, want: &Want, user: User, limits: &Limits) -> Result<GateKey, Error> {
         let name = (want.noun, want.name.clone());
         if let Some(key) = self.by_name.get(&name).copied() {
             let permits = self.gates.get(key).map_or(want.permits, |gate| gate.permits);
@@ -99,7 +99,7 @@ impl Coordination {
             }
             return Ok(key);
         }
-        self.open_gate(name.0, name.1, want.permits, limits)
+        self.open_gate(name.0, name.1, want.permits, user, limits)
     }
 
     pub(super) fn open_gate(
@@ -107,19 +107,31 @@ impl Coordination {
         noun: Noun,
         name: ResourceName,
         permits: u32,
+        user: User,
         limits: &Limits,
     ) -> Result<GateKey, Error> {
-        if self.resources() >= limits.resources_max as usize {
-            return Err(Error::quota("resources_max", limits.resources_max.into()));
-        }
-        let mut gate = Gate::new(noun, name.clone(), permits);
-        if noun == Noun::Lock {
-            gate.remember_fence(self.fences.take(&name).unwrap_or(0));
+        self.check_resource(user, limits)?;
+        let fence = if noun == Noun::Lock { self.fences.take(&name) } else { None };
+        let mut gate = Gate::new(noun, name, permits, user.uid);
+        if let Some(fence) = fence {
+            gate.remember_fence(fence);
         }
         self.fences_max = limits.resources_max as usize;
+        Ok(self.insert_gate(gate))
+    }
+
+    pub(super) fn insert_gate(&mut self, gate: Gate) -> GateKey {
+        let (name, payer) = ((gate.noun, gate.name.clone()), gate.payer);
         let key = self.gates.insert(gate);
-        self.by_name.insert((noun, name), key);
-        Ok(key)
+        self.by_name.insert(name, key);
+        self.resources.add(payer, 1);
+        key
+    }
+
+    /// Whether a user may make one more gate or barrier.
+    pub(super) fn check_resource(&self, user: User, limits: &Limits) -> Result<(), Error> {
+        let standing = self.resources.standing(user.uid);
+        standing.check(1, "resources_max", limits.resources_max.into(), user.is_alone)
     }
 
     fn wait(&mut self, asker: Asker, want: Want, key: GateKey) {
@@ -166,6 +178,7 @@ impl Coordination {
         }
         if let Some(gate) = self.gates.remove(key) {
             self.by_name.remove(&(gate.noun, gate.name.clone()));
+            self.resources.remove(gate.payer, 1);
             if gate.noun == Noun::Lock && gate.fence > 0 {
                 self.fences.keep(gate.name, gate.fence, self.fences_max);
             }

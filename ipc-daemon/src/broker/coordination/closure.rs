@@ -121,7 +121,8 @@ impl Coordination {
         let mut reader = Reader(value);
         let fields = (reader.u64(), reader.u32(), reader.u64());
         let (Some(fence), Some(permits), Some(left)) = fields else { return Err("it ends too early") };
-        let key = self.gate_again(noun, &name, permits);
+        // Its record does not say who has made it: it is charged to no user of this machine.
+        let key = self.gate_again(noun, &name, permits, None);
         if let Some(gate) = self.gates.get_mut(key) {
             gate.remember_fence(fence);
         }

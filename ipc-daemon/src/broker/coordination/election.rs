@@ -70,7 +70,7 @@ impl Coordination {
         let known = self.by_name.get(&(Noun::Election, name.clone())).copied();
         let key = match known {
             Some(key) => key,
-            None => self.open_gate(Noun::Election, name, 0, limits)?,
+            None => self.open_gate(Noun::Election, name, 0, asker.user, limits)?,
         };
         let id = asker.id();
         if let Some(gate) = self.gates.get_mut(key) {

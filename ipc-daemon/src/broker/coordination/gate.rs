@@ -32,6 +32,8 @@ pub(in crate::broker) enum Share {
 pub(super) struct Gate {
     pub(super) noun: Noun,
     pub(super) name: ResourceName,
+    /// Who has made it, and pays for it.
+    pub(super) payer: Option<u32>,
     /// Permits in all, of a semaphore.
     pub(super) permits: u32,
     /// Who holds it, by token.
@@ -55,10 +57,11 @@ pub(super) struct Gate {
 }
 
 impl Gate {
-    pub(super) fn new(noun: Noun, name: ResourceName, permits: u32) -> Self {
+    pub(super) fn new(noun: Noun, name: ResourceName, permits: u32, payer: Option<u32>) -> Self {
         Self {
             noun,
             name,
+            payer,
             permits,
             holders: BTreeMap::new(),
             queue: WaitQueue::default(),
@@ -160,7 +163,7 @@ mod tests {
     #[test]
     fn shares_fit_beside_one_another_or_not() {
         let name = || ResourceName::parse("a").unwrap();
-        let mut lock = Gate::new(Noun::Lock, name(), 0);
+        let mut lock = Gate::new(Noun::Lock, name(), 0, None);
         assert!(lock.has_room(Share::Exclusive) && lock.has_room(Share::Shared));
         lock.hold(1, Share::Shared);
         assert!(!lock.has_room(Share::Exclusive) && lock.has_room(Share::Shared));
@@ -171,7 +174,7 @@ mod tests {
         lock.give_back(2, true);
         lock.give_back(2, false);
         assert!(lock.is_idle() && lock.untold == 0);
-        let mut semaphore = Gate::new(Noun::Semaphore, name(), 5);
+        let mut semaphore = Gate::new(Noun::Semaphore, name(), 5, None);
         semaphore.hold(1, Share::Permits(3));
         for (count, fits) in [(1, true), (2, true), (3, false), (u32::MAX, false)] {
             assert_eq!(semaphore.has_room(Share::Permits(count)), fits, "{count}");
@@ -182,7 +185,7 @@ mod tests {
 
     #[test]
     fn the_eldest_who_was_told_is_the_first_of_those_who_hold_it() {
-        let mut lock = Gate::new(Noun::Lock, ResourceName::parse("a").unwrap(), 0);
+        let mut lock = Gate::new(Noun::Lock, ResourceName::parse("a").unwrap(), 0, None);
         assert_eq!(lock.first_told(), None);
         for token in 1..=3 {
             lock.hold(token, Share::Shared);
@@ -201,7 +204,7 @@ mod tests {
 
     #[test]
     fn who_was_never_told_fences_off_nobody() {
-        let mut lock = Gate::new(Noun::Lock, ResourceName::parse("a").unwrap(), 0);
+        let mut lock = Gate::new(Noun::Lock, ResourceName::parse("a").unwrap(), 0, None);
         lock.hold(1, Share::Exclusive);
         lock.settle();
         lock.give_back(1, true);

@@ -80,7 +80,7 @@ impl Hold {
 pub(in crate::broker) struct User {
     /// `None` for one who is not of this machine.
     pub(in crate::broker) uid: Option<u32>,
-    /// No other user of this machine is connected.
+    /// It is of this machine, and no other user of this machine is connected.
     pub(in crate::broker) is_alone: bool,
 }
 

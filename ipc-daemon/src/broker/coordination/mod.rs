@@ -59,13 +59,13 @@ use ipc_core::Error;
 use ipc_core::name::ResourceName;
 use ipc_core::payload::Payload;
 use ipc_core::time::Instant;
-use ipc_core::wire::coordination::{Durability, Operation, Waiting};
+use ipc_core::wire::coordination::{Durability, Operation};
 use slotmap::SlotMap;
 
 use super::keys::PeerKey;
 use super::ledger::Ledger;
 
-use self::barrier::{Arrival, Barriers};
+use self::barrier::Barriers;
 pub(super) use self::claim::Want;
 pub(super) use self::effect::{Effect, Link, Reason};
 use self::fences::Fences;
@@ -205,6 +205,8 @@ pub(super) struct Coordination {
     gates: SlotMap<GateKey, Gate>,
     by_name: BTreeMap<(Noun, ResourceName), GateKey>,
     barriers: Barriers,
+    /// How many gates and barriers there are, by who has made them.
+    resources: Ledger<Option<u32>>,
     holds: BTreeMap<u64, Hold>,
     tenures: Tenures,
     sessions: Sessions,
@@ -342,63 +344,6 @@ impl Coordination {
         }
     }
 
-    /// A party arrives at a barrier: it waits, or all go on.
-    pub(super) fn arrive(
-        &mut self,
-        now: Instant,
-        asker: Asker,
-        name: ResourceName,
-        parties: u32,
-        wait: bool,
-        limits: &ipc_core::limits::Limits,
-    ) -> Result<(), Reason> {
-        self.check_wait(&asker, limits)?;
-        self.numbers.check()?;
-        let known = self.barriers.get(&name).map(|barrier| (barrier.parties, barrier.arrived.len()));
-        match known {
-            Some((others, _)) if others != parties => {
-                let message =
-                    format!("barrier {name} is waited at by parties that expect {others}, not {parties}");
-                return Err(Error::new(ipc_core::ErrorCode::Conflict, message).into());
-            }
-            Some((_, arrived)) if arrived >= limits.waiters_per_resource_max as usize => {
-                let max = limits.waiters_per_resource_max.into();
-                return Err(Error::quota("waiters_per_resource_max", max).into());
-            }
-            None if self.resources() >= limits.resources_max as usize && parties > 1 => {
-                return Err(Error::quota("resources_max", limits.resources_max.into()).into());
-            }
-            _ => {}
-        }
-        if !wait && !self.barriers.is_last(&name, parties) {
-            return Err(Reason::Busy { what: format!("barrier {name}"), holder: None });
-        }
-        match self.barriers.arrive(&name, parties, asker.id()) {
-            Arrival::Waits(place, missing) => {
-                self.begin_wait(&asker, 0, WaitsAt::Barrier { name, place });
-                let waiting = Waiting { ahead: 0, holders: 0, token: 0, missing };
-                let (to, operation) = (asker.id(), asker.operation);
-                self.effects.push_back(Effect::Waits { to, operation, holder: None, waiting });
-            }
-            Arrival::Passes(others) => self.pass(now, &others, asker.id()),
-        }
-        Ok(())
-    }
-
-    fn pass(&mut self, now: Instant, others: &[WaitId], last: WaitId) {
-        let generation = self.next_token(now);
-        for (place, to) in others.iter().enumerate() {
-            self.forget_wait(*to);
-            self.effects.push_back(Effect::Passed { to: *to, generation, place: place as u32 });
-        }
-        self.effects.push_back(Effect::Passed { to: last, generation, place: others.len() as u32 });
-    }
-
-    /// Gates and barriers that there are.
-    fn resources(&self) -> usize {
-        self.gates.len() + self.barriers.len()
-    }
-
     fn next_token(&mut self, now: Instant) -> u64 {
         self.numbers.next(now)
     }
@@ -462,7 +407,7 @@ impl Coordination {
                 Some(*gate)
             }
             WaitsAt::Barrier { name, place } => {
-                self.barriers.leave(name, *place);
+                self.leave_barrier(name, *place);
                 None
             }
             WaitsAt::Queue { queue, place, .. } => {

@@ -62,7 +62,8 @@ impl Coordination {
     /// Users who have anything of what outlives their connections.
     pub(in crate::broker) fn users(&self) -> BTreeSet<u32> {
         let held = self.detached.keys().copied().chain(self.sessions.absent().holders());
-        self.keys.counts().holders().chain(self.users_of_queues()).chain(held).collect()
+        let made = self.resources.holders().flatten().chain(self.users_of_queues());
+        self.keys.counts().holders().chain(made).chain(held).collect()
     }
 
     /// What a user has of what is limited for each, with the name of that limit, and the most that it may have.
@@ -72,6 +73,7 @@ impl Coordination {
         let absent = self.sessions.absent().of(uid);
         let mut used = vec![
             ("absent_holds_per_uid_max", absent, limits.absent_holds_per_uid_max.into()),
+            ("resources_max", self.resources.of(Some(uid)), limits.resources_max.into()),
             ("detached_leases_per_uid_max", detached.into(), limits.detached_leases_per_uid_max.into()),
             ("keys_per_uid_max", self.keys.counts().of(uid), keys_max.into()),
             ("key_bytes_per_uid_max", self.keys.bytes().of(uid), limits.key_bytes_per_uid_max.into()),

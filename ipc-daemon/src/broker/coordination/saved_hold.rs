@@ -97,7 +97,7 @@ impl Coordination {
 
     fn restore_gate(&mut self, noun: Noun, token: u64, saved: &Saved<'_>) -> Read<GateKey> {
         let name = ResourceName::parse(saved.name).map_err(|_| "what it names is no name")?;
-        let key = self.gate_again(noun, &name, saved.permits);
+        let key = self.gate_again(noun, &name, saved.permits, saved.keeper.uid());
         let gate = self.gates.get_mut(key).filter(|gate| gate.has_room(saved.share));
         let gate = gate.ok_or("somebody else holds it")?;
         gate.hold(token, saved.share);
@@ -106,15 +106,18 @@ impl Coordination {
         Ok(key)
     }
 
-    /// The gate of that name, made if nothing was restored of it so far.
-    pub(super) fn gate_again(&mut self, noun: Noun, name: &ResourceName, permits: u32) -> GateKey {
-        let name = (noun, name.clone());
-        if let Some(key) = self.by_name.get(&name) {
+    /// The gate of that name, made if nothing was restored of it so far: that user is charged with it then.
+    pub(super) fn gate_again(
+        &mut self,
+        noun: Noun,
+        name: &ResourceName,
+        permits: u32,
+        payer: Option<u32>,
+    ) -> GateKey {
+        if let Some(key) = self.by_name.get(&(noun, name.clone())) {
             return *key;
         }
-        let key = self.gates.insert(Gate::new(noun, name.1.clone(), permits));
-        self.by_name.insert(name, key);
-        key
+        self.insert_gate(Gate::new(noun, name.clone(), permits, payer))
     }
 }
 

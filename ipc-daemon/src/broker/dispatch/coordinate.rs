@@ -264,12 +264,13 @@ impl Broker {
         Hand { peer, uid: self.user(peer).uid }
     }
 
-    fn user(&self, peer: PeerKey) -> User {
+    /// Who pays for what a session makes.
+    pub(super) fn user(&self, peer: PeerKey) -> User {
         let uid = match self.peers.get(peer).map(|state| &state.who.identity) {
             Some(Identity::Local { uid, .. }) => Some(*uid),
             Some(Identity::Remote { .. }) | None => None,
         };
-        User { uid, is_alone: self.quota.has_one_user() }
+        User { uid, is_alone: uid.is_some() && self.quota.has_one_user() }
     }
 
     /// What the user of a session may have.

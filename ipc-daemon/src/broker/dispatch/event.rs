@@ -33,7 +33,7 @@ impl Broker {
     fn find_topic(&mut self, peer: PeerKey, request: &OpenTopic) -> Result<TopicKey, Error> {
         let name = TopicName::parse(&request.topic.0)?;
         self.check_policy(peer, &Action::Publish(&name))?;
-        self.topics.open(name, &self.config.limits)
+        self.topics.open(name, self.user(peer), &self.config.limits)
     }
 
     pub(super) fn publish(&mut self, peer: PeerKey, frame: &Frame<'_>) -> Outcome {
@@ -164,7 +164,8 @@ impl Broker {
         let result = Filter::parse(&request.filter.0).and_then(|filter| {
             self.check_subscribe(peer, id, &filter)?;
             let subscription = self.describe_subscription(peer, id, filter, &request)?;
-            let (key, sequence) = self.topics.subscribe(subscription, &self.config.limits)?;
+            let (key, sequence) =
+                self.topics.subscribe(subscription, self.user(peer), &self.config.limits)?;
             if let Some(state) = self.peers.get_mut(peer) {
                 state.subscriptions.insert(id, key);
                 state.outbound.reserve(GAP_BYTES);

@@ -286,12 +286,15 @@ impl Broker {
             add(payer, resource, used, max);
         }
         let connected = self.quota.accounts().filter_map(|(payer, _)| named(payer).0);
-        let users: BTreeSet<u32> = self.coordination.users().into_iter().chain(connected).collect();
+        let with_topics = self.topics.users().chain(connected);
+        let users: BTreeSet<u32> = self.coordination.users().into_iter().chain(with_topics).collect();
         for uid in users {
             let payer = Payer::Uid(uid);
             for (resource, used, max) in self.coordination.used_by(uid, &self.limits_of(&payer)) {
                 add(&payer, resource, used, max);
             }
+            let topics_max = self.config.limits.topics_max;
+            add(&payer, "topics_max", self.topics.used_by(uid), topics_max.into());
         }
         for (payer, resources) in refused {
             let other = |(resource, refused)| (payer.clone(), resource, 0, None, refused);
