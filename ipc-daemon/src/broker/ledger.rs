@@ -7,6 +7,15 @@ use std::collections::BTreeMap;
 
 use ipc_core::Error;
 
+/// The user behind a session, as one who shares with others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::broker) struct User {
+    /// `None` for one who is not of this machine.
+    pub(in crate::broker) uid: Option<u32>,
+    /// It is of this machine, and no other user of this machine is connected.
+    pub(in crate::broker) is_alone: bool,
+}
+
 /// How much each has of something.
 #[derive(Debug)]
 pub(crate) struct Ledger<K> {

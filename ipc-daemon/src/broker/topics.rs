@@ -11,10 +11,9 @@ use ipc_core::name::{Filter, TopicName};
 use ipc_core::{Error, limits::Limits};
 use slotmap::SlotMap;
 
-use super::coordination::User;
 use super::filters::FilterTree;
 use super::keys::{PeerKey, SubscriptionKey, TopicKey};
-use super::ledger::Ledger;
+use super::ledger::{Ledger, User};
 
 /// The topic on which what crosses the bus is told. Only who subscribes to exactly this gets it.
 pub(super) const MONITOR_TOPIC: &str = "ipc.monitor";

@@ -75,15 +75,6 @@ impl Hold {
     }
 }
 
-/// The user behind a session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::broker) struct User {
-    /// `None` for one who is not of this machine.
-    pub(in crate::broker) uid: Option<u32>,
-    /// It is of this machine, and no other user of this machine is connected.
-    pub(in crate::broker) is_alone: bool,
-}
-
 /// On whose behalf something is asked about what is held.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::broker) struct Hand {

@@ -63,7 +63,7 @@ use ipc_core::wire::coordination::{Durability, Operation};
 use slotmap::SlotMap;
 
 use super::keys::PeerKey;
-use super::ledger::Ledger;
+use super::ledger::{Ledger, User};
 
 use self::barrier::Barriers;
 pub(super) use self::claim::Want;
@@ -72,8 +72,8 @@ use self::fences::Fences;
 pub(super) use self::gate::Share;
 use self::gate::{Gate, GateKey};
 use self::group::Group;
+pub(super) use self::hold::Hand;
 use self::hold::Hold;
-pub(super) use self::hold::{Hand, User};
 use self::keys::Keys;
 pub(super) use self::keys::{Change, Condition, Entry, Selection};
 pub(super) use self::kv::{Act, Ask, Fence, Request, Value};

@@ -20,10 +20,9 @@ use ipc_core::{Error, ErrorCode};
 
 use super::Outcome;
 use crate::broker::Broker;
-use crate::broker::coordination::{
-    Asker, Effect, Hand, Link, Noun, Reason, Share, Terms, User, WaitId, Want,
-};
+use crate::broker::coordination::{Asker, Effect, Hand, Link, Noun, Reason, Share, Terms, WaitId, Want};
 use crate::broker::keys::PeerKey;
+use crate::broker::ledger::User;
 use crate::broker::policy::Action;
 use crate::broker::quota::Resource;
 
