@@ -10,6 +10,8 @@ use super::medium::Watched;
 
 /// The format of what is written. Format 1 was a database without a head and without a log.
 pub(super) const FORMAT: u32 = 2;
+/// Largest log of a store that is read, in bytes: all of it is taken into memory.
+const LOG_MAX_BYTES: u32 = 64 << 20;
 /// Bytes of the log of a new store: some thousand small commits. The one that finds it full waits until all of them are in the
 /// database.
 pub(crate) const LOG_BYTES: u32 = 256 << 10;
@@ -51,9 +53,12 @@ impl Layout {
         if !head.starts_with(MAGIC) || number(SUMMED) != crc32fast::hash(&head[..SUMMED]) {
             return damaged("it does not begin like a store");
         }
-        match (number(8), number(12)) {
-            (FORMAT, log_bytes) => Ok(Self { log_bytes }),
-            (newer, _) if newer > FORMAT => Err(StoreError::Newer(newer)),
+        let (format, log_bytes) = (number(8), number(12));
+        match format {
+            FORMAT if !(1..=LOG_MAX_BYTES).contains(&log_bytes) => damaged("the length of its log is none"),
+            FORMAT if bytes.len()? < HEAD_BYTES + u64::from(log_bytes) => damaged("it ends within its log"),
+            FORMAT => Ok(Self { log_bytes }),
+            newer if newer > FORMAT => Err(StoreError::Newer(newer)),
             _ => damaged("the number of its format is none"),
         }
     }

@@ -250,6 +250,22 @@ fn what_a_later_version_has_written_is_not_read() {
     }
 }
 
+#[test]
+fn a_head_is_not_believed_what_the_file_is_too_short_for() {
+    let disk = Disk::default();
+    drop(open(&disk).unwrap());
+    let whole = disk.bytes();
+    let with = |log_bytes: u32| {
+        let mut bytes = whole.clone();
+        bytes[..4096].copy_from_slice(&head(FORMAT, log_bytes));
+        Disk::with(bytes)
+    };
+    for log_bytes in [0, whole.len() as u32, (64 << 20) + 1, u32::MAX] {
+        assert!(matches!(open(&with(log_bytes)), Err(StoreError::Damaged(_))), "{log_bytes}");
+    }
+    assert!(open(&with(SHORT_LOG_BYTES)).is_ok());
+}
+
 /// A store as format 1 had it, with these records and with what it says of itself.
 fn bare(records: &Records, format: u32) -> Disk {
     let disk = Disk::with(Vec::new());
