@@ -20,7 +20,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 
 use rustix::io::{Errno, IoSliceMut};
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, Shutdown};
 
 /// Most descriptors that the kernel lets through at a time.
 const DESCRIPTORS_MAX: usize = 253;
@@ -251,8 +251,14 @@ impl Guard {
         Ok(Received { bytes: message.bytes, descriptors })
     }
 
-    /// The socket is about to be closed. Its last reference is kept until after that, and closed by the thread.
+    /// The socket is about to be closed. If there is anything in it that was not read, descriptors may be with it: its last
+    /// reference is kept until after that then, and closed by the thread.
     pub(super) fn outlive(&self, socket: impl AsFd) {
+        // Nothing more comes in. Of a socket whose other end is gone there is nothing to shut down.
+        let _is_gone = rustix::net::shutdown(&socket, Shutdown::Read);
+        if rustix::io::ioctl_fionread(&socket) == Ok(0) {
+            return;
+        }
         // Out of descriptors, the socket is closed where it is: late for everybody, but not wrong.
         *self.last.borrow_mut() = rustix::io::fcntl_dupfd_cloexec(socket, 3).ok();
     }
@@ -312,8 +318,9 @@ mod tests {
 
     #[test]
     fn the_socket_itself_is_closed_elsewhere() {
-        let (ours, theirs) = UnixStream::pair().unwrap();
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
         let guard = Guard::new(Reaper::start(1024).unwrap(), 1);
+        theirs.write_all(b"unread").unwrap();
         guard.outlive(&ours);
         drop(ours);
         let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
@@ -321,6 +328,22 @@ mod tests {
         assert_eq!(hung_up(&at_once), Ok(0));
         drop(guard);
         assert_eq!(hung_up(&Timespec { tv_sec: 10, tv_nsec: 0 }), Ok(1));
+    }
+
+    #[test]
+    fn a_socket_in_which_nothing_is_left_takes_no_place_in_the_line() {
+        let reaper = Reaper::idle(1);
+        for is_left_behind in [false, true] {
+            let (ours, mut theirs) = UnixStream::pair().unwrap();
+            let guard = Guard::new(reaper.clone(), 1);
+            if is_left_behind {
+                theirs.write_all(b"unread").unwrap();
+            }
+            guard.outlive(&ours);
+            assert!(theirs.write_all(b"more").is_err(), "what comes now would not be seen");
+            drop((ours, guard));
+            assert_eq!(reaper.has_room(1), !is_left_behind);
+        }
     }
 
     /// A TCP socket that takes its two seconds to be closed, because nobody reads what was sent over it; and who does not.
@@ -482,5 +505,17 @@ mod tests {
         let took = time_of(|| runtime.block_on(reaper.room_for(1)));
         assert!(took < Duration::from_secs(30), "{took:?}");
         assert!(reaper.has_room(1));
+        // And when there is to be more room.
+        let crowded = Reaper::idle(1);
+        crowded.close(1, watched().0);
+        let raise = async {
+            tokio::task::yield_now().await;
+            crowded.set_waiting_max(2);
+        };
+        let both = async { tokio::join!(crowded.room_for(1), raise) };
+        let took = time_of(|| {
+            runtime.block_on(both);
+        });
+        assert!(took < Duration::from_secs(30), "{took:?}");
     }
 }
