@@ -256,8 +256,9 @@ impl Topics {
         Ok((key, sequence))
     }
 
-    /// Removes subscriptions, and the topics that only they kept. Many at once cost one look at the idle topics.
-    pub(super) fn unsubscribe(&mut self, keys: impl IntoIterator<Item = SubscriptionKey>) {
+    /// Removes subscriptions, and the topics that only they kept. Many at once cost one look at the idle topics. Says how many of
+    /// those were looked at.
+    pub(super) fn unsubscribe(&mut self, keys: impl IntoIterator<Item = SubscriptionKey>) -> usize {
         let mut lost_wildcard = false;
         for key in keys {
             let Some(subscription) = self.subscriptions.remove(key) else { continue };
@@ -281,19 +282,19 @@ impl Topics {
                 self.remove_if_unused(topic);
             }
         }
-        if lost_wildcard {
-            self.remove_deserted();
-        }
+        if lost_wildcard { self.remove_deserted() } else { 0 }
     }
 
-    /// Removes the topics that nobody publishes on or subscribes to.
-    fn remove_deserted(&mut self) {
+    /// Removes the topics that nobody publishes on or subscribes to. Says how many it has looked at.
+    fn remove_deserted(&mut self) -> usize {
         let is_deserted =
             |key: &TopicKey| self.topics.get(*key).is_some_and(|topic| !self.is_subscribed(&topic.name));
         let deserted: Vec<TopicKey> = self.idle.values().copied().filter(is_deserted).collect();
+        let looked_at = self.idle.len();
         for topic in deserted {
             self.remove(topic);
         }
+        looked_at
     }
 
     /// The topic of that name, which the user is about to publish on or to subscribe to: it is charged with it if nobody is.
@@ -321,6 +322,11 @@ impl Topics {
         let key = self.topics.insert(topic);
         self.by_name.insert(name, key);
         self.counts.add(user.uid, 1);
+        debug_assert_eq!(
+            self.counts.total() as usize,
+            self.topics.len() - self.idle.len(),
+            "who pays for topics"
+        );
         Ok(key)
     }
 

@@ -6,6 +6,7 @@ use ipc_core::wire::{Flags, Frame, Header, Kind};
 use ipc_core::{Error, ErrorCode};
 
 use super::monitor::listening;
+use super::turn::LOOK_WORK;
 use super::{Outcome, unusable};
 use crate::broker::Broker;
 use crate::broker::keys::{PeerKey, TopicKey};
@@ -238,7 +239,7 @@ impl Broker {
         state.outbound.release(GAP_BYTES);
         self.quota.requeue(state.account, before, state.outbound.queued_bytes());
         self.quota.change(state.account, |charges| charges.subscriptions -= 1);
-        self.topics.unsubscribe([key]);
+        self.work += self.topics.unsubscribe([key]) as u64 * LOOK_WORK;
         true
     }
 }

@@ -12,6 +12,8 @@ const FRAME_WORK: u64 = 1024;
 const DELIVERY_WORK: u64 = 64;
 pub(super) const REQUEST_WORK: u64 = 6 * 1024;
 pub(super) const FLUSH_WORK: u64 = 4096;
+/// To look whether an idle topic has a subscription left.
+pub(super) const LOOK_WORK: u64 = 256;
 /// A connection, from when it is accepted to when it is closed.
 const CONNECTION_WORK: u64 = 32 * 1024;
 
