@@ -16,8 +16,8 @@ use crate::failure::{Exit, Failure};
 use crate::shell::State;
 use crate::store::{Found, Records, StateFile, look, make};
 
-/// Where the numbers of a later life begin when it is not known how many were reserved: so far above the highest that is known
-/// as nobody gets by giving them. There are 2^53 of them.
+/// Where the numbers of a later life begin when it is not known how many were reserved, or something is damaged: so far above
+/// the highest that is known as nobody gets by giving them. There are 2^53 of them.
 const LEAP: u64 = 1 << 45;
 /// Findings that are named one by one.
 const SHOWN_MAX: usize = 20;
@@ -213,7 +213,7 @@ fn describe(records: &Records) -> String {
         Some(RecordKind::EntryState) => format!("{count} states of such"),
         Some(RecordKind::EntryId) => format!("{count} ids of such"),
         Some(RecordKind::Hold) => format!("{count} holders"),
-        Some(RecordKind::Closure) => format!("{count} that stay closed after theirs"),
+        Some(RecordKind::Closure) => format!("{count} names that stay closed for a while"),
         None => format!("{count} of kind {kind}"),
     });
     let counts: Vec<String> = counts.collect();

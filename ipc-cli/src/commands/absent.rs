@@ -31,6 +31,7 @@ pub(super) async fn give_back(
 
 /// A list shows some of them at a time, so it is asked for until nothing of it is left.
 async fn give_all_back(what: What<'_>, client: &Client, output: &Output) -> Result<(), Failure> {
+    let mut has_any = false;
     loop {
         let rows = bus::ask(client, "list", "locks").await?;
         let is_it = |row: &&Value| row["kind"] == what.noun && row["name"] == what.name;
@@ -38,7 +39,10 @@ async fn give_all_back(what: What<'_>, client: &Client, output: &Output) -> Resu
         let (mut is_less, mut denied) = (false, None);
         for token in rows::items(row, "absent").iter().filter_map(|absent| number(absent, "token")) {
             match client.release_absent(token).await {
-                Ok(()) => show(what, token, output)?,
+                Ok(()) => {
+                    show(what, token, output)?;
+                    has_any = true;
+                }
                 // It has ended meanwhile, or its session has come back.
                 Err(error) if error.code == ErrorCode::LockLost => {}
                 Err(error) if error.code == ErrorCode::PermissionDenied => {
@@ -50,7 +54,7 @@ async fn give_all_back(what: What<'_>, client: &Client, output: &Output) -> Resu
             is_less = true;
         }
         if !is_less {
-            return denied.map_or_else(|| finish(what, row, output), |error| Err(error.into()));
+            return denied.map_or_else(|| finish(what, row, has_any, output), |error| Err(error.into()));
         }
     }
 }
@@ -63,14 +67,15 @@ fn show(What { noun, name }: What<'_>, token: u64, output: &Output) -> Result<()
     Ok(())
 }
 
-/// Nobody who is absent holds it any more; somebody who is there may.
-fn finish(What { noun, name }: What<'_>, row: &Value, output: &Output) -> Result<(), Failure> {
+/// Nobody who is absent holds it any more; somebody who is there may. `has_any`: something was given back.
+fn finish(What { noun, name }: What<'_>, row: &Value, has_any: bool, output: &Output) -> Result<(), Failure> {
     let holder = row.get("holder").filter(|holder| holder.is_object());
     match holder {
         Some(holder) => {
             let message = format!("{noun} {name} is held by {}, who is there", rows::peer(holder));
             Err(Error::new(ErrorCode::Busy, message).with_hint("it ends with its process").into())
         }
+        None if has_any => Ok(()),
         None => {
             output.say(&format!("nobody holds {noun} {name}"));
             Ok(())

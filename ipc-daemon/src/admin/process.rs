@@ -31,24 +31,28 @@ impl Processes {
     /// The names of these: those that are not known from a moment ago are read, on a thread for what may take its time. With
     /// thousands of them it does, and whoever asks all the time is not to keep a processor busy with it.
     pub(super) async fn names(&self, now: Instant, pids: Vec<u32>) -> Names {
-        let unknown = self.0.borrow_mut().unknown(now, &pids);
+        let (mut found, unknown) = self.0.borrow_mut().known(now, pids);
         if !unknown.is_empty() {
             let read = move || unknown.into_iter().map(|pid| (pid, name(pid))).collect::<Vec<_>>();
             // Nothing in there panics; without names the rest is still worth showing.
             let read = tokio::task::spawn_blocking(read).await.unwrap_or_default();
+            found.extend(read.iter().filter_map(|(pid, name)| Some((*pid, name.clone()?))));
             self.0.borrow_mut().names.extend(read);
         }
-        let recent = self.0.borrow();
-        pids.into_iter().filter_map(|pid| Some((pid, recent.names.get(&pid)?.clone()?))).collect()
+        found
     }
 }
 
 impl Recent {
-    fn unknown(&mut self, now: Instant, pids: &[u32]) -> Vec<u32> {
+    /// The names that are known of these, and those of which nothing is.
+    fn known(&mut self, now: Instant, pids: Vec<u32>) -> (Names, Vec<u32>) {
         if self.since.is_none_or(|since| now - since >= AGE_MAX) {
             (self.since, self.names) = (Some(now), BTreeMap::new());
         }
-        pids.iter().copied().filter(|pid| !self.names.contains_key(pid)).collect()
+        let (known, unknown): (Vec<_>, Vec<_>) =
+            pids.into_iter().partition(|pid| self.names.contains_key(pid));
+        let named = known.into_iter().filter_map(|pid| Some((pid, self.names.get(&pid)?.clone()?)));
+        (named.collect(), unknown)
     }
 }
 
