@@ -306,6 +306,46 @@ fn a_delay_with_which_work_is_given_back_is_kept() {
     assert_eq!(all, ["one", "two"]);
 }
 
+#[test]
+fn a_dead_letter_that_is_given_back_keeps_its_delay_too() {
+    let mut bench = bench();
+    let worker = bench.worker();
+    // The delay with which it was put is over, and no business of the dead letter.
+    let once = Enqueue { max_deliveries: 1, delay_us: 1_000, ..entry("q") };
+    bench.keeps(worker, &once, "job");
+    bench.wait_ms(1);
+    let got = bench.takes(worker).unwrap();
+    assert_eq!(bench.nacks(worker, &got, 0), Ok(true));
+    let dead = take("q.dead", Bind::Session);
+    let got = bench.takes_as(worker, &dead).unwrap();
+    assert_eq!(bench.nacks(worker, &got, 10_000_000), Ok(false));
+    bench.wait_ms(1_000);
+    bench.commits();
+    let mut bench = bench.restarts();
+    let worker = bench.worker();
+    bench.wait_ms(8_999);
+    assert_eq!(bench.takes_as(worker, &dead).unwrap_err(), ErrorCode::Busy);
+    bench.wait_ms(1);
+    assert_eq!(bench.takes_as(worker, &dead).unwrap().body, "job");
+}
+
+#[test]
+fn a_dead_letter_stays_one_when_the_word_of_its_delivery_could_not_be_written() {
+    let mut bench = bench();
+    let worker = bench.worker();
+    bench.keeps(worker, &Enqueue { max_deliveries: 1, ..entry("q") }, "job");
+    let got = bench.takes(worker).unwrap();
+    // That it was delivered is on its way to the disk when it dies.
+    bench.wait_ms(1_000);
+    assert_eq!(bench.nacks(worker, &got, 0), Ok(true));
+    bench.fails();
+    bench.wait_ms(1_000);
+    bench.commits();
+    let mut bench = bench.restarts();
+    let worker = bench.worker();
+    assert_eq!((bench.counts(worker, "q").ready, bench.counts(worker, "q.dead").ready), (0, 1));
+}
+
 /// The layout of a record never changes: these were written when they landed.
 #[test]
 fn records_of_how_an_entry_stands_are_read_for_ever() {

@@ -39,11 +39,18 @@ pub(super) fn entry(number: u64, queue: &ResourceName, entry: &Entry, delay: Dur
 /// How it stands. What is written of a delay is what is left of it: nobody knows how long the daemon is off.
 pub(super) fn state(now: Instant, number: u64, queue: &ResourceName, entry: &Entry) -> Write {
     let fields = Fields::default().u32(entry.deliveries);
-    let fields = match (&entry.death, entry.state) {
-        (Some(death), _) => fields.u8(IS_DEAD).bytes(queue.as_str().as_bytes()).bytes(death.as_bytes()),
-        (None, State::Delayed(until)) => fields.u8(IS_DELAYED).u64(whole_micros(until.since(now))),
-        (None, State::Ready | State::Delivered(_) | State::Leaving) => fields.u8(0),
+    let left = match entry.state {
+        State::Delayed(until) => Some(whole_micros(until.since(now))),
+        State::Ready | State::Delivered(_) | State::Leaving => None,
     };
+    let is_dead = entry.death.as_ref().map_or(0, |_| IS_DEAD);
+    let mut fields = fields.u8(is_dead | left.map_or(0, |_| IS_DELAYED));
+    if let Some(left) = left {
+        fields = fields.u64(left);
+    }
+    if let Some(death) = &entry.death {
+        fields = fields.bytes(queue.as_str().as_bytes()).bytes(death.as_bytes());
+    }
     Write::put(RecordKind::EntryState, &id_of(number), fields.done())
 }
 
@@ -139,14 +146,16 @@ impl Coordination {
             let left = reader.u64().ok_or("it ends before its delay")?;
             state = State::Delayed(now + Duration::from_micros(left));
         }
-        self.move_entry(from, number, state);
         if flags & IS_DEAD == 0 {
+            self.move_entry(from, number, state);
             let entry = self.queues.get_mut(from).and_then(|queue| queue.entries.get_mut(number));
             entry.ok_or("it is of an entry that is not there")?.deliveries = deliveries;
             return Ok(());
         }
         let name = read_queue(&mut reader)?;
         let death = reader.text().ok_or("it ends before the reason of its death")?.to_owned();
+        // The delay with which it was put is over there.
+        self.move_entry(from, number, State::Ready);
         let entry = self.queues.get_mut(from).and_then(|queue| queue.entries.remove(number));
         let entry = entry.ok_or("it is of an entry that is not there")?;
         self.queues.refund_entry(&entry);
@@ -156,6 +165,7 @@ impl Coordination {
         if let Some(queue) = self.queues.get_mut(to) {
             queue.entries.insert(number, dead);
         }
+        self.move_entry(to, number, state);
         self.close_queue_if_idle(from);
         Ok(())
     }
