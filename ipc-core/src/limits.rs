@@ -134,8 +134,8 @@ limits! {
     connections_per_uid_per_second_max: u32 = 1_000_000, 1, 1_000_000;
     /// Connections of one uid that have not said hello yet.
     unauthenticated_per_uid_max: u32 = 64, 1, 100_000;
-    /// Descriptors that one user has sent, where the kernel lets them through, and that wait to be closed. Past it none is taken
-    /// in: a connection that sends one is closed with it, and the local datagram socket waits.
+    /// Descriptors that one user has sent over one socket of the daemon, where the kernel lets them through, and that wait to be
+    /// closed. Past it none is taken in: a connection that sends one is closed with it, and the local datagram socket waits.
     descriptors_unclosed_max: u32 = 1024, 1, 1_000_000;
     /// Time for the hello, in milliseconds.
     hello_timeout_ms: u32 = 10_000, 10, 600_000;
@@ -192,7 +192,8 @@ limits! {
     observations_per_connection_max: u32 = 256, 1, 65_536;
     /// Requests that wait for one lock, semaphore, election, barrier or work queue.
     waiters_per_resource_max: u32 = 16_384, 1, 1_000_000;
-    /// Locks, semaphores, elections and barriers that are held, waited for or observed.
+    /// Locks, semaphores, elections and barriers that are held, waited for, observed or closed. No user has more of them than are
+    /// left, unless no other is connected.
     resources_max: u32 = 65_536, 1, 10_000_000;
     /// Leases of one uid that outlive their connection.
     detached_leases_per_uid_max: u32 = 1024, 1, 1_000_000;
@@ -207,11 +208,11 @@ limits! {
     key_value_max_bytes: u32 = 1 << 20, 1, PAYLOAD_MAX_CEILING_BYTES;
     /// Bytes of the keys of one uid: names, values and 200 bytes for each.
     key_bytes_per_uid_max: u32 = 256 << 20, 1024, u32::MAX;
-    /// Requests for changes of keys that wait for the disk. No user has more of them than are left, unless no other is
-    /// connected.
-    key_changes_pending_max: u32 = 16_384, 1, 10_000_000;
-    /// Bytes of the keys and values in them, shared in the same way.
-    key_changes_pending_max_bytes: u32 = 64 << 20, 1024, u32::MAX;
+    /// Requests for changes of keys that wait for the disk, and as many entries of work queues. No user has more of them than
+    /// are left, unless no other is connected.
+    changes_pending_max: u32 = 16_384, 1, 10_000_000;
+    /// Bytes of the keys and values in them, and of such entries, shared in the same way.
+    changes_pending_max_bytes: u32 = 64 << 20, 1024, u32::MAX;
     /// Requests of one connection that wait for the disk, about keys and about work queues alike.
     changes_pending_per_connection_max: u32 = 4096, 1, 1_000_000;
     /// The same of one uid.
@@ -249,7 +250,7 @@ limits! {
     /// Deliveries bound to one connection that are open, with the requests of it that wait for one and the credit that its
     /// consumers have left.
     work_queue_deliveries_per_connection_max: u32 = 131_072, 1, 16_777_216;
-    /// Topics that have a counter.
+    /// Topics that have a counter, shared in the same way.
     topics_max: u32 = 65_536, 1, 10_000_000;
     /// Events one subscription may have queued.
     queue_events_per_subscription_max: u32 = 65_536, 1, 1_000_000;

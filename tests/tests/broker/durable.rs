@@ -355,12 +355,12 @@ fn what_waits_for_the_disk_is_limited() {
         refusals
     };
     // The first is on its way already.
-    let limits = Limits { key_changes_pending_max: 3, ..Limits::default() };
-    assert_eq!(refused_at(limits, "key_changes_pending_max", 2), [4, 5]);
-    let limits = Limits { key_changes_pending_max_bytes: 30, ..Limits::default() };
-    assert_eq!(refused_at(limits, "key_changes_pending_max_bytes", 2), [4, 5]);
-    let limits = Limits { key_changes_pending_max_bytes: 29, ..Limits::default() };
-    assert_eq!(refused_at(limits, "key_changes_pending_max_bytes", 2), [3, 4, 5]);
+    let limits = Limits { changes_pending_max: 3, ..Limits::default() };
+    assert_eq!(refused_at(limits, "changes_pending_max", 2), [4, 5]);
+    let limits = Limits { changes_pending_max_bytes: 30, ..Limits::default() };
+    assert_eq!(refused_at(limits, "changes_pending_max_bytes", 2), [4, 5]);
+    let limits = Limits { changes_pending_max_bytes: 29, ..Limits::default() };
+    assert_eq!(refused_at(limits, "changes_pending_max_bytes", 2), [3, 4, 5]);
     let limits = Limits { changes_pending_per_connection_max: 3, ..Limits::default() };
     assert_eq!(refused_at(limits, "changes_pending_per_connection_max", 1), [3, 4, 5]);
 }

@@ -381,11 +381,11 @@ fn nobody_from_the_network_is_alone() {
 #[test]
 fn nobody_fills_the_line_toward_the_disk() {
     let cases = [
-        (Limits { key_changes_pending_max: 16, ..Limits::default() }, "key_changes_pending_max", [8, 4]),
+        (Limits { changes_pending_max: 16, ..Limits::default() }, "changes_pending_max", [8, 4]),
         // A request of ten bytes.
         (
-            Limits { key_changes_pending_max_bytes: 1024, ..Limits::default() },
-            "key_changes_pending_max_bytes",
+            Limits { changes_pending_max_bytes: 1024, ..Limits::default() },
+            "changes_pending_max_bytes",
             [51, 26],
         ),
     ];
@@ -409,6 +409,34 @@ fn nobody_fills_the_line_toward_the_disk() {
         while scene.bus.finish_commit() {}
         assert_eq!(used(&scene, 1, "changes_pending_per_uid_max").0, 0);
         assert_eq!(put(&mut scene, users[0], "a"), None);
+    }
+}
+
+#[test]
+fn nobody_fills_the_line_of_entries_toward_the_disk() {
+    let cost = |scene: &Scene| used(scene, 1, "work_queue_bytes_per_uid_max").0;
+    let mut measured = scene(Limits::default());
+    let one = measured.client_of(1);
+    measured.ask(one, Operation::ENQUEUE, &entry("q"), b"123456789");
+    let bytes = cost(&measured) as u32;
+    let cases = [
+        (Limits { changes_pending_max: 16, ..Limits::default() }, "changes_pending_max"),
+        (Limits { changes_pending_max_bytes: 16 * bytes, ..Limits::default() }, "changes_pending_max_bytes"),
+    ];
+    for (limits, limit) in cases {
+        let mut scene = scene(limits);
+        let users = [1, 2].map(|uid| scene.client_of(uid));
+        let counts = users.map(|user| {
+            let sent = (0..20).map(|_| scene.ask(user, Operation::ENQUEUE, &entry("q"), b"123456789"));
+            let sent: Vec<u64> = sent.collect();
+            let refused = sent.iter().filter_map(|sent| scene.take_outcome(user, Operation::ENQUEUE, *sent));
+            let refused: Vec<_> = refused.map(|outcome| outcome.unwrap_err().resource.unwrap().0).collect();
+            assert!(refused.iter().all(|refused| refused == limit), "{refused:?}");
+            20 - refused.len()
+        });
+        assert_eq!(counts, [8, 4], "{limit}");
+        while scene.bus.finish_commit() {}
+        assert_eq!(refusal(&mut scene, users[0], Operation::ENQUEUE, &entry("q"), b"x"), None);
     }
 }
 
@@ -442,7 +470,7 @@ fn requests_of_all_connections_of_a_user_wait_together() {
 
 #[test]
 fn keys_that_end_take_nobody_s_place_in_the_line() {
-    let mut scene = scene(Limits { key_changes_pending_max: 4, ..Limits::default() });
+    let mut scene = scene(Limits { changes_pending_max: 4, ..Limits::default() });
     let (user, other) = (scene.client_of(1), scene.client_of(2));
     for number in 0..10 {
         let timed = PutKey { ttl_us: 10_000, ..put_of(&number.to_string()) };

@@ -1,4 +1,4 @@
-//! Requests for changes of keys that wait for their turn, in the order in which they came.
+//! Requests for changes of keys that wait for their turn, in the order in which they came; and how many of a sort may wait.
 
 use std::collections::VecDeque;
 
@@ -6,15 +6,46 @@ use ipc_core::Error;
 use ipc_core::limits::Limits;
 
 use super::kv::Request;
-use crate::broker::ledger::Ledger;
+use crate::broker::ledger::{Ledger, User};
+
+/// How much waits for the disk, by who has asked for it. What the daemon does by itself takes nobody's place.
+#[derive(Debug, Default)]
+pub(super) struct Pending {
+    counts: Ledger<Option<u32>>,
+    bytes: Ledger<Option<u32>>,
+}
+
+impl Pending {
+    /// Whether a user may have one more wait, of so many bytes.
+    ///
+    /// # Errors
+    /// `quota_exceeded` naming the limit.
+    pub(super) fn check(&self, user: User, bytes: usize, limits: &Limits) -> Result<(), Error> {
+        let max = limits.changes_pending_max;
+        self.counts.standing(user.uid).check(1, "changes_pending_max", max.into(), user.is_alone)?;
+        // With nothing there one of any size is taken.
+        if self.bytes.total() == 0 {
+            return Ok(());
+        }
+        let (standing, max) = (self.bytes.standing(user.uid), limits.changes_pending_max_bytes);
+        standing.check(bytes as u64, "changes_pending_max_bytes", max.into(), user.is_alone)
+    }
+
+    pub(super) fn add(&mut self, uid: Option<u32>, bytes: usize) {
+        self.counts.add(uid, 1);
+        self.bytes.add(uid, bytes as u64);
+    }
+
+    pub(super) fn remove(&mut self, uid: Option<u32>, bytes: usize) {
+        self.counts.remove(uid, 1);
+        self.bytes.remove(uid, bytes as u64);
+    }
+}
 
 #[derive(Debug, Default)]
 pub(super) struct Line {
     requests: VecDeque<Request>,
-    /// How many were asked for by each user. What the daemon does by itself takes nobody's place.
-    counts: Ledger<Option<u32>>,
-    /// Bytes of those.
-    bytes: Ledger<Option<u32>>,
+    pending: Pending,
 }
 
 impl Line {
@@ -23,16 +54,8 @@ impl Line {
     /// # Errors
     /// `quota_exceeded` naming the limit.
     pub(super) fn check(&self, request: &Request, limits: &Limits) -> Result<(), Error> {
-        let Some(user) = request.asker.map(|asker| asker.user) else { return Ok(()) };
-        let max = limits.key_changes_pending_max;
-        self.counts.standing(user.uid).check(1, "key_changes_pending_max", max.into(), user.is_alone)?;
-        // An empty line takes one of any size.
-        if self.bytes.total() == 0 {
-            return Ok(());
-        }
-        let (bytes, max) = (request.bytes() as u64, limits.key_changes_pending_max_bytes);
-        let name = "key_changes_pending_max_bytes";
-        self.bytes.standing(user.uid).check(bytes, name, max.into(), user.is_alone)
+        let Some(asker) = request.asker else { return Ok(()) };
+        self.pending.check(asker.user, request.bytes(), limits)
     }
 
     pub(super) fn push(&mut self, request: Request) {
@@ -48,8 +71,7 @@ impl Line {
 
     fn note(&mut self, request: &Request) {
         if let Some(asker) = &request.asker {
-            self.counts.add(asker.user.uid, 1);
-            self.bytes.add(asker.user.uid, request.bytes() as u64);
+            self.pending.add(asker.user.uid, request.bytes());
         }
     }
 
@@ -60,8 +82,7 @@ impl Line {
     pub(super) fn pop(&mut self) -> Option<Request> {
         let request = self.requests.pop_front()?;
         if let Some(asker) = &request.asker {
-            self.counts.remove(asker.user.uid, 1);
-            self.bytes.remove(asker.user.uid, request.bytes() as u64);
+            self.pending.remove(asker.user.uid, request.bytes());
         }
         Some(request)
     }

@@ -7,7 +7,7 @@ use ipc_core::wire::coordination::{
     Bind, Claim, Durability, Fence, Granted, LockMode, OfToken, Operation, TakeLock, Told,
 };
 use ipc_core::wire::message::IdentityInfo;
-use ipc_core::wire::queue::{Enqueue, Overflow, Peek, Peeked, Purge, Purged, Take, Unconsume};
+use ipc_core::wire::queue::{Consume, Enqueue, Overflow, Peek, Peeked, Purge, Purged, Take, Unconsume};
 use ipc_core::wire::{Header, Kind};
 
 use super::{Bench, Got, entry, take};
@@ -224,6 +224,26 @@ fn work_goes_round_and_nobody_gets_more_than_its_credit() {
     assert_eq!(bench.counts(boss, "q").ready, 1);
     bench.scene.bus.leave(eager);
     assert_eq!(bench.counts(boss, "q").ready, 3);
+}
+
+#[test]
+fn a_consumer_has_nothing_of_one_that_had_its_correlation_before() {
+    let mut bench = Bench::new(Limits::default());
+    let (boss, worker) = (bench.worker(), bench.worker());
+    for body in ["1", "2", "3"] {
+        bench.puts(boss, body);
+    }
+    let consumer = bench.consumes(worker, 1);
+    let first = delivered(&mut bench, worker, consumer);
+    bench.scene.outcome_of(worker, Operation::UNCONSUME, &Unconsume { consumer }, b"").unwrap();
+    let consume = Consume { queue: "q".into(), credit: 1, visibility_us: 0, max_deliveries: 0 };
+    bench.scene.ask_again(worker, Operation::CONSUME, consumer, &consume);
+    let second = delivered(&mut bench, worker, consumer);
+    assert_eq!((bodies(&first), bodies(&second)), (vec!["1"], vec!["2"]));
+    bench.acks(worker, &first[0]).unwrap();
+    assert!(delivered(&mut bench, worker, consumer).is_empty(), "one is open, and there is credit for one");
+    bench.acks(worker, &second[0]).unwrap();
+    assert_eq!(bodies(&delivered(&mut bench, worker, consumer)), ["3"]);
 }
 
 #[test]

@@ -150,7 +150,7 @@ impl Coordination {
     /// The end of a delivery could not be kept: it is open again, unless it would have ended meanwhile.
     pub(super) fn reopen_delivery(&mut self, now: Instant, token: u64, delivery: Delivery, is_orphan: bool) {
         if is_orphan {
-            self.give_credit(&delivery);
+            self.give_credit(token, &delivery);
             self.give_back(now, &delivery, &at_once(false), "its taker ended");
         } else {
             // One whose time has passed ends at the next look at the clock.
@@ -214,13 +214,16 @@ impl Coordination {
     /// Takes a delivery out of the tables. Its entry is to be moved, and its queue to be pumped.
     fn end_delivery(&mut self, token: u64) -> Option<Delivery> {
         let delivery = self.close_delivery(token)?;
-        self.give_credit(&delivery);
+        self.give_credit(token, &delivery);
         Some(delivery)
     }
 
-    pub(super) fn give_credit(&mut self, delivery: &Delivery) {
-        if let Some(consumer) = delivery.consumer {
-            self.change_credit(consumer, 1);
+    /// The consumer of a delivery may have another one, if it is still there.
+    pub(super) fn give_credit(&mut self, token: u64, delivery: &Delivery) {
+        let Some(to) = delivery.consumer else { return };
+        let consumer = self.peers.get(&to.peer).and_then(|of| of.works.consumers.get(&to.correlation));
+        if consumer.is_some_and(|consumer| token > consumer.since) {
+            self.change_credit(to, 1);
         }
     }
 

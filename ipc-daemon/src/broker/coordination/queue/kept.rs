@@ -12,6 +12,7 @@ use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use ipc_core::Error;
+use ipc_core::limits::Limits;
 use ipc_core::name::ResourceName;
 use ipc_core::time::Instant;
 use ipc_core::wire::coordination::Durability;
@@ -20,8 +21,10 @@ use super::delivery::Delivery;
 use super::entries::{Entry, State};
 use super::put::Stored;
 use super::{QueueKey, saved};
+use crate::broker::coordination::line::Pending;
 use crate::broker::coordination::{Asker, Coordination, Effect, Noun};
 use crate::broker::keys::PeerKey;
+use crate::broker::ledger::{Ledger, User};
 use crate::broker::records::Write;
 
 /// So long what the daemon does by itself waits for others' commits.
@@ -84,6 +87,10 @@ pub(super) struct Keeping {
     group: Option<Group>,
     /// How many of both are asked for under a token of which lock.
     fenced: BTreeMap<ResourceName, u32>,
+    /// How many of both are acknowledgements of deliveries that are bound to which session.
+    acks: Ledger<PeerKey>,
+    /// How many entries wait to be put.
+    pending: Pending,
     /// Entries whose state has changed since it was written.
     states: BTreeMap<u64, QueueKey>,
     /// Ids that were forgotten and are still on the disk.
@@ -120,11 +127,31 @@ impl Keeping {
         if let Some(lock) = &kept.fence {
             *self.fenced.entry(lock.clone()).or_default() += 1;
         }
+        if let Some(peer) = kept.ack_of() {
+            self.acks.add(peer, 1);
+        }
+        if let Act::Put(put) = &kept.act {
+            self.pending.add(kept.asker.user.uid, put.entry.cost());
+        }
         self.line.push_back(kept);
+    }
+
+    /// Whether a user may have one more wait to be put, which costs so much.
+    ///
+    /// # Errors
+    /// `quota_exceeded`.
+    pub(super) fn check(&self, user: User, bytes: usize, limits: &Limits) -> Result<(), Error> {
+        self.pending.check(user, bytes, limits)
     }
 
     /// One of them has come to an end.
     fn end(&mut self, kept: &Kept) {
+        if let Some(peer) = kept.ack_of() {
+            self.acks.remove(peer, 1);
+        }
+        if let Act::Put(put) = &kept.act {
+            self.pending.remove(kept.asker.user.uid, put.entry.cost());
+        }
         if let Some(lock) = &kept.fence
             && let Some(count) = self.fenced.get_mut(lock)
         {
@@ -145,6 +172,11 @@ impl Keeping {
 }
 
 impl Kept {
+    /// The session of the delivery that it acknowledges.
+    fn ack_of(&self) -> Option<PeerKey> {
+        if let Act::Ack { delivery, .. } = &self.act { delivery.bound_to } else { None }
+    }
+
     /// Entries that go with it.
     fn going(&self) -> Vec<u64> {
         let numbers = |victims: &[(u64, State)]| victims.iter().map(|(number, _)| *number).collect();
@@ -301,12 +333,12 @@ impl Coordination {
         match kept.act {
             Act::Put(put) => self.publish_put(now, &asker, *put),
             Act::Duplicate(stored) => self.tell_stored(&asker, stored),
-            Act::Ack { delivery, .. } => {
+            Act::Ack { token, delivery, .. } => {
                 self.drop_entry(delivery.queue, delivery.number);
                 if let Some(queue) = self.queues.get_mut(delivery.queue) {
                     queue.tally.acks += 1;
                 }
-                self.give_credit(&delivery);
+                self.give_credit(token, &delivery);
                 self.effects.push_back(Effect::Acked { to: asker.id() });
                 self.pump_queues(now, vec![delivery.queue]);
             }
@@ -383,6 +415,10 @@ impl Coordination {
 
     /// A session ends: what it was working on and somebody has acknowledged goes on, but does not come back to it.
     pub(in crate::broker) fn orphan_acks(&mut self, peer: PeerKey) {
+        // Most have none, and the line is everybody's.
+        if self.queues.keeping.acks.of(peer) == 0 {
+            return;
+        }
         for kept in self.queues.keeping.all_mut() {
             if let Act::Ack { delivery, is_orphan, .. } = &mut kept.act
                 && delivery.bound_to == Some(peer)

@@ -12,7 +12,7 @@ use super::delivery::Recipient;
 use super::{QueueKey, lower_of};
 use crate::broker::coordination::wait_queue::Place;
 use crate::broker::coordination::{
-    Asker, Coordination, Effect, Fence, OfPeer, Reason, Stake, WaitId, WaitsAt,
+    Asker, Coordination, Effect, Fence, OfPeer, Reason, Stake, WaitId, WaitsAt, Why,
 };
 use crate::broker::keys::PeerKey;
 
@@ -48,6 +48,8 @@ pub(super) enum Claimant {
 /// Somebody who is given entries as they come.
 #[derive(Debug)]
 pub(super) struct Consumer {
+    /// Its deliveries have higher tokens: those of one before it may have the same correlation.
+    pub(super) since: u64,
     pub(super) queue: QueueKey,
     pub(super) terms: TakeTerms,
     /// How many more deliveries it may have open.
@@ -160,7 +162,7 @@ impl Coordination {
         let Some(queue) = self.queues.get_mut(key) else { return Ok(()) };
         let place = Some(queue.line.push(Claimant::Consumer(to)));
         queue.consumers += 1;
-        let consumer = Consumer { queue: key, terms, credit, place };
+        let consumer = Consumer { since: self.numbers.last(), queue: key, terms, credit, place };
         let works = &mut self.peers.entry(to.peer).or_default().works;
         works.credit += credit;
         works.consumers.insert(to.correlation, consumer);
@@ -233,7 +235,7 @@ impl Coordination {
     pub(in crate::broker::coordination) fn nothing_in(&self, key: QueueKey) -> Reason {
         match self.queues.get(key) {
             Some(queue) => nothing(&queue.name).into(),
-            None => Reason::Busy { what: "an entry".to_owned(), holder: None },
+            None => Reason::Busy { what: "an entry".to_owned(), why: Why::Unknown },
         }
     }
 

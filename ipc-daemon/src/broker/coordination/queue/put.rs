@@ -16,6 +16,7 @@ use super::entries::{self, Entry, State};
 use super::ids::{self, Name, Window};
 use super::kept::{Act, Arrival, Kept};
 use crate::broker::coordination::{Asker, Coordination, Effect, Fence, Hand};
+use crate::broker::ledger::User;
 
 /// Who puts something, and on whose behalf.
 #[derive(Clone, Copy, Debug)]
@@ -84,7 +85,7 @@ impl Coordination {
         if self.is_duplicate(now, asker, name, new.id.as_deref()) {
             return Ok(());
         }
-        self.check_entry(uid, asker.user.is_alone, &new, limits)?;
+        self.check_entry(uid, asker.user, &new, limits)?;
         self.check_length(name, &new, limits)?;
         let key = self.queues.open(name, asker.user, limits)?;
         let arrival = self.arrive_in(now, key, uid, new, limits);
@@ -114,19 +115,22 @@ impl Coordination {
         true
     }
 
-    fn check_entry(&self, uid: u32, is_alone: bool, new: &NewEntry, limits: &Limits) -> Result<(), Error> {
+    fn check_entry(&self, uid: u32, user: User, new: &NewEntry, limits: &Limits) -> Result<(), Error> {
         let standing = self.queues.entries.standing(uid);
         let max = limits.work_queue_entries_per_uid_max;
         if standing.own >= max.into() {
             return Err(Error::quota("work_queue_entries_per_uid_max", max.into()));
         }
-        standing.check(1, "work_queue_entries_max", limits.work_queue_entries_max.into(), is_alone)?;
+        standing.check(1, "work_queue_entries_max", limits.work_queue_entries_max.into(), user.is_alone)?;
         let remembered = new.id.as_deref().map_or(0, ids::cost);
         let cost = entries::cost(new.id.as_deref().unwrap_or_default(), &new.payload) + remembered;
         let max = limits.work_queue_bytes_per_uid_max;
         if self.queues.bytes.of(uid) + cost as u64 > max.into() {
             return Err(Error::quota("work_queue_bytes_per_uid_max", max.into())
                 .with_hint("take or purge what is in the queues, dead letters too"));
+        }
+        if new.durability > Durability::Memory {
+            self.queues.keeping.check(user, cost, limits)?;
         }
         Ok(())
     }
