@@ -9,7 +9,7 @@ use ipc_core::wire::codec::{self, Wire};
 use ipc_core::wire::{Decoder, FrameLimits, Header, Kind, encode_frame};
 use ipc_daemon::broker::{Access, Broker, Config, Output, PeerKey, Policy, Transport};
 
-pub use crate::disk::Disk;
+use crate::disk::Disk;
 
 /// The life of every daemon in memory.
 pub const EPOCH: Epoch = Epoch(0x0123_4567_89ab_cdef);

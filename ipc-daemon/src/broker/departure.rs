@@ -20,7 +20,7 @@ impl Broker {
     /// The same; `last_words` runs after everything was released and before the connection takes nothing more.
     pub(super) fn depart_with(&mut self, peer: PeerKey, last_words: impl FnOnce(&mut Self)) {
         let Some(state) = self.peers.get_mut(peer) else { return };
-        if state.is_departed() {
+        if core::mem::replace(&mut state.is_departing, true) {
             return;
         }
         if state.phase == Phase::Active {

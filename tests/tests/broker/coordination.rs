@@ -74,6 +74,19 @@ impl Scene {
         self.last
     }
 
+    /// Asks under a correlation that was used before.
+    pub(crate) fn ask_again<T: Wire>(
+        &mut self,
+        from: usize,
+        operation: Operation,
+        correlation: u64,
+        envelope: &T,
+    ) {
+        let mut header = Header::new(Kind::COORDINATE).with_correlation(correlation);
+        header.handle.index = operation.0;
+        self.bus.say(from, header, envelope, b"");
+    }
+
     /// Asks, and gives the one outcome that comes at once, if one does.
     fn outcome<T: Wire>(
         &mut self,

@@ -3,9 +3,11 @@
 use ipc_core::error::ErrorCode;
 use ipc_core::id::Handle;
 use ipc_core::limits::Limits;
+use ipc_core::time::Instant;
 use ipc_core::wire::codec::{List, Wire};
 use ipc_core::wire::coordination::{
-    Claim, Condition, GetKey, ListKeys, LockMode, OfToken, Operation, PutKey, Selection, TakeLock, WatchKeys,
+    Claim, Condition, Durability, GetKey, ListKeys, LockMode, OfToken, Operation, PutKey, Selection,
+    TakeLock, WatchKeys,
 };
 use ipc_core::wire::message::{
     ErrorBody, Gap, MethodInfo, OnSlow, OpenTopic, PeerInfo, Register, RegisterMode, Resolve, Revoked,
@@ -13,6 +15,7 @@ use ipc_core::wire::message::{
 };
 use ipc_core::wire::{Flags, Header, Kind};
 use ipc_daemon::broker::{Policy, Rule};
+use ipc_tests::disk::Disk;
 use ipc_tests::memory_bus::{MemoryBus, Received};
 use ipc_tests::raw::{frame, greeting};
 use ipc_tests::users::FewUsers;
@@ -26,6 +29,38 @@ fn policy(rules: &[&str]) -> Policy {
     let rules = rules.iter().enumerate();
     let rules = rules.map(|(at, text)| Rule::parse(text, at as u32 + 1, &FewUsers).expect("a rule"));
     Policy::new(rules.collect(), Vec::new())
+}
+
+#[test]
+fn nothing_is_shown_of_somebody_who_is_gone() {
+    let disk = Disk { holds: true, ..Disk::default() };
+    let mut bus = MemoryBus::with_disk(Limits::default(), Instant::from_nanos(1), disk);
+    while bus.finish_commit() {}
+    for uid in [1, 2] {
+        let client = bus.connect(uid);
+        bus.send(client, &greeting("test"));
+    }
+    for is_gone in [false, true] {
+        let durability = Some(Durability::Disk);
+        let put = PutKey {
+            key: "a/key".into(),
+            condition: Condition::Any,
+            ttl_us: 0,
+            lease: 0,
+            fence: None,
+            durability,
+        };
+        let asked = Header::new(Kind::COORDINATE).with_correlation(7);
+        bus.say(0, asked.with_handle(Handle { index: Operation::PUT.0, generation: 0 }), &put, b"x");
+        if is_gone {
+            bus.leave(0);
+        } else {
+            assert_eq!(subscribe(&mut bus, 1, "ipc.monitor"), None);
+        }
+        bus.client(1).inbox.clear();
+        while bus.finish_commit() {}
+        assert_eq!(bus.client(1).take(Kind::EVENT).is_empty(), is_gone);
+    }
 }
 
 /// A bus with a service `a.b`, a caller that is also a publisher on `t.x`, and one who wants to look: users 1, 2 and 3.

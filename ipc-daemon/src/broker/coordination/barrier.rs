@@ -9,7 +9,7 @@ use ipc_core::wire::coordination::Waiting;
 use ipc_core::{Error, ErrorCode};
 
 use super::wait_queue::{Place, WaitQueue};
-use super::{Asker, Coordination, Effect, Reason, WaitId, WaitsAt};
+use super::{Asker, Coordination, Effect, Reason, WaitId, WaitsAt, Why};
 
 /// Parties that have arrived at one barrier.
 #[derive(Debug)]
@@ -83,7 +83,7 @@ impl Coordination {
         self.numbers.check()?;
         self.check_arrival(&asker, &name, parties, limits)?;
         if !wait && !self.barriers.is_last(&name, parties) {
-            return Err(Reason::Busy { what: format!("barrier {name}"), holder: None });
+            return Err(Reason::Busy { what: format!("barrier {name}"), why: Why::Unknown });
         }
         let is_known = self.barriers.get(&name).is_some();
         match self.barriers.arrive(&name, parties, asker.id(), asker.user.uid) {

@@ -12,7 +12,7 @@ use super::gate::{Gate, GateKey, Share};
 use super::hold::{Hold, Keeper};
 use super::tenure::Promise;
 use super::wait_queue::Place;
-use super::{Asker, Coordination, Effect, Link, Noun, Reason, Terms, Timer, User, WaitId, WaitsAt};
+use super::{Asker, Coordination, Effect, Link, Noun, Reason, Terms, Timer, User, WaitId, WaitsAt, Why};
 use crate::broker::keys::PeerKey;
 
 /// What is claimed, and how.
@@ -219,10 +219,14 @@ impl Coordination {
 
     pub(super) fn busy(&self, key: GateKey) -> Reason {
         let Some(gate) = self.gates.get(key) else {
-            return Reason::Busy { what: "what was asked for".to_owned(), holder: None };
+            return Reason::Busy { what: "what was asked for".to_owned(), why: Why::Unknown };
         };
-        let holder = gate.first_told().and_then(|token| self.holder(token));
-        Reason::Busy { what: format!("{} {}", gate.noun.name(), gate.name), holder }
+        let keeper = gate.first_told().and_then(|token| self.holds.get(&token)).map(|hold| hold.keeper);
+        let why = match keeper {
+            Some(keeper) => keeper.peer().map(Why::Held).or(keeper.uid().map(Why::Absent)),
+            None => gate.closed_until.map(|_| Why::Closed),
+        };
+        Reason::Busy { what: format!("{} {}", gate.noun.name(), gate.name), why: why.unwrap_or(Why::Unknown) }
     }
 
     /// Whose hold that is, unless it outlives sessions.

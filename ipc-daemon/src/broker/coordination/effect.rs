@@ -20,14 +20,27 @@ pub(in crate::broker) struct Link {
     pub(in crate::broker) waits_for: String,
 }
 
+/// Why something is not to be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::broker) enum Why {
+    /// There is nobody to be named.
+    Unknown,
+    /// Others hold it; this is the eldest of them.
+    Held(PeerKey),
+    /// The eldest is a session of that user, which has not come back since the daemon was started again.
+    Absent(u32),
+    /// A holder was lost a while ago.
+    Closed,
+}
+
 /// Why a request came to nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::broker) enum Reason {
     Error(Error),
-    /// Others hold it; this is the eldest of them.
+    /// It was not to be had.
     Busy {
         what: String,
-        holder: Option<PeerKey>,
+        why: Why,
     },
     /// Each waits for the next, and the last for the first.
     Deadlock(Vec<Link>),

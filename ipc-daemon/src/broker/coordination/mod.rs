@@ -67,7 +67,7 @@ use super::ledger::{Ledger, User};
 
 use self::barrier::Barriers;
 pub(super) use self::claim::Want;
-pub(super) use self::effect::{Effect, Link, Reason};
+pub(super) use self::effect::{Effect, Link, Reason, Why};
 use self::fences::Fences;
 pub(super) use self::gate::Share;
 use self::gate::{Gate, GateKey};
@@ -424,7 +424,9 @@ impl Coordination {
         let Some(wait) = wait else { return };
         let reason = match &wait.at {
             WaitsAt::Gate { gate, .. } => self.busy(*gate),
-            WaitsAt::Barrier { name, .. } => Reason::Busy { what: format!("barrier {name}"), holder: None },
+            WaitsAt::Barrier { name, .. } => {
+                Reason::Busy { what: format!("barrier {name}"), why: Why::Unknown }
+            }
             WaitsAt::Queue { queue, .. } => self.nothing_in(*queue),
         };
         if let Some(wait) = self.end_wait(now, to) {

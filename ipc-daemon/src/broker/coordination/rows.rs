@@ -59,14 +59,14 @@ pub(in crate::broker) struct LeaseState {
 }
 
 impl Coordination {
-    /// Users who have anything of what outlives their connections.
+    /// Users who have anything that is counted here, connected or not.
     pub(in crate::broker) fn users(&self) -> BTreeSet<u32> {
         let held = self.detached.keys().copied().chain(self.sessions.absent().holders());
         let made = self.resources.holders().flatten().chain(self.users_of_queues());
         self.keys.counts().holders().chain(made).chain(held).collect()
     }
 
-    /// What a user has of what is limited for each, with the name of that limit, and the most that it may have.
+    /// What a user has, with the name of the limit, and the most that it, or of what is everybody's all together, may have.
     pub(in crate::broker) fn used_by(&self, uid: u32, limits: &Limits) -> Vec<(&'static str, u64, u64)> {
         let detached = self.detached.get(&uid).copied().unwrap_or(0);
         let keys_max = limits.keys_per_uid_max.min(limits.keys_max);

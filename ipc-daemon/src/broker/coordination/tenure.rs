@@ -10,7 +10,7 @@
 //! for those too who share it and were let in before: tokens are told in order.
 
 use core::time::Duration;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ipc_core::name::ResourceName;
 use ipc_core::payload::Payload;
@@ -80,6 +80,8 @@ impl Line {
 struct End {
     token: u64,
     name: Option<Name>,
+    /// Its holder was told that it has it, and so a record is there.
+    was_told: bool,
 }
 
 /// What is on its way to the disk together.
@@ -151,6 +153,15 @@ impl Tenures {
         self.lazy_at.get_or_insert(now + LAZY);
     }
 
+    /// Records of these could not be written. Of what has ended since, and nobody was told of, there is nothing to be taken out
+    /// then.
+    fn forget_unwritten(&mut self, promises: &[Promise]) {
+        let tokens: BTreeSet<u64> = promises.iter().map(|promise| promise.token).collect();
+        let is_unwritten = |end: &mut End| !end.was_told && tokens.contains(&end.token);
+        let unwritten: Vec<End> = self.ends.extract_if(.., is_unwritten).collect();
+        unwritten.into_iter().for_each(|end| self.forget_remains(end));
+    }
+
     fn forget_remains(&mut self, end: End) {
         if let Some(name) = end.name
             && let Some(count) = self.remains.get_mut(&name)
@@ -209,7 +220,7 @@ impl Coordination {
             self.refuse_promise(promise.to, promise.operation, &ended(token));
         }
         if hold.terms.durability > Durability::Memory && !is_unwritten && !self.tenures.is_over {
-            self.tenures.note_end(now, End { token, name });
+            self.tenures.note_end(now, End { token, name, was_told: !hold.is_pending });
         }
     }
 
@@ -245,6 +256,7 @@ impl Coordination {
                 promises.into_iter().for_each(|promise| self.fulfil(now, promise));
             }
             Err(error) => {
+                self.tenures.forget_unwritten(&promises);
                 self.tenures.ends.extend(ends);
                 self.tenures.closures.take_back(closures);
                 if self.tenures.has_ended() {

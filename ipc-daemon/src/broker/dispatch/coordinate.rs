@@ -1,11 +1,9 @@
 //! Coordination: requests taken apart, effects told.
 
 use core::time::Duration;
-use std::sync::Arc;
 
 use bytes::Bytes;
-use ipc_core::identity::Identity;
-use ipc_core::limits::{HOLD_DELAY_MAX, LEADER_VALUE_MAX_BYTES, Limits, PARTIES_MAX, TTL_MAX, TTL_MIN};
+use ipc_core::limits::{HOLD_DELAY_MAX, LEADER_VALUE_MAX_BYTES, PARTIES_MAX, TTL_MAX, TTL_MIN};
 use ipc_core::name::ResourceName;
 use ipc_core::payload::Payload;
 use ipc_core::time::{Instant, whole_micros};
@@ -20,9 +18,8 @@ use ipc_core::{Error, ErrorCode};
 
 use super::Outcome;
 use crate::broker::Broker;
-use crate::broker::coordination::{Asker, Effect, Hand, Link, Noun, Reason, Share, Terms, WaitId, Want};
+use crate::broker::coordination::{Asker, Effect, Link, Noun, Reason, Share, Terms, WaitId, Want, Why};
 use crate::broker::keys::PeerKey;
-use crate::broker::ledger::User;
 use crate::broker::policy::Action;
 use crate::broker::quota::Resource;
 
@@ -259,25 +256,6 @@ impl Broker {
         self.coordination.arrive(now, asker, name, parties, wait, &self.config.limits)
     }
 
-    pub(super) fn hand(&self, peer: PeerKey) -> Hand {
-        Hand { peer, uid: self.user(peer).uid }
-    }
-
-    /// Who pays for what a session makes.
-    pub(super) fn user(&self, peer: PeerKey) -> User {
-        let uid = match self.peers.get(peer).map(|state| &state.who.identity) {
-            Some(Identity::Local { uid, .. }) => Some(*uid),
-            Some(Identity::Remote { .. }) | None => None,
-        };
-        User { uid, is_alone: uid.is_some() && self.quota.has_one_user() }
-    }
-
-    /// What the user of a session may have.
-    pub(super) fn own_limits(&self, peer: PeerKey) -> Arc<Limits> {
-        let own = self.peers.get(peer).and_then(|state| self.quota.limits(state.account));
-        own.map_or_else(|| Arc::new(self.config.limits.clone()), Arc::clone)
-    }
-
     pub(super) fn conclude_request<T: Wire>(&mut self, asker: Asker, result: &T) {
         self.conclude_for(asker.id(), asker.operation, result);
     }
@@ -414,18 +392,26 @@ impl Broker {
     pub(super) fn refuse_for(&mut self, to: WaitId, operation: Operation, reason: &Reason) {
         let error = match reason {
             Reason::Error(error) => error.clone(),
-            Reason::Busy { what, holder } => {
-                let by = holder.map(|holder| format!(", held by {}", self.name_of(holder)));
-                let message = format!("{what} was not to be had in time{}", by.unwrap_or_default());
-                Error::new(ErrorCode::Busy, message)
-                    .with_hint("try again later, or wait longer; `ipc-cli list locks` shows who holds it")
-            }
+            Reason::Busy { what, why } => self.busy(what, *why),
             Reason::Deadlock(circle) => {
                 self.counters.deadlocks_found += 1;
                 self.deadlock(circle)
             }
         };
         self.refuse_as(to.peer, outcome(to, operation), &error);
+    }
+
+    fn busy(&self, what: &str, why: Why) -> Error {
+        let why = match why {
+            Why::Unknown => String::new(),
+            Why::Held(holder) => format!(", held by {}", self.name_of(holder)),
+            Why::Absent(uid) => {
+                format!(", held by uid {uid}, whose session is not back since the daemon was started")
+            }
+            Why::Closed => ", closed for a while because a holder was lost".to_owned(),
+        };
+        Error::new(ErrorCode::Busy, format!("{what} was not to be had in time{why}"))
+            .with_hint("try again later, or wait longer; `ipc-cli list locks` shows who holds it")
     }
 
     fn deadlock(&self, circle: &[Link]) -> Error {

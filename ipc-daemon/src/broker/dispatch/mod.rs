@@ -9,6 +9,7 @@ mod hello;
 mod keys;
 mod monitor;
 mod name;
+mod payer;
 pub(super) mod permission;
 mod queue;
 mod revoke;

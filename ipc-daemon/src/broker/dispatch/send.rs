@@ -257,7 +257,8 @@ impl Broker {
             || !state.watches.is_empty()
             || self.coordination.counts(peer).2 > 0;
         let is_answered = self.calls.outgoing(peer) == 0 && self.coordination.changes_pending(peer) == 0;
-        if state.phase == Phase::InputEnded && !is_listening && is_answered {
+        // Whoever is departing is told why at the end of that.
+        if state.phase == Phase::InputEnded && !state.is_departing && !is_listening && is_answered {
             self.depart(peer);
             self.outputs.push_back(Output::Close(peer));
         }

@@ -67,6 +67,8 @@ pub(super) struct Peer {
     pub(super) groups: Box<[u32]>,
     pub(super) account: AccountKey,
     pub(super) phase: Phase,
+    /// What it held is being released, or is.
+    pub(super) is_departing: bool,
     /// What the client calls itself.
     pub(super) program: String,
     /// What it knows beyond the version.
@@ -110,6 +112,7 @@ impl Peer {
             groups,
             account,
             phase: Phase::Greeting,
+            is_departing: false,
             program: String::new(),
             features: 0,
             accepted_at,

@@ -91,6 +91,12 @@ impl View<'_> {
     pub fn gates(&self, now: Instant) -> Vec<GateRow> {
         let mut rows = self.broker.gates(now);
         rows.retain(|row| self.may_coordinate(&row.name));
+        // Behind the eldest those of its own user come first: not all who are absent may be shown, and these it may give back.
+        for row in &mut rows {
+            if let Some((_, others)) = row.holders.split_first_mut() {
+                others.sort_by_key(|holder| !self.pays(holder.uid, None));
+            }
+        }
         rows
     }
 

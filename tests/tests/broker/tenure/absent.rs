@@ -5,15 +5,17 @@ use core::time::Duration;
 use ipc_core::ErrorCode;
 use ipc_core::limits::{HOLD_TAKE_UP_MAX, Limits};
 use ipc_core::wire::coordination::{
-    Bind, Claim, Durability, Granted, LockMode, Operation, TakeLease, TakeLock,
+    Bind, Claim, Durability, Granted, Identify, LockMode, Operation, TakeLease, TakeLock,
 };
 use ipc_daemon::broker::{Policy, Rule};
-use ipc_tests::memory_bus::Disk;
+use ipc_tests::disk::Disk;
 use ipc_tests::users::FewUsers;
 
 use super::{MILLI, ONE, TWO, after_lazy, claim, living, lock};
 use crate::coordination::Scene;
 use crate::durable::{restarted, scene};
+
+const THREE: Identify = Identify { secret: *b"three of sixteen" };
 
 /// A lock that somebody held before the restart, with its token.
 fn absent(wanted: &TakeLock) -> (Scene, u64) {
@@ -95,6 +97,49 @@ fn it_is_shown_with_its_user_and_for_how_long_it_is_kept() {
         assert_eq!(holder.remaining, (wanted.claim.ttl_us > 0).then_some(time));
         assert_eq!(counted(&mut scene), Some((Some(1000), 0)));
     }
+}
+
+#[test]
+fn behind_the_eldest_those_of_its_own_user_are_shown_first() {
+    let mut before = scene(Limits::default());
+    let shared = TakeLock { mode: LockMode::Shared, ..living(Duration::from_secs(60)) };
+    for (uid, secret) in [(1000, ONE), (1000, THREE), (1001, TWO)] {
+        let client = before.client_of(uid);
+        before.take_up(client, secret);
+        before.locked(client, &shared);
+    }
+    let mut scene = restarted(before);
+    for (uid, order) in [(1000, [1000, 1000, 1001]), (1001, [1000, 1001, 1000])] {
+        let client = scene.client_of(uid);
+        let key = scene.bus.client(client).key();
+        let id = scene.bus.broker.peer_id(key).expect("it is there");
+        let rows = scene.bus.broker.view(id).gates(scene.bus.now);
+        let uids: Vec<u32> = rows[0].holders.iter().filter_map(|holder| holder.uid).collect();
+        assert_eq!(uids, order);
+    }
+}
+
+#[test]
+fn whoever_does_not_get_it_is_told_that_nobody_is_there() {
+    let (mut scene, _) = absent(&lock(false, None));
+    let client = scene.client();
+    let wanted = lock(false, Some(Durability::Memory));
+    let refused = |scene: &mut Scene| {
+        let asked = scene.ask(client, Operation::LOCK, &wanted, b"");
+        scene.take_outcome(client, Operation::LOCK, asked).unwrap().unwrap_err().message.0
+    };
+    assert!(
+        refused(&mut scene)
+            .ends_with("held by uid 1000, whose session is not back since the daemon was started")
+    );
+    scene.bus.wait(HOLD_TAKE_UP_MAX);
+    after_lazy(&mut scene);
+    // Lost by somebody who asked for a delay, it is closed.
+    let other = scene.client();
+    let claim = Claim { delay_us: 1_000_000, ..claim(false, Some(Durability::Memory)) };
+    scene.outcome_of(other, Operation::LOCK, &TakeLock { claim, ..wanted.clone() }, b"").unwrap();
+    scene.bus.leave(other);
+    assert!(refused(&mut scene).ends_with("closed for a while because a holder was lost"));
 }
 
 #[test]

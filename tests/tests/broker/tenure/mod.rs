@@ -9,12 +9,12 @@ use core::time::Duration;
 
 use ipc_core::ErrorCode;
 use ipc_core::limits::{HOLD_TAKE_UP_MAX, Limits};
-use ipc_core::wire::Kind;
 use ipc_core::wire::coordination::{
     Claim, Condition, Durability, Fence, Granted, Identified, Identify, LockMode, Lost, OfToken, Operation,
     PutKey, TakeLock, TakenUp, Told,
 };
-use ipc_core::wire::message::ErrorBody;
+use ipc_core::wire::message::{ErrorBody, Hello};
+use ipc_core::wire::{Header, Kind};
 use ipc_daemon::broker::Fault;
 use ipc_tests::disk::Disk;
 use ipc_tests::memory_bus::Received;
@@ -394,6 +394,64 @@ fn a_daemon_that_is_stopped_leaves_what_is_held_to_the_next_and_not_what_was_giv
     assert_eq!(tokens, [held.token]);
     let two = scene.client();
     assert!(scene.take_up(two, TWO).is_empty());
+}
+
+#[test]
+fn a_daemon_that_is_stopped_waits_for_ends_after_a_grant_has_failed() {
+    let mut scene = scene(Limits::default());
+    let (one, two) = (scene.named(ONE), scene.named(TWO));
+    let held = scene.locked(one, &lock(false, None));
+    scene.ask(two, Operation::LOCK, &TakeLock { name: "other".into(), ..lock(false, None) }, b"");
+    scene.fail(Some(Fault::Full("no room".to_owned())));
+    scene.finish();
+    scene.fail(None);
+    // There is room again, as the next commit shows, though it is of a key alone.
+    let (condition, durability) = (Condition::Any, Some(Durability::Disk));
+    let put = PutKey { key: "k".into(), condition, ttl_us: 0, lease: 0, fence: None, durability };
+    scene.ask(two, Operation::PUT, &put, b"x");
+    scene.finish();
+    scene.bus.broker.begin_drain();
+    scene.of_token(one, Operation::RELEASE, held.token).unwrap();
+    assert!(!scene.bus.broker.is_drained());
+    after_lazy(&mut scene);
+    assert!(scene.bus.broker.is_drained());
+}
+
+#[test]
+fn who_dies_while_its_grant_fails_leaves_nothing_to_be_written() {
+    let mut scene = scene(Limits::default());
+    for _ in 0..3 {
+        let one = scene.named(ONE);
+        scene.ask(one, Operation::LOCK, &lock(false, None), b"");
+        scene.bus.leave(one);
+        scene.fail(Some(Fault::Full("no room".to_owned())));
+        scene.finish();
+        scene.fail(None);
+        // Its lock is free at once, where nothing has to be taken out of the disk before.
+        let other = scene.client();
+        assert!(!scene.is_busy(other));
+        scene.bus.leave(other);
+    }
+    scene.bus.broker.begin_drain();
+    assert!(scene.bus.broker.is_drained());
+    scene.bus.wait(Duration::from_secs(10));
+    assert!(!scene.bus.finish_commit(), "nothing is due");
+}
+
+#[test]
+fn whoever_is_closed_while_its_grant_is_written_is_told_why() {
+    let mut scene = scene(Limits::default());
+    let one = scene.named(ONE);
+    scene.ask(one, Operation::LOCK, &lock(false, None), b"");
+    // A second hello is a violation.
+    let hello = Hello { version_min: 1, version_max: 1, features: 0, name: "again".into() };
+    scene.bus.say(one, Header::new(Kind::HELLO), &hello, b"");
+    assert_eq!(scene.bus.client(one).take(Kind::CLOSE).len(), 1);
+    assert!(scene.bus.client(one).is_closed);
+    scene.finish();
+    after_lazy(&mut scene);
+    let two = scene.client();
+    assert!(!scene.is_busy(two), "and holds nothing");
 }
 
 #[test]
