@@ -38,7 +38,9 @@ const OF_A_USER: &str = "each_resource_is_refused_past_its_limit_and_given_back"
 const EXPOSE: &str = "tests/tests/e2e/expose/limits.rs";
 const EXPOSE_UDP: &str = "tests/tests/e2e/expose/udp_limits.rs";
 const REAPER: &str = "ipc-daemon/src/bus/reaper.rs";
-const SHARES: &str = "tests/tests/broker/shares.rs";
+const PROCESSES: &str = "tests/tests/broker/processes.rs";
+const SHARES: &str = "tests/tests/broker/shares/mod.rs";
+const SHARES_LINE: &str = "tests/tests/broker/shares/line.rs";
 const FORWARD: &str = "tests/tests/e2e/forward/limits.rs";
 const WORK: &str = "tests/tests/broker/queues/limits.rs";
 const REFUSALS: &str = "tests/tests/wire/refusals.rs";
@@ -84,7 +86,7 @@ const PROOFS: &[(&str, Proof)] = &[
     ("waiters_per_name_max", Here(waiters)),
     ("instances_per_service_max", Here(instances)),
     ("holds_per_connection_max", There(COORDINATION, "what_one_connection_holds_is_limited")),
-    ("process_watches_max", There(COORDINATION, "as_many_processes_are_watched_as_there_is_room_for")),
+    ("process_watches_max", There(PROCESSES, "as_many_processes_are_watched_as_there_is_room_for")),
     ("waits_per_connection_max", There(COORDINATION, "what_one_connection_waits_for_is_limited")),
     ("observations_per_connection_max", There(COORDINATION, "observations_of_one_connection_are_limited")),
     ("waiters_per_resource_max", There(COORDINATION, "those_who_wait_for_one_thing_are_limited")),
@@ -101,7 +103,10 @@ const PROOFS: &[(&str, Proof)] = &[
     ("changes_pending_max", There(DURABLE, "what_waits_for_the_disk_is_limited")),
     ("changes_pending_max_bytes", There(DURABLE, "what_waits_for_the_disk_is_limited")),
     ("changes_pending_per_connection_max", There(DURABLE, "what_waits_for_the_disk_is_limited")),
-    ("changes_pending_per_uid_max", There(SHARES, "requests_of_all_connections_of_a_user_wait_together")),
+    (
+        "changes_pending_per_uid_max",
+        There(SHARES_LINE, "requests_of_all_connections_of_a_user_wait_together"),
+    ),
     ("key_history_max", There(KEYS, "history_is_a_window_and_says_so")),
     ("key_history_max_bytes", There(KEYS, "history_holds_its_bytes")),
     ("key_watches_per_connection_max", There(COORDINATION, "leases_values_and_watches_have_their_limits")),

@@ -18,6 +18,7 @@ mod monitor;
 mod names;
 mod policy;
 mod policy_matrix;
+mod processes;
 mod queues;
 mod quota;
 mod revoked;
