@@ -274,13 +274,15 @@ limits! {
     expose_pending_max_bytes: u32 = 65_536, 1, 16 << 20;
     /// Idle time after which an exposed connection is closed, and a source of an exposed UDP port forgotten, in milliseconds.
     expose_idle_timeout_ms: u32 = 300_000, 10, 86_400_000;
-    /// Sources that one exposed UDP port knows at a time.
+    /// Sources that one exposed UDP port knows at a time. A new one takes the place of one without an open call, and no address, and
+    /// no IPv6 network of 64 bits, has more of them with open calls than are left.
     expose_udp_sources_max: u32 = 1024, 1, 65_536;
-    /// Calls that one exposed UDP port has open at a time.
+    /// Calls that one exposed UDP port has open at a time. No address, and no IPv6 network of 64 bits, has more of them than are left.
     expose_udp_calls_max: u32 = 1024, 1, 65_536;
     /// Calls that one source of an exposed UDP port has open at a time.
     expose_udp_calls_per_source_max: u32 = 64, 1, 65_536;
-    /// Bytes of the datagrams behind the open calls of one exposed UDP port.
+    /// Bytes of the datagrams behind the open calls of one exposed UDP port. No address, and no IPv6 network of 64 bits, has more of
+    /// them than are left.
     expose_udp_pending_max_bytes: u32 = 16 << 20, 1, 1 << 30;
     /// Calls that one forward has under way with its server at a time.
     forward_calls_max: u32 = 64, 1, 4096;

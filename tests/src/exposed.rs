@@ -1,7 +1,7 @@
 //! Exposed ports for end-to-end tests: a daemon that has one, and network clients of it. Every wait is bounded.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketType};
@@ -91,6 +91,11 @@ impl Exposed {
     pub fn datagrams(&self) -> UdpClient {
         UdpClient::new(self.address)
     }
+
+    /// The same from that address of this machine.
+    pub fn datagrams_from(&self, from: Ipv4Addr) -> UdpClient {
+        UdpClient::new_from(from.into(), self.address)
+    }
 }
 
 /// A client that sends datagrams and has never heard of the bus.
@@ -103,8 +108,16 @@ impl UdpClient {
     /// # Panics
     /// When the system gives it no port.
     pub fn new(address: SocketAddr) -> Self {
-        let any = if address.is_ipv4() { "127.0.0.1:0" } else { "[::1]:0" };
-        let socket = UdpSocket::bind(any).expect("a free port");
+        let this: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+        Self::new_from(this[usize::from(address.is_ipv6())], address)
+    }
+
+    /// The same from that address of this machine.
+    ///
+    /// # Panics
+    /// When the system gives it no port.
+    pub fn new_from(from: IpAddr, address: SocketAddr) -> Self {
+        let socket = UdpSocket::bind((from, 0)).expect("a free port");
         socket.connect(address).expect("the address is of the same family");
         socket.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
         Self(socket)

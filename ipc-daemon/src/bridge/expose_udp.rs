@@ -1,8 +1,9 @@
 //! One exposed UDP port: one datagram, one call, one datagram back to where it came from.
 //!
 //! A call that comes to nothing is answered with silence. Datagrams past a limit are dropped, as a network may drop them:
-//! each source has its own share of the port, and whatever comes is read without delay, so that a source that floods takes
-//! nothing from the others but room in the kernel's buffer.
+//! each source has its own share of the port, and each address one of what its sources have together, and whatever comes is read
+//! without delay, so that whoever floods takes nothing from the others but room in the kernel's buffer. Where addresses can be
+//! forged, whoever forges them has the share of each.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -28,10 +29,12 @@ use tokio::time::{Instant, Sleep};
 use super::caller::{Caller, Outcome};
 use super::counter::Counter;
 use super::failure::{cannot_listen, loggable};
+use super::origin::Origin;
 use super::source::{Source, Sources, Way};
 use super::spec::expose::ExposeSpec;
 use crate::admin::{Held, HeldSocket};
 use crate::broker::Transport;
+use crate::broker::ledger::Ledger;
 use crate::bus::Bus;
 use crate::logging::rate::RateLimit;
 
@@ -45,6 +48,10 @@ struct Port {
     address: SocketAddr,
     socket: Rc<UdpSocket>,
     sources: RefCell<Sources>,
+    /// Calls that are open, by where they come from.
+    open_calls: RefCell<Ledger<Origin>>,
+    /// Bytes of the datagrams behind them.
+    pending_bytes: RefCell<Ledger<Origin>>,
     counters: Counters,
     log: RateLimit,
     /// Told once when no more datagrams are to be read.
@@ -54,10 +61,6 @@ struct Port {
 /// What a port has seen.
 #[derive(Debug, Default)]
 struct Counters {
-    /// Calls that are open.
-    open_calls: Counter,
-    /// Bytes of the datagrams behind them.
-    pending_bytes: Counter,
     /// Calls ever made.
     calls: Counter,
     /// Datagrams that became no call, because a limit was reached.
@@ -111,6 +114,8 @@ impl OpenPort {
             address,
             socket,
             sources: RefCell::default(),
+            open_calls: RefCell::default(),
+            pending_bytes: RefCell::default(),
             counters: Counters::default(),
             log: RateLimit::new(clock::now()),
             draining: Notify::new(),
@@ -154,12 +159,12 @@ impl OpenPort {
 
     /// What is shown of it.
     pub(super) fn row(&self) -> Value {
-        let Port { counters, sources, .. } = &*self.port;
+        let Port { counters, sources, open_calls, pending_bytes, .. } = &*self.port;
         json!({
             "framing": "datagram",
             "sources": sources.borrow().len(),
-            "open_calls": counters.open_calls.get(),
-            "pending_bytes": counters.pending_bytes.get(),
+            "open_calls": open_calls.borrow().total(),
+            "pending_bytes": pending_bytes.borrow().total(),
             "calls": counters.calls.get(),
             "dropped": counters.dropped.get(),
             "errors": counters.errors.get(),
@@ -236,7 +241,7 @@ impl Port {
     /// # Errors
     /// Why it is dropped.
     fn call(self: &Rc<Self>, datagram: Bytes, way: Way, tasks: &mut JoinSet<()>) -> Result<(), Error> {
-        let (length, counters) = (datagram.len(), &self.counters);
+        let (length, origin) = (datagram.len() as u64, way.origin());
         let [calls_max, source_calls_max, bytes_max] = self.bus.look(|broker| {
             let limits = broker.limits();
             [
@@ -245,49 +250,50 @@ impl Port {
                 limits.expose_udp_pending_max_bytes,
             ]
         });
-        if counters.open_calls.get() >= calls_max.into() {
-            return Err(Error::quota("expose_udp_calls_max", calls_max.into()));
-        }
-        if counters.pending_bytes.get() + length as u64 > bytes_max.into() {
-            return Err(Error::quota("expose_udp_pending_max_bytes", bytes_max.into()));
-        }
+        let calls = self.open_calls.borrow().standing(origin);
+        calls.check(1, "expose_udp_calls_max", calls_max.into(), false)?;
+        let bytes = self.pending_bytes.borrow().standing(origin);
+        bytes.check(length, "expose_udp_pending_max_bytes", bytes_max.into(), false)?;
         let source = self.source(way, tasks)?;
         if source.open_calls() >= source_calls_max as usize {
             return Err(Error::quota("expose_udp_calls_per_source_max", source_calls_max.into()));
         }
         source.call(datagram)?;
         self.sources.borrow_mut().busy(&source);
-        counters.calls.add(1);
-        counters.open_calls.add(1);
-        counters.pending_bytes.add(length);
+        self.counters.calls.add(1);
+        self.open_calls.borrow_mut().add(origin, 1);
+        self.pending_bytes.borrow_mut().add(origin, length);
         Ok(())
     }
 
-    /// The source whose datagrams come that way; a new one takes the place of the one that has been idle for the longest time.
+    /// The source whose datagrams come that way, where it may have a call; a new one takes the place of one that is idle, when
+    /// there are too many.
     ///
     /// # Errors
-    /// `quota_exceeded` when all are busy; the broker's refusal, as for any connection.
+    /// `quota_exceeded` when too many are busy; the broker's refusal, as for any connection.
     fn source(self: &Rc<Self>, way: Way, tasks: &mut JoinSet<()>) -> Result<Rc<Source>, Error> {
-        let mut sources = self.sources.borrow_mut();
-        if let Some(source) = sources.get(way) {
+        let (mut sources, origin) = (self.sources.borrow_mut(), way.origin());
+        let max = self.bus.look(|broker| broker.limits().expose_udp_sources_max);
+        let known = sources.get(way);
+        if known.as_ref().is_none_or(|source| source.open_calls() == 0) {
+            sources.check_busy(origin, max)?;
+        }
+        if let Some(source) = known {
             return Ok(source);
         }
-        let max = self.bus.look(|broker| broker.limits().expose_udp_sources_max);
-        if sources.len() >= max as usize && !sources.forget_idlest() {
-            return Err(Error::quota("expose_udp_sources_max", max.into()));
-        }
+        sources.make_room(origin, max);
         let caller = Caller::connect(&self.bus, &self.spec.target, way.client, Transport::ExposeUdp)?;
         let source = Rc::new(Source::new(way, caller));
         let task = tasks.spawn_local(answer(Rc::clone(self), Rc::clone(&source)));
-        sources.insert(Rc::clone(&source), task);
-        sources.idle(&source, Instant::now());
+        sources.insert(Rc::clone(&source), task, Instant::now());
         Ok(source)
     }
 
     /// A call of `source` is over.
     fn conclude(&self, source: &Source, length: usize, outcome: Outcome) {
-        self.counters.open_calls.sub(1);
-        self.counters.pending_bytes.sub(length);
+        let origin = source.way.origin();
+        self.open_calls.borrow_mut().remove(origin, 1);
+        self.pending_bytes.borrow_mut().remove(origin, length as u64);
         if source.open_calls() == 0 {
             self.sources.borrow_mut().idle(source, Instant::now());
         }

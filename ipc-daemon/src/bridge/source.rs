@@ -1,7 +1,7 @@
 //! The sources of datagrams that an exposed UDP port knows: a way that they come by each, with its peer on the bus.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -13,6 +13,8 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::caller::{Caller, Outcome};
+use super::origin::Origin;
+use crate::broker::ledger::{Ledger, is_fair};
 
 /// Which way datagrams come, and their replies go back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,6 +25,13 @@ pub(super) struct Way {
     pub(super) local: Option<IpAddr>,
 }
 
+impl Way {
+    /// Who shares as one with its client.
+    pub(super) fn origin(&self) -> Origin {
+        Origin::of(self.client.ip())
+    }
+}
+
 /// One source.
 pub(super) struct Source {
     /// Where its datagrams come from, and the replies go to.
@@ -30,12 +39,12 @@ pub(super) struct Source {
     caller: RefCell<Caller>,
     /// The length of the datagram behind each open call.
     open: RefCell<BTreeMap<Ticket, usize>>,
-    /// Where it stands in the order of the idle ones.
+    /// Where it stands in the order of the idle ones; `None` while it is busy.
     rank: Cell<Option<Rank>>,
 }
 
 /// The order in which sources became idle.
-type Rank = (Instant, u64);
+type Rank = u64;
 
 impl Source {
     /// A source whose calls go through `caller`.
@@ -85,8 +94,14 @@ impl Drop for Entry {
 #[derive(Default)]
 pub(super) struct Sources {
     entries: BTreeMap<Way, Entry>,
-    idle: BTreeMap<Rank, Way>,
-    next: u64,
+    /// How many there are, by where they come from.
+    known: Ledger<Origin>,
+    /// How many of them are busy.
+    busy: Ledger<Origin>,
+    /// The idle ones, and since when they are.
+    idle: BTreeMap<Rank, (Instant, Way)>,
+    idle_of: BTreeSet<(Origin, Rank)>,
+    next: Rank,
 }
 
 impl Sources {
@@ -100,41 +115,96 @@ impl Sources {
         self.entries.get(&way).map(|entry| Rc::clone(&entry.source))
     }
 
-    /// Takes a source in, busy.
-    pub(super) fn insert(&mut self, source: Rc<Source>, task: AbortHandle) {
-        self.entries.insert(source.way, Entry { source, task });
+    /// Whether one more of that origin may be busy. Idle ones are in nobody's way.
+    ///
+    /// # Errors
+    /// `quota_exceeded`.
+    pub(super) fn check_busy(&self, origin: Origin, max: u32) -> Result<(), Error> {
+        // Nobody is alone here: whoever else may want to come is not known.
+        self.busy.standing(origin).check(1, "expose_udp_sources_max", max.into(), false)
+    }
+
+    /// Makes room for one more of that origin, for which the check has been made: where it would have more than are left, its own
+    /// that has been idle for the longest time is forgotten, so that whoever comes from ever new ports pushes nobody out.
+    pub(super) fn make_room(&mut self, origin: Origin, max: u32) {
+        let left = u64::from(max).saturating_sub(self.known.total());
+        if is_fair(self.known.of(origin), 1, left) {
+            return;
+        }
+        let own = self.idle_of.range((origin, Rank::MIN)..=(origin, Rank::MAX)).next();
+        match own.map(|(_, rank)| *rank) {
+            Some(rank) => self.forget_idle(rank),
+            None if left == 0 => self.forget_idlest(),
+            None => {}
+        }
+    }
+
+    /// Takes a source in, idle.
+    pub(super) fn insert(&mut self, source: Rc<Source>, task: AbortHandle, now: Instant) {
+        let (way, origin) = (source.way, source.way.origin());
+        self.known.add(origin, 1);
+        self.enqueue(&source, now);
+        self.entries.insert(way, Entry { source, task });
     }
 
     /// The source has a call.
     pub(super) fn busy(&mut self, source: &Source) {
-        if let Some(rank) = source.rank.take() {
-            self.idle.remove(&rank);
+        if self.dequeue(source) {
+            self.busy.add(source.way.origin(), 1);
         }
     }
 
     /// The source has no call any more.
     pub(super) fn idle(&mut self, source: &Source, now: Instant) {
-        self.busy(source);
-        let rank = (now, self.next);
-        self.next += 1;
-        source.rank.set(Some(rank));
-        self.idle.insert(rank, source.way);
+        if !self.dequeue(source) {
+            self.busy.remove(source.way.origin(), 1);
+        }
+        self.enqueue(source, now);
     }
 
     /// When the source that has been idle for the longest time became idle.
     pub(super) fn idle_since(&self) -> Option<Instant> {
-        self.idle.keys().next().map(|(since, _)| *since)
+        self.idle.values().next().map(|(since, _)| *since)
     }
 
-    /// Forgets the source that has been idle for the longest time. Says whether there was one.
-    pub(super) fn forget_idlest(&mut self) -> bool {
-        let Some((_, way)) = self.idle.pop_first() else { return false };
-        self.entries.remove(&way).is_some()
+    /// Forgets the source that has been idle for the longest time, if there is one.
+    pub(super) fn forget_idlest(&mut self) {
+        if let Some(rank) = self.idle.keys().next().copied() {
+            self.forget_idle(rank);
+        }
+    }
+
+    fn forget_idle(&mut self, rank: Rank) {
+        let way = self.idle.get(&rank).map(|(_, way)| *way);
+        if let Some(source) = way.and_then(|way| self.get(way)) {
+            self.forget(&source);
+        }
     }
 
     /// Forgets a source.
     pub(super) fn forget(&mut self, source: &Source) {
-        self.busy(source);
-        self.entries.remove(&source.way);
+        let origin = source.way.origin();
+        if self.entries.remove(&source.way).is_some() {
+            self.known.remove(origin, 1);
+            if !self.dequeue(source) {
+                self.busy.remove(origin, 1);
+            }
+        }
+    }
+
+    fn enqueue(&mut self, source: &Source, now: Instant) {
+        let rank = self.next;
+        self.next += 1;
+        source.rank.set(Some(rank));
+        self.idle.insert(rank, (now, source.way));
+        self.idle_of.insert((source.way.origin(), rank));
+    }
+
+    /// Takes a source out of the order of the idle ones. Says whether it was there.
+    fn dequeue(&mut self, source: &Source) -> bool {
+        let Some(rank) = source.rank.take() else { return false };
+        self.idle.remove(&rank);
+        self.idle_of.remove(&(source.way.origin(), rank));
+        true
     }
 }

@@ -1,5 +1,7 @@
 //! Every bound of an exposed UDP port, at the last that is allowed and the first that is not.
 
+use std::net::Ipv4Addr;
+
 use ipc_core::ErrorCode;
 use ipc_tests::daemon::{Daemon, Options, eventually};
 use ipc_tests::exposed::{Exposed, UdpClient};
@@ -13,6 +15,16 @@ fn send_each(exposed: &Exposed, datagrams: &[(&UdpClient, &str)]) {
         client.send(datagram);
         assert!(eventually(|| seen(exposed) == before + 1));
     }
+}
+
+/// A client at 127.0.0.`last`, with a port of its own.
+fn from(exposed: &Exposed, last: u8) -> UdpClient {
+    exposed.datagrams_from(Ipv4Addr::new(127, 0, 0, last))
+}
+
+/// The daemon says that in its log.
+fn is_said(exposed: &Exposed, text: &str) {
+    assert!(eventually(|| exposed.daemon.log().contains(text)), "{}", exposed.daemon.log());
 }
 
 fn finish(service: &mut RawService, calls: usize) -> Vec<RawCall> {
@@ -42,7 +54,7 @@ fn calls_of_one_source_up_to_the_limit() {
 fn calls_of_one_port_up_to_the_limit() {
     let exposed = Exposed::start_udp("test.raw/m", "expose_udp_calls_max = 3");
     let mut service = RawService::register(&exposed.daemon, "test.raw", "m");
-    let clients: Vec<_> = (0..4).map(|_| exposed.datagrams()).collect();
+    let clients = [1, 1, 2, 3].map(|last| from(&exposed, last));
     for (at, client) in clients.iter().enumerate() {
         send_each(&exposed, &[(client, "?")]);
         assert_eq!(exposed.number("open_calls"), (at as u64 + 1).min(3));
@@ -52,28 +64,32 @@ fn calls_of_one_port_up_to_the_limit() {
     exposed.wait_for("open_calls", 0);
     send_each(&exposed, &[(&clients[3], "?")]);
     assert_eq!((exposed.number("calls"), exposed.number("dropped")), (4, 1));
+    is_said(&exposed, "expose_udp_calls_max is at its limit of 3");
 }
 
 #[test]
 fn bytes_of_open_calls_up_to_the_limit() {
     let exposed = Exposed::start_udp("test.raw/m", "expose_udp_pending_max_bytes = 10");
     let mut service = RawService::register(&exposed.daemon, "test.raw", "m");
-    let client = exposed.datagrams();
-    for (datagram, pending, dropped) in [("123456789", 9, 0), ("12", 9, 1), ("1", 10, 1), ("1", 10, 2)] {
-        send_each(&exposed, &[(&client, datagram)]);
+    let clients = [1, 2].map(|last| from(&exposed, last));
+    for (at, datagram, pending, dropped) in
+        [(0, "123456789", 9, 0), (1, "12", 9, 1), (1, "1", 10, 1), (1, "1", 10, 2)]
+    {
+        send_each(&exposed, &[(&clients[at], datagram)]);
         assert_eq!((exposed.number("pending_bytes"), exposed.number("dropped")), (pending, dropped));
     }
     finish(&mut service, 2);
     exposed.wait_for("pending_bytes", 0);
-    send_each(&exposed, &[(&client, "1234567890")]);
+    send_each(&exposed, &[(&clients[0], "1234567890")]);
     assert_eq!(exposed.number("pending_bytes"), 10);
+    is_said(&exposed, "expose_udp_pending_max_bytes is at its limit of 10");
 }
 
 #[test]
 fn sources_up_to_the_limit_and_then_instead_of_the_idlest() {
     let exposed = Exposed::start_udp("test.raw/m", "expose_udp_sources_max = 2");
     let mut service = RawService::register(&exposed.daemon, "test.raw", "m");
-    let clients: Vec<_> = (0..4).map(|_| exposed.datagrams()).collect();
+    let clients = [1, 2, 3, 4].map(|last| from(&exposed, last));
     send_each(&exposed, &[(&clients[0], "0"), (&clients[1], "1")]);
     assert_eq!(exposed.number("sources"), 2);
     // Both are busy: there is no room for a third.
@@ -85,6 +101,74 @@ fn sources_up_to_the_limit_and_then_instead_of_the_idlest() {
     assert_eq!((exposed.number("sources"), exposed.number("dropped")), (2, 1));
     finish(&mut service, 2);
     assert_eq!((clients[2].receive(), clients[3].receive()), (b"done".to_vec(), b"done".to_vec()));
+    is_said(&exposed, "expose_udp_sources_max is at its limit of 2");
+}
+
+/// Half of them, half of what is left, and so on.
+const SHARES: [(u8, usize); 4] = [(1, 4), (2, 2), (3, 1), (4, 1)];
+
+#[test]
+fn no_address_has_every_source_of_a_port_busy() {
+    let exposed = Exposed::start_udp("test.raw/m", "expose_udp_sources_max = 8");
+    let mut service = RawService::register(&exposed.daemon, "test.raw", "m");
+    let mut inside = Vec::new();
+    for (at, (address, fit)) in SHARES.into_iter().enumerate() {
+        for _ in 0..fit {
+            let client = from(&exposed, address);
+            send_each(&exposed, &[(&client, "in")]);
+            inside.push(client);
+        }
+        send_each(&exposed, &[(&from(&exposed, address), "too many")]);
+        let seen = (exposed.number("open_calls"), exposed.number("dropped"));
+        assert_eq!(seen, (inside.len() as u64, at as u64 + 1), "127.0.0.{address} has more than {fit}");
+    }
+    // One call of the first is over, and what is left is still for others; its source is there, but may not be busy again.
+    let call = service.call();
+    service.reply(&call, b"done");
+    assert_eq!(inside[0].receive(), b"done");
+    send_each(&exposed, &[(&inside[0], "again"), (&from(&exposed, 1), "another")]);
+    assert_eq!((exposed.number("dropped"), exposed.number("sources")), (6, 8));
+    send_each(&exposed, &[(&from(&exposed, 5), "in the place of the idle one")]);
+    assert_eq!((exposed.number("dropped"), exposed.number("sources")), (6, 8));
+}
+
+#[test]
+fn no_address_has_every_call_of_a_port_open_and_every_byte_of_them() {
+    for limit in ["expose_udp_calls_max = 8", "expose_udp_pending_max_bytes = 16"] {
+        let exposed = Exposed::start_udp("test.raw/m", limit);
+        let _service = RawService::register(&exposed.daemon, "test.raw", "m");
+        // As many sources, or one: it is the address that counts.
+        for (at, (address, fit)) in SHARES.into_iter().enumerate() {
+            let clients = [from(&exposed, address), from(&exposed, address)];
+            for number in 0..=fit {
+                send_each(&exposed, &[(&clients[number % 2], "12")]);
+            }
+            let open = SHARES[..=at].iter().map(|(_, fit)| *fit as u64).sum();
+            let seen = (exposed.number("open_calls"), exposed.number("dropped"));
+            assert_eq!(seen, (open, at as u64 + 1), "127.0.0.{address} with {limit}");
+        }
+        assert_eq!(exposed.number("pending_bytes"), 16);
+    }
+}
+
+#[test]
+fn whoever_comes_from_ever_new_ports_pushes_nobody_out() {
+    let exposed = Exposed::start_udp("test.raw/m", "expose_udp_sources_max = 8");
+    let mut service = RawService::register(&exposed.daemon, "test.raw", "m");
+    let mut ask = |client: &UdpClient| {
+        client.send("?");
+        let call = service.call();
+        service.reply(&call, b"done");
+        assert_eq!(client.receive(), b"done");
+        call.frame.header.sender
+    };
+    let stays = from(&exposed, 2);
+    let before = ask(&stays);
+    for number in 1..=10 {
+        ask(&from(&exposed, 1));
+        assert_eq!(exposed.number("sources"), 1 + number.min(4), "after {number}");
+    }
+    assert_eq!(ask(&stays), before, "it is another to the service");
 }
 
 #[test]
