@@ -29,8 +29,12 @@ pub(crate) fn scene(limits: Limits) -> Scene {
 
 /// The next life of the daemon, a second later, with what the last one has written.
 pub(crate) fn restarted(scene: Scene) -> Scene {
+    restarted_with(Limits::default(), scene)
+}
+
+fn restarted_with(limits: Limits, scene: Scene) -> Scene {
     let disk = scene.bus.disk.unwrap().crash(false);
-    let mut next = Scene::with_disk(Limits::default(), scene.bus.now + Duration::from_secs(1), disk);
+    let mut next = Scene::with_disk(limits, scene.bus.now + Duration::from_secs(1), disk);
     next.bus.disk.as_mut().unwrap().holds = true;
     next
 }
@@ -221,6 +225,29 @@ fn a_watch_goes_on_over_a_restart_unless_what_it_saw_is_lost() {
         assert_eq!(watch(&mut lost, client, Some(from)), Err(ErrorCode::Compacted), "from {from}");
     }
     assert!(watch(&mut lost, client, None).is_ok());
+}
+
+#[test]
+fn a_deleted_key_does_not_come_back_when_the_record_of_its_end_has_gone() {
+    let mut scene = scene(Limits::default());
+    let client = scene.client();
+    put(&mut scene, client, "a");
+    put(&mut scene, client, "a");
+    // The history ends with this life: whoever has seen "b" may have seen what is lost.
+    ask_put(&mut scene, client, "m", Some(Durability::Memory));
+    put(&mut scene, client, "b");
+    let mut next = restarted_with(Limits { key_history_max: 3, ..Limits::default() }, scene);
+    let client = next.client();
+    let delete = DeleteKey { key: "a".into(), condition: Condition::Any, fence: None, durability: None };
+    let delete = next.ask(client, Operation::DELETE, &delete, b"");
+    while next.bus.finish_commit() {}
+    assert!(next.take_outcome(client, Operation::DELETE, delete).unwrap().is_ok());
+    for key in ["b", "c", "d", "e"] {
+        put(&mut next, client, key);
+    }
+    let mut last = restarted(next);
+    let client = last.client();
+    assert_eq!(get(&mut last, client, "a"), Err(ErrorCode::NoSuchKey));
 }
 
 #[test]

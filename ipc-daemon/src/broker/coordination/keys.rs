@@ -177,14 +177,20 @@ impl Keys {
         self.history.push_back(change);
         let (changes_max, bytes_max) = self.window;
         while self.history.len() > changes_max || self.history_bytes > bytes_max {
-            let Some(oldest) = self.history.pop_front() else { break };
-            self.history_bytes -= oldest.bytes();
-            self.compacted = oldest.revision;
-            let is_in_force = self.get(&oldest.key).is_some_and(|entry| entry.revision == oldest.revision);
-            if oldest.durability > Durability::Memory && !is_in_force {
-                self.obsolete.push(oldest.revision);
-            }
+            let Some(oldest) = self.forget_oldest() else { break };
+            self.compacted = oldest;
         }
+    }
+
+    /// Forgets the oldest change, and gives its revision.
+    fn forget_oldest(&mut self) -> Option<u64> {
+        let oldest = self.history.pop_front()?;
+        self.history_bytes -= oldest.bytes();
+        let is_in_force = self.get(&oldest.key).is_some_and(|entry| entry.revision == oldest.revision);
+        if oldest.durability > Durability::Memory && !is_in_force {
+            self.obsolete.push(oldest.revision);
+        }
+        Some(oldest.revision)
     }
 
     /// Revisions of changes that are kept on disk and need not be any more.
@@ -280,10 +286,9 @@ impl Keys {
         self.lost = (self.last, life);
         self.has_volatile = false;
         self.compacted = self.compacted.max(compacted);
+        // What is not in force has to go from the disk too: else it is, once the records of what came after it have gone.
         while self.history.front().is_some_and(|change| change.revision <= self.compacted) {
-            if let Some(change) = self.history.pop_front() {
-                self.history_bytes -= change.bytes();
-            }
+            self.forget_oldest();
         }
     }
 
