@@ -228,6 +228,23 @@ fn a_watch_goes_on_over_a_restart_unless_what_it_saw_is_lost() {
 }
 
 #[test]
+fn a_watch_that_saw_what_was_lost_is_told_so_after_another_restart_too() {
+    let mut scene = scene(Limits::default());
+    let client = scene.client();
+    let a = put(&mut scene, client, "a");
+    let memory = ask_put(&mut scene, client, "m", Some(Durability::Memory));
+    let memory = outcome(&mut scene, client, memory).unwrap().unwrap().decode::<KeyChanged>().revision;
+    let mut next = restarted(scene);
+    let client = next.client();
+    let b = put(&mut next, client, "b");
+    let mut last = restarted(next);
+    let client = last.client();
+    assert_eq!(watch(&mut last, client, Some(memory + 1)), Err(ErrorCode::Compacted));
+    assert!(watch(&mut last, client, Some(a + 1)).is_ok(), "it has not seen what was lost");
+    assert_eq!(told(&mut last, client), [("b".to_owned(), b)]);
+}
+
+#[test]
 fn a_deleted_key_does_not_come_back_when_the_record_of_its_end_has_gone() {
     let mut scene = scene(Limits::default());
     let client = scene.client();

@@ -233,7 +233,8 @@ impl Coordination {
             let change = Change { revision, key: ask.key.clone(), entry, durability };
             if durability > Durability::Memory {
                 let ttl = if let Act::Put(value) = &ask.act { value.ttl } else { None };
-                group.writes.push(self.record(&change, ttl, group.has_volatile));
+                let write = self.record(&change, ttl, group);
+                group.writes.push(write);
             }
             group.has_volatile |= durability == Durability::Memory;
             group.account(&change, before.as_ref());
@@ -390,6 +391,16 @@ impl More {
 }
 
 impl Group {
+    /// Whether there are changes in it that will not survive this life.
+    pub(super) fn has_volatile(&self) -> bool {
+        self.has_volatile
+    }
+
+    /// Whether nothing of it is to be written so far.
+    pub(super) fn keeps_nothing(&self) -> bool {
+        self.writes.is_empty()
+    }
+
     /// Those who are judged later see the change.
     fn account(&mut self, change: &Change, before: Option<&Entry>) {
         self.keys += i64::from(change.entry.is_some()) - i64::from(before.is_some());

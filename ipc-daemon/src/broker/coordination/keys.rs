@@ -122,9 +122,9 @@ pub(super) struct Keys {
     bytes: Ledger<u32>,
     /// Revision of the last change.
     last: u64,
-    /// What was restored from the store ends with the first of these; up to the other one, earlier lives may have given
-    /// revisions to changes that were lost with them.
-    lost: (u64, u64),
+    /// Between lives of the daemon: behind the first of two, up to the other one, revisions may have been given to changes
+    /// that were lost. The last of these is before this life.
+    gaps: VecDeque<(u64, u64)>,
     /// Whether there were changes in this life that will not survive it.
     has_volatile: bool,
     obsolete: Vec<u64>,
@@ -180,6 +180,7 @@ impl Keys {
             let Some(oldest) = self.forget_oldest() else { break };
             self.compacted = oldest;
         }
+        self.forget_gaps();
     }
 
     /// Forgets the oldest change, and gives its revision.
@@ -191,6 +192,12 @@ impl Keys {
             self.obsolete.push(oldest.revision);
         }
         Some(oldest.revision)
+    }
+
+    fn forget_gaps(&mut self) {
+        while self.gaps.len() > 1 && self.gaps.front().is_some_and(|(_, to)| *to <= self.compacted) {
+            self.gaps.pop_front();
+        }
     }
 
     /// Revisions of changes that are kept on disk and need not be any more.
@@ -240,9 +247,9 @@ impl Keys {
         selection: &'a Selection,
         from: u64,
     ) -> Result<impl Iterator<Item = &'a Change>, Error> {
-        let (restored, life) = self.lost;
-        // Whoever asks from behind the last change that was kept has seen one that was not.
-        let forgotten = if from > restored + 1 && from <= life { life } else { self.compacted };
+        // Whoever asks from behind the last change that a life has kept has seen one that was lost with it.
+        let is_within = |(kept, to): &&(u64, u64)| from > self.compacted.max(*kept) + 1 && from <= *to;
+        let forgotten = self.gaps.iter().find(is_within).map_or(self.compacted, |(_, to)| *to);
         if from <= forgotten {
             let message = format!("changes up to revision {forgotten} are forgotten, {from} was asked for");
             let mut error = Error::new(ErrorCode::Compacted, message)
@@ -264,15 +271,25 @@ impl Keys {
         self.has_volatile
     }
 
-    /// Whether [`Keys::begin_at`] was called.
+    /// Whether [`Keys::begin_at`] or [`Keys::begin_again`] was called.
     pub(super) fn has_begun(&self) -> bool {
-        self.lost.1 > 0
+        !self.gaps.is_empty()
+    }
+
+    /// Whether there were no changes in this life so far.
+    pub(super) fn is_untouched(&self) -> bool {
+        self.gaps.back().is_none_or(|(_, life)| self.last <= *life)
+    }
+
+    /// The change that is restored next was the first of its life.
+    pub(super) fn begin_life(&mut self, revision: u64) {
+        self.gaps.push_back((self.last, revision - 1));
     }
 
     /// Nothing up to this revision is known: an earlier life of the daemon may have given others.
     pub(super) fn begin_at(&mut self, revision: u64) {
         self.compacted = self.compacted.max(revision);
-        self.lost = (revision, revision);
+        self.gaps.push_back((revision, revision));
     }
 
     /// Up to which revision changes are forgotten.
@@ -283,13 +300,14 @@ impl Keys {
     /// Everything that was kept is there again. Revisions up to `life` may have been given before; the history was forgotten up
     /// to `compacted`.
     pub(super) fn begin_again(&mut self, life: u64, compacted: u64) {
-        self.lost = (self.last, life);
+        self.gaps.push_back((self.last, life));
         self.has_volatile = false;
         self.compacted = self.compacted.max(compacted);
         // What is not in force has to go from the disk too: else it is, once the records of what came after it have gone.
         while self.history.front().is_some_and(|change| change.revision <= self.compacted) {
             self.forget_oldest();
         }
+        self.forget_gaps();
     }
 
     /// How much is remembered from here on.
@@ -418,6 +436,33 @@ mod tests {
             let since = keys.since(&all, from).map(|changes| changes.count());
             assert_eq!(since.ok(), found, "from {from}, compacted {compacted}");
         }
+    }
+
+    #[test]
+    fn what_was_lost_with_one_life_is_not_passed_over_in_a_later_one() {
+        let all = Selection::Prefix(String::new());
+        let mut keys = keys(&Limits { key_history_max: 2, ..Limits::default() });
+        for revision in [103, 205] {
+            keys.apply(put(revision - 100, "a", Durability::Disk));
+            keys.begin_life(revision);
+        }
+        keys.apply(put(205, "b", Durability::Disk));
+        keys.begin_again(300, 0);
+        assert!(keys.is_untouched());
+        keys.apply(put(301, "c", Durability::Disk));
+        assert!(!keys.is_untouched());
+        let found = |keys: &Keys, from| keys.since(&all, from).map(|changes| changes.count()).ok();
+        for (from, expected) in [(105, None), (106, Some(2)), (107, None), (204, None), (205, Some(2))] {
+            assert_eq!(found(&keys, from), expected, "from {from}");
+        }
+        for (from, expected) in [(206, Some(1)), (207, None), (300, None), (301, Some(1)), (302, Some(0))] {
+            assert_eq!(found(&keys, from), expected, "from {from}");
+        }
+        assert_eq!(keys.gaps, [(105, 204), (205, 300)], "the first is forgotten with the history around it");
+        for revision in 302..305 {
+            keys.apply(put(revision, "d", Durability::Disk));
+        }
+        assert_eq!(keys.gaps, [(205, 300)]);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use ipc_core::time::{Instant, whole_micros};
 use ipc_core::wire::coordination::Durability;
 
 use super::Coordination;
+use super::group::Group;
 use super::keys::{Change, Condition, End, Entry};
 use super::kv::{Act, Ask};
 use crate::broker::records::{Fields, Reader, RecordKind, Write};
@@ -22,6 +23,8 @@ const IS_PUT: u8 = 1;
 /// Changes were told of before this one that are not kept.
 const IS_AFTER_VOLATILE: u8 = 2;
 const IS_ON_DISK: u8 = 4;
+/// It is the first of its life: the life before may have given revisions behind its own last one to changes that were lost.
+const IS_FIRST: u8 = 8;
 
 /// What was restored so far.
 #[derive(Debug, Default)]
@@ -56,11 +59,14 @@ pub fn after_loss(highest: u64) -> [Write; 2] {
 }
 
 impl Coordination {
-    /// The record of a change. `is_after_volatile`: it will be told of behind one that is not kept.
-    pub(super) fn record(&self, change: &Change, ttl: Option<Duration>, is_after_volatile: bool) -> Write {
+    /// The record of a change that will be told of behind the others of that group.
+    pub(super) fn record(&self, change: &Change, ttl: Option<Duration>, group: &Group) -> Write {
         let mut flags = 0;
-        if is_after_volatile || self.keys.has_volatile() {
+        if group.has_volatile() || self.keys.has_volatile() {
             flags |= IS_AFTER_VOLATILE;
+        }
+        if group.keeps_nothing() && self.keys.is_untouched() {
+            flags |= IS_FIRST;
         }
         if change.durability == Durability::Disk {
             flags |= IS_ON_DISK;
@@ -110,6 +116,9 @@ impl Coordination {
         };
         self.restored.compacted = compacted;
         self.restored.is_after_volatile = flags & IS_AFTER_VOLATILE > 0;
+        if flags & IS_FIRST > 0 {
+            self.keys.begin_life(revision);
+        }
         self.make(Change { revision, key, entry, durability });
         Ok(())
     }
