@@ -37,8 +37,8 @@ macro_rules! actions {
 actions! {
     /// The client connects.
     Connect { way: Way, capacity: usize } = "connect", 0;
-    /// It says hello, with these versions.
-    Hello { version_min: u16, version_max: u16 } = "hello", 1;
+    /// It says hello, with these versions; and that it can be told what is taken away from it, or not.
+    Hello { version_min: u16, version_max: u16, revocation: bool } = "hello", 1;
     /// It offers a service with that many methods.
     Register { service: usize, group: bool, queue: bool, methods: usize } = "register", 18;
     /// It takes the nth of its registrations back, or one that it does not have.

@@ -2,7 +2,7 @@
 
 use ipc_core::wire::coordination::Durability;
 
-use super::{Action, Generator, RESOURCES, Verb};
+use super::{Action, Generator, KEYS, Verb};
 
 /// What has to be so for a key to be changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +51,7 @@ impl Generator {
             Verb::Put => Action::Put { key, when: self.when(), durability, payload },
             Verb::DeleteKey => Action::DeleteKey { key, when: self.when(), durability },
             Verb::Transact => {
-                let mut keys: Vec<usize> = (0..RESOURCES.len() - 1).collect();
+                let mut keys: Vec<usize> = (0..KEYS.len() - 1).collect();
                 rng.shuffle(&mut keys);
                 keys.truncate(1 + rng.index(keys.len()));
                 let steps = keys.into_iter().map(|key| {
@@ -82,7 +82,8 @@ impl Generator {
     }
 
     fn key(&mut self) -> usize {
-        *self.rng.weighted(&[(20, 0), (20, 1), (20, 2), (1, 3)])
+        let last = KEYS.len() - 1;
+        if self.rng.chance(1, 60) { last } else { self.rng.index(last) }
     }
 
     fn when(&mut self) -> When {

@@ -36,6 +36,8 @@ pub const METHODS: [&str; 3] = ["m0", "m1", "m2"];
 pub const TOPICS: [&str; 7] = ["a", "b", "a.b", "a.c", "b.c", "a.b.c", "a.b.d"];
 /// Names of locks and the like.
 pub const RESOURCES: [&str; 4] = ["a", "a/b", "c.d", "ipc/e"];
+/// Names of keys.
+pub const KEYS: [&str; 6] = ["a", "a/b", "a/c", "b", "c.d", "ipc/e"];
 /// Filters for subscriptions and watches.
 pub const FILTERS: [&str; 10] = ["a", "a.b", "b.c", "a.*", "*.c", "*", "a.>", ">", "*.*", "a.*.c"];
 /// Users that clients run as; the last two share one.
@@ -140,7 +142,7 @@ impl Generator {
     fn hello(&mut self) -> Action {
         let (version_min, version_max) =
             *self.rng.weighted(&[(40, (1, 1)), (20, (1, 9)), (1, (2, 9)), (1, (0, 0))]);
-        Action::Hello { version_min, version_max }
+        Action::Hello { version_min, version_max, revocation: self.rng.chance(1, 2) }
     }
 
     fn fill(&mut self, world: &World, slot: usize, verb: Verb) -> Action {

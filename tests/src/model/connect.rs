@@ -69,6 +69,7 @@ impl Model {
             announced: Announced::default(),
             written_since: now,
             handed: BTreeMap::new(),
+            may_be_told: false,
             is_deaf: false,
             is_closing: refused.is_some(),
         };
@@ -103,26 +104,6 @@ impl Model {
         ];
         let reached = counts.iter().find(|(_, count, max)| *count >= *max as usize);
         reached.map(|(name, _, max)| Refusal::quota(name, *max))
-    }
-
-    /// Whether somebody who has `own` of what there are `total` of may have one more.
-    pub(super) fn check_share(
-        &self,
-        from: usize,
-        (own, total): (usize, usize),
-        (name, max): (&'static str, u32),
-    ) -> Result<(), Refusal> {
-        let left = (max as usize).saturating_sub(total);
-        let has_part = own >= left && !self.is_alone(from);
-        if left == 0 || has_part { Err(Refusal::quota(name, max)) } else { Ok(()) }
-    }
-
-    /// Whether it is of this machine, and no other user of this machine is connected.
-    fn is_alone(&self, from: usize) -> bool {
-        let own = self.uid_of(from);
-        let open = self.connections.iter().filter(|(_, connection)| connection.phase != Phase::Gone);
-        let others = open.filter_map(|(number, _)| self.uid_of(*number)).filter(|uid| own != Some(*uid));
-        own.is_some() && others.count() == 0
     }
 }
 

@@ -7,6 +7,7 @@ use ipc_core::wire::coordination::Operation;
 use super::came::Came;
 use super::coordination::{Gate, Hold, Wait};
 use super::expect::Refusal;
+use super::shares::Part;
 use super::{Model, Phase};
 
 /// What is due first.
@@ -152,15 +153,15 @@ impl Model {
 
     /// Whoever makes a gate or a barrier pays for it until nobody has to do with it.
     pub(super) fn make_resource(&mut self, from: usize, gate: &Gate) -> Result<(), Refusal> {
-        let (resources, payer) = (self.resources(), self.uid_of(from));
+        let (resources, user) = (self.resources(), self.user(from));
         self.coordination.payers.retain(|gate, _| resources.contains(gate));
         if resources.contains(gate) {
             return Ok(());
         }
-        let own = self.coordination.payers.values().filter(|other| **other == payer).count();
+        let own = self.coordination.payers.values().filter(|payer| **payer == user.uid).count();
         let limit = ("resources_max", self.limits.resources_max);
-        self.check_share(from, (own, resources.len()), limit)?;
-        self.coordination.payers.insert(gate.clone(), payer);
+        Part { own, total: resources.len() }.check(1, user, limit)?;
+        self.coordination.payers.insert(gate.clone(), user.uid);
         Ok(())
     }
 

@@ -2,7 +2,8 @@
 
 use ipc_core::error::ErrorCode;
 use ipc_core::wire::message::{
-    Close, ErrorBody, NameChange, NameChanged, Published, Registered, Subscribed, Welcome,
+    Close, ErrorBody, NameChange, NameChanged, Published, Registered, Revoked, RevokedWhat, Subscribed,
+    Welcome,
 };
 use ipc_core::wire::{Flags, Kind};
 
@@ -16,17 +17,24 @@ pub(super) struct Refusal {
     pub code: ErrorCode,
     /// The limit by its name, and its value.
     pub limit: Option<(&'static str, u64)>,
+    /// The limit is not reached: what is left is for others.
+    is_share: bool,
 }
 
 impl Refusal {
     /// A refusal with that code.
     pub(super) fn of(code: ErrorCode) -> Self {
-        Self { code, limit: None }
+        Self { code, limit: None, is_share: false }
     }
 
     /// A limit that was reached.
     pub(super) fn quota(name: &'static str, limit: u32) -> Self {
-        Self { code: ErrorCode::QuotaExceeded, limit: Some((name, limit.into())) }
+        Self { code: ErrorCode::QuotaExceeded, limit: Some((name, limit.into())), is_share: false }
+    }
+
+    /// A limit of which one has its part.
+    pub(super) fn share(name: &'static str, limit: u32) -> Self {
+        Self { is_share: true, ..Self::quota(name, limit) }
     }
 
     /// Whether an error on the wire is this one.
@@ -42,9 +50,15 @@ impl Refusal {
             if !named || body.limit != Some(limit) {
                 return Err(format!("the error does not name {name} and {limit}: {body:?}"));
             }
+            same("word about a share", is_of_share(body), self.is_share)?;
         }
         Ok(())
     }
+}
+
+/// Whether an error says that there is some left, for others.
+pub fn is_of_share(body: &ErrorBody) -> bool {
+    body.hint.as_ref().is_some_and(|hint| hint.0.contains("for users who have fewer"))
 }
 
 /// What an operation is answered with.
@@ -149,6 +163,10 @@ pub(super) enum Expected {
     NameChanged { watch: u64, correlation: u64, service: String, change: NameChange, from: usize },
     /// A registration that waited owns its name.
     Acquired { registration: u64 },
+    /// A registration was taken away.
+    NameRevoked { registration: u64 },
+    /// A subscription, by its number with the model, was taken away.
+    SubscriptionRevoked { subscription: u64, correlation: u64 },
     /// A request of coordination has come to something.
     Came { correlation: u64, operation: u32, came: Came },
 }
@@ -202,18 +220,15 @@ impl Expected {
                 is_close(codes, &seen.decode().ok_or("the close is malformed")?)
             }
             Expected::Pong { correlation, payload } => {
-                is_kind(Kind::PONG)?;
-                is_for(*correlation)?;
+                is_kind(Kind::PONG).and_then(|()| is_for(*correlation))?;
                 if seen.payload == *payload { Ok(()) } else { Err("the pong is not the ping".to_owned()) }
             }
             Expected::Done { correlation, answer } => {
-                is_kind(Kind::DONE)?;
-                is_for(*correlation)?;
+                is_kind(Kind::DONE).and_then(|()| is_for(*correlation))?;
                 is_answer(answer, seen)
             }
             Expected::Reply { correlation, outcome } => {
-                is_kind(Kind::REPLY)?;
-                is_for(*correlation)?;
+                is_kind(Kind::REPLY).and_then(|()| is_for(*correlation))?;
                 is_outcome(outcome, seen, lookup)
             }
             Expected::Call { .. } => {
@@ -229,8 +244,7 @@ impl Expected {
                 self.is_event(seen, lookup)
             }
             Expected::NameChanged { correlation, service, change, from, .. } => {
-                is_kind(Kind::NAME_CHANGED)?;
-                is_for(*correlation)?;
+                is_kind(Kind::NAME_CHANGED).and_then(|()| is_for(*correlation))?;
                 let body: NameChanged = seen.decode().ok_or("the name_changed is malformed")?;
                 same("service", body.service.0.as_str(), service.as_str())?;
                 same("change", body.change, *change)?;
@@ -239,6 +253,13 @@ impl Expected {
             Expected::Acquired { registration } => {
                 is_kind(Kind::ACQUIRED)?;
                 same("registration", Some(header.handle.index), lookup.registration(*registration))
+            }
+            Expected::NameRevoked { registration } => {
+                is_revoked(RevokedWhat::Name, seen)?;
+                same("registration", Some(header.handle.index), lookup.registration(*registration))
+            }
+            Expected::SubscriptionRevoked { correlation, .. } => {
+                is_for(*correlation).and_then(|()| is_revoked(RevokedWhat::Subscription, seen))
             }
             Expected::Came { correlation, operation, came } => {
                 is_for(*correlation).and_then(|()| came.is(*operation, seen, lookup))
@@ -282,6 +303,18 @@ impl Expected {
         same("publisher", lookup.sender(header.sender)?, *from)?;
         content.is(seen)
     }
+}
+
+/// Whether a frame says that the rules have taken this away.
+///
+/// # Errors
+/// A sentence that says how it differs.
+pub(super) fn is_revoked(what: RevokedWhat, seen: &Seen) -> Result<(), String> {
+    same("kind", seen.kind(), Kind::REVOKED)?;
+    let revoked: Revoked = seen.decode().ok_or("the word of what was revoked is malformed")?;
+    same("what", revoked.what, what)?;
+    same("code", revoked.code, ErrorCode::PermissionDenied.number())?;
+    same("silence", revoked.message.0.is_empty(), false)
 }
 
 fn is_close(codes: &[ErrorCode], close: &Close) -> Result<(), String> {

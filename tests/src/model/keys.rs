@@ -13,6 +13,7 @@ use ipc_daemon::broker::Fault;
 use super::Model;
 use super::came::Came;
 use super::expect::Refusal;
+use super::shares::{Part, User};
 use crate::world::Seen;
 
 /// What a key has.
@@ -26,6 +27,8 @@ pub(super) struct Entry {
     pub kind: u8,
     pub value: Vec<u8>,
     pub durability: Durability,
+    /// Who has put it, and pays for it.
+    payer: Option<u32>,
 }
 
 /// A put or, without an entry, a delete.
@@ -57,6 +60,8 @@ struct Ask {
 #[derive(Clone, Debug)]
 struct Asked {
     from: usize,
+    /// As it was when that came.
+    user: User,
     correlation: u64,
     operation: u32,
     asks: Vec<Ask>,
@@ -156,8 +161,35 @@ impl Model {
             self.may_ask(from, correlation, Some(&ask.key))?;
         }
         let durability = self.durability(wanted)?;
-        self.keys.line.push_back(Asked { from, correlation, operation, asks, durability });
+        let asked = Asked { from, user: self.user(from), correlation, operation, asks, durability };
+        self.may_stand_in_line(&asked)?;
+        self.keys.line.push_back(asked);
         self.advance();
+        Ok(())
+    }
+
+    /// Whether one more request may wait. Those on their way to the disk do not stand in the line any more, but still count for
+    /// their connection and their user.
+    fn may_stand_in_line(&self, asked: &Asked) -> Result<(), Refusal> {
+        let (limits, user) = (&self.limits, asked.user);
+        let own: Vec<&Asked> = self.keys.line.iter().filter(|other| other.user.uid == user.uid).collect();
+        let part = Part { own: own.len(), total: self.keys.line.len() };
+        part.check(1, user, ("changes_pending_max", limits.changes_pending_max))?;
+        let total: usize = self.keys.line.iter().map(Asked::bytes).sum();
+        // With nothing there one of any size is taken.
+        if total > 0 {
+            let part = Part { own: own.into_iter().map(Asked::bytes).sum(), total };
+            let max = limits.changes_pending_max_bytes;
+            part.check(asked.bytes(), user, ("changes_pending_max_bytes", max))?;
+        }
+        let max = limits.changes_pending_per_connection_max;
+        if self.changes_of(asked.from) >= max as usize {
+            return Err(Refusal::quota("changes_pending_per_connection_max", max));
+        }
+        let max = limits.changes_pending_per_uid_max;
+        if self.requests().filter(|other| other.user.uid == user.uid).count() >= max as usize {
+            return Err(Refusal::quota("changes_pending_per_uid_max", max));
+        }
         Ok(())
     }
 
@@ -249,11 +281,38 @@ impl Model {
         if let Some(code) = refused {
             return (asked, Err(Refusal::of(code)));
         }
-        let changes = asked.asks.iter().map(|ask| self.change_one(entries, ask, durability)).collect();
+        let mut after = entries.clone();
+        let change_one = |ask| self.change_one(&mut after, ask, asked.user.uid, durability);
+        let changes = asked.asks.iter().map(change_one).collect();
+        if let Err(refusal) = self.may_keep(asked.user, entries, &after) {
+            return (asked, Err(refusal));
+        }
+        *entries = after;
         (asked, Ok(changes))
     }
 
-    fn change_one(&mut self, entries: &mut Entries, ask: &Ask, durability: Durability) -> Option<Change> {
+    /// Whether a user who changes keys to these may have as many of them. What it takes from others is not left for it.
+    fn may_keep(&self, user: User, before: &Entries, after: &Entries) -> Result<(), Refusal> {
+        let count = |entries: &Entries| entries.values().filter(|entry| entry.payer == user.uid).count();
+        let (had, has) = (count(before), count(after));
+        if has <= had {
+            return Ok(());
+        }
+        let (max, limits) = (self.limits.keys_per_uid_max, &self.limits);
+        if has > max as usize {
+            return Err(Refusal::quota("keys_per_uid_max", max));
+        }
+        let part = Part { own: had, total: after.len() - (has - had) };
+        part.check(has - had, user, ("keys_max", limits.keys_max))
+    }
+
+    fn change_one(
+        &mut self,
+        entries: &mut Entries,
+        ask: &Ask,
+        payer: Option<u32>,
+        durability: Durability,
+    ) -> Option<Change> {
         let before = entries.get(&ask.key).map(|entry| (entry.created, entry.version));
         let entry = match &ask.act {
             Act::Check => return None,
@@ -262,7 +321,8 @@ impl Model {
         };
         let number = self.number();
         let (created, version) = before.map_or((number, 1), |(created, version)| (created, version + 1));
-        let entry = entry.map(|(kind, value)| Entry { number, created, version, kind, value, durability });
+        let entry =
+            entry.map(|(kind, value)| Entry { number, created, version, kind, value, durability, payer });
         let change = Change { number, key: ask.key.clone(), entry, durability };
         change.make(entries);
         Some(change)
@@ -288,10 +348,14 @@ impl Model {
         self.keys.answered.push(from);
     }
 
+    /// Requests that have no outcome yet.
+    fn requests(&self) -> impl Iterator<Item = &Asked> {
+        self.keys.under_way.iter().map(|(asked, _)| asked).chain(&self.keys.line)
+    }
+
     /// Requests of a connection that have no outcome yet.
     pub(super) fn changes_of(&self, connection: usize) -> usize {
-        let under_way = self.keys.under_way.iter().map(|(asked, _)| asked);
-        under_way.chain(&self.keys.line).filter(|asked| asked.from == connection).count()
+        self.requests().filter(|asked| asked.from == connection).count()
     }
 
     /// Whether any request about keys has no outcome yet.
@@ -328,6 +392,15 @@ impl Model {
     /// The revision of the nth last change that anybody was told of.
     pub fn known_revision(&self, nth: usize) -> Option<u64> {
         self.keys.revisions.values().rev().nth(nth).copied()
+    }
+}
+
+impl Asked {
+    /// Bytes of names and values in it.
+    fn bytes(&self) -> usize {
+        let of =
+            |ask: &Ask| ask.key.len() + if let Act::Put { value, .. } = &ask.act { value.len() } else { 0 };
+        self.asks.iter().map(of).sum()
     }
 }
 

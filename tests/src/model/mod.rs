@@ -23,11 +23,13 @@ mod names;
 mod receive;
 mod reload;
 mod rights;
+mod shares;
 mod streams;
 mod topics;
 
 pub use audit::{Charged, GateSeen, QueueRow, Queues, ServiceSeen, Snapshot, TopicSeen};
 pub use datagrams::Ledger;
+pub use expect::is_of_share;
 pub use rights::{REIGNS, policy};
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -40,7 +42,7 @@ use ipc_core::identity::Identity;
 use ipc_core::limits::Limits;
 use ipc_core::time::Instant;
 use ipc_core::wire::message::Hello;
-use ipc_core::wire::{Flags, Kind};
+use ipc_core::wire::{FEATURE_REVOCATION, Flags, Kind};
 use ipc_daemon::broker::PeerKey;
 
 use self::announced::Announced;
@@ -89,6 +91,8 @@ struct Connection {
     written_since: Instant,
     /// The daemon's numbers of calls that this connection was handed, by the model's.
     handed: BTreeMap<u64, u64>,
+    /// It can be told what is taken away from it.
+    may_be_told: bool,
     /// The client has gone away and hears nothing.
     is_deaf: bool,
     /// The broker has asked to close it.
@@ -350,6 +354,9 @@ impl Model {
             return;
         }
         self.set_phase(from, Phase::Active);
+        if let Some(connection) = self.connections.get_mut(&from) {
+            connection.may_be_told = hello.features & FEATURE_REVOCATION != 0;
+        }
         let peer = self.connections.get(&from).map_or(0, |connection| connection.peer);
         self.push(from, Expected::Welcome { peer, epoch: self.epoch.0 });
     }

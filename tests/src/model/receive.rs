@@ -3,7 +3,7 @@
 use ipc_core::identity::Peer;
 use ipc_core::time::Instant;
 use ipc_core::wire::coordination::{Got, Granted, Leader, Listed, Passed, Told};
-use ipc_core::wire::message::{PeerInfo, Registered};
+use ipc_core::wire::message::{PeerInfo, Registered, Revoked, RevokedWhat};
 use ipc_core::wire::{Flags, Kind};
 
 use super::came::{Came, revisions};
@@ -89,7 +89,7 @@ impl Model {
             }
             return if seen.kind() == Kind::PEER_ANNOUNCED { self.check_identity(seen) } else { Ok(()) };
         }
-        if seen.kind() == Kind::NOTICE && seen.header.handle.index != Told::LOST.0 {
+        if is_of_stream(seen) {
             return self.hear(number, seen);
         }
         let mut inbox = core::mem::take(&mut connection.inbox);
@@ -134,7 +134,8 @@ impl Model {
                 }
                 connection.registrations.insert(*registration, body.registration);
             }
-            Expected::Done { answer: Answer::Unsubscribed { subscription }, .. } => {
+            Expected::Done { answer: Answer::Unsubscribed { subscription }, .. }
+            | Expected::SubscriptionRevoked { subscription, .. } => {
                 connection.inbox.drop_subscription(*subscription);
             }
             Expected::Call { call: Some(call), .. } => {
@@ -218,5 +219,16 @@ impl Model {
         }
         let complete = connection.inbox.is_complete().and_then(|()| self.are_streams_complete(number));
         complete.map_err(|reason| format!("connection {number}: {reason}"))
+    }
+}
+
+/// Whether it is about a watch over keys, or an observation.
+fn is_of_stream(seen: &Seen) -> bool {
+    match seen.kind() {
+        Kind::NOTICE => seen.header.handle.index != Told::LOST.0,
+        Kind::REVOKED => seen
+            .decode::<Revoked>()
+            .is_some_and(|revoked| matches!(revoked.what, RevokedWhat::Observation | RevokedWhat::KeyWatch)),
+        _ => false,
     }
 }

@@ -5,7 +5,7 @@ use ipc_core::time::Instant;
 
 use super::came::Came;
 use super::coordination::Wait;
-use super::expect::Refusal;
+use super::expect::{Expected, Refusal};
 use super::handles::Target;
 use super::rights::Wish;
 use super::{Model, Phase};
@@ -25,24 +25,42 @@ impl Model {
         }
     }
 
-    /// Clients of this world do not know how to be told that a name or a subscription is gone: their connection ends.
+    /// Whoever does not know how to be told that a name or a subscription is gone has its connection ended.
     fn enforce(&mut self, number: usize) {
         if matches!(self.phase(number), Phase::Left | Phase::Gone) {
             return;
         }
-        let names = self.registrations_of(number);
-        let loses_name = names.iter().any(|(_, name)| self.may(number, Wish::Own(name)).is_err());
-        let subscriptions = self.subscriptions_of(number);
-        let loses_subscription =
-            subscriptions.iter().any(|one| self.may(number, Wish::Subscribe(&one.filter)).is_err());
-        if loses_name || loses_subscription {
+        let mut names = self.registrations_of(number);
+        names.retain(|(_, name)| self.may(number, Wish::Own(name)).is_err());
+        let subscriptions = self.subscriptions_of(number).into_iter();
+        let lost = subscriptions.filter(|one| self.may(number, Wish::Subscribe(&one.filter)).is_err());
+        let mut subscriptions: Vec<(u64, u64)> = lost.map(|one| (one.correlation, one.number)).collect();
+        subscriptions.sort_unstable();
+        let may_be_told = self.connections.get(&number).is_some_and(|connection| connection.may_be_told);
+        if !may_be_told && (!names.is_empty() || !subscriptions.is_empty()) {
             return self.leave(number, Some(vec![DENIED]));
+        }
+        for (registration, name) in names {
+            self.lose_name(number, registration, &name);
+        }
+        for (correlation, subscription) in subscriptions {
+            self.end_subscription(subscription);
+            self.push(number, Expected::SubscriptionRevoked { subscription, correlation });
         }
         self.lose_waits(number);
         self.lose_streams(number);
         self.lose_holds(number);
         self.lose_handles(number);
         self.leave_if_finished(number);
+    }
+
+    fn lose_name(&mut self, number: usize, registration: u64, name: &str) {
+        self.is_at_once = true;
+        self.fail_calls_of(|call| call.registration == registration, ErrorCode::ServiceGone);
+        self.is_at_once = false;
+        let changes = self.give_up(name, registration);
+        self.push(number, Expected::NameRevoked { registration });
+        self.tell_all(name, changes);
     }
 
     /// Whether a connection may have to do with that name, or with any.

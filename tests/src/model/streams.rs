@@ -4,15 +4,16 @@
 use std::collections::VecDeque;
 
 use ipc_core::error::ErrorCode;
-use ipc_core::wire::HEADER_BYTES;
 use ipc_core::wire::coordination::{
     ChangeKind, Changed, Leader, Observe, OfToken, Operation, Selection, Told, Unobserve, UnwatchKeys,
     WatchKeys,
 };
+use ipc_core::wire::message::RevokedWhat;
+use ipc_core::wire::{HEADER_BYTES, Kind};
 
 use super::came::{Came, is_led_by};
 use super::coordination::Gate;
-use super::expect::{Lookup, Refusal, same};
+use super::expect::{Lookup, Refusal, is_revoked, same};
 use super::keys::{Change, is_selected};
 use super::{Model, Queues};
 use crate::world::Seen;
@@ -323,9 +324,19 @@ impl Model {
         let stream = self.streams.iter().find(|stream| stream.is(number, correlation));
         let stream = stream.ok_or_else(|| format!("news of {correlation}, which is no stream"))?;
         let (due, told) = (stream.due.front(), Told(seen.header.handle.index));
+        let is_denied = due == Some(&News::End);
+        let may_be_told = self.connections.get(&number).is_some_and(|connection| connection.may_be_told);
+        if seen.kind() == Kind::REVOKED {
+            let what = match stream.about {
+                About::Keys(_) => RevokedWhat::KeyWatch,
+                About::Election(_) => RevokedWhat::Observation,
+            };
+            same("denial to one that can be told so", is_denied && may_be_told, true)?;
+            return is_revoked(what, seen).map(|()| Heard::Lost);
+        }
         match (told, &stream.about, due) {
             (Told::WATCH_LOST, About::Keys(_), _) | (Told::OBSERVATION_LOST, About::Election(_), _) => {
-                if stream.may_be_lost || due == Some(&News::End) {
+                if stream.may_be_lost || (is_denied && !may_be_told) {
                     return Ok(Heard::Lost);
                 }
                 Err(format!("the stream {correlation} was lost although there was room"))

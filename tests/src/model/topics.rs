@@ -9,6 +9,7 @@ use super::calls::GAP_RESERVE_MAX_BYTES;
 use super::expect::{Answer, Content, Expected, Refusal};
 use super::handles::Target;
 use super::rights::Wish;
+use super::shares::Part;
 use super::{Model, Queues, filter, payer};
 use crate::world::Seen;
 
@@ -71,10 +72,11 @@ impl Model {
         if self.topics.get(name).is_some_and(|topic| topic.idle_since.is_none()) {
             return Ok(());
         }
-        let (max, payer) = (self.limits.topics_max, self.uid_of(from));
+        let (max, user) = (self.limits.topics_max, self.user(from));
+        let payer = user.uid;
         let paid = || self.topics.values().filter(|topic| topic.idle_since.is_none());
         let own = paid().filter(|topic| topic.payer == payer).count();
-        self.check_share(from, (own, paid().count()), ("topics_max", max))?;
+        Part { own, total: paid().count() }.check(1, user, ("topics_max", max))?;
         if let Some(topic) = self.topics.get_mut(name) {
             (topic.payer, topic.idle_since) = (payer, None);
             return Ok(());

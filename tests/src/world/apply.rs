@@ -10,7 +10,7 @@ use ipc_core::wire::message::{
     Close, Envelope, ErrorBody, Hello, MethodInfo, OnSlow, OpenTopic, Register, RegisterMode, Resolve,
     Subscribe, Unsubscribe, UnwatchNames, WatchNames,
 };
-use ipc_core::wire::{Flags, HEADER_BYTES, Kind, PREAMBLE};
+use ipc_core::wire::{FEATURE_REVOCATION, Flags, HEADER_BYTES, Kind, PREAMBLE};
 
 use super::{Arrival, Client, Draft, World, coordination, keys};
 use crate::generator::{Action, FILTERS, Index, METHODS, SERVICES, TOPICS, UIDS, Way};
@@ -160,7 +160,9 @@ impl World {
         let connection = &mut self.connections[at];
         let client = &mut connection.client;
         let bytes = match action {
-            Action::Hello { version_min, version_max } => hello(client, *version_min, *version_max),
+            Action::Hello { version_min, version_max, revocation } => {
+                hello(client, *version_min, *version_max, *revocation)
+            }
             Action::Garbage { bytes } => Some(bytes.clone()),
             Action::Oversized { over } => {
                 let length = limits.payload_max_bytes.saturating_add(*over);
@@ -190,9 +192,10 @@ impl World {
     }
 }
 
-fn hello(client: &mut Client, version_min: u16, version_max: u16) -> Option<Vec<u8>> {
+fn hello(client: &mut Client, version_min: u16, version_max: u16, revocation: bool) -> Option<Vec<u8>> {
     client.knows.has_greeted = true;
-    let hello = Hello { version_min, version_max, features: 0, name: "simulated".into() };
+    let features = if revocation { FEATURE_REVOCATION } else { 0 };
+    let hello = Hello { version_min, version_max, features, name: "simulated".into() };
     Some(Draft::new(Kind::HELLO).envelope(&hello).to_bytes())
 }
 

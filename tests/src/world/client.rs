@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ipc_core::limits::PAYLOAD_MAX_CEILING_BYTES;
 use ipc_core::wire::coordination::{Granted, Lost, Operation, Told};
-use ipc_core::wire::message::{Registered, Welcome};
+use ipc_core::wire::message::{Registered, Revoked, RevokedWhat, Welcome};
 use ipc_core::wire::{Decoder, Flags, FrameLimits, Kind};
 
 use super::seen::Seen;
@@ -161,6 +161,19 @@ impl Client {
                 }
                 Told::WATCH_LOST => knows.key_watches.retain(|watch| *watch != correlation),
                 _ => {}
+            },
+            Kind::REVOKED => match frame.decode::<Revoked>().map(|revoked| revoked.what) {
+                Some(RevokedWhat::Name) => {
+                    knows.registrations.retain(|own| own.id != frame.header.handle.index);
+                }
+                Some(RevokedWhat::Subscription) => {
+                    knows.subscriptions.retain(|subscription| *subscription != correlation);
+                }
+                Some(RevokedWhat::Observation) => {
+                    knows.observations.retain(|observation| *observation != correlation);
+                }
+                Some(RevokedWhat::KeyWatch) => knows.key_watches.retain(|watch| *watch != correlation),
+                None => {}
             },
             Kind::CLOSE => knows.closed = true,
             _ => {}

@@ -9,7 +9,7 @@ use ipc_core::wire::coordination::{
 
 use super::apply::{NOWHERE, position};
 use super::{Client, Draft};
-use crate::generator::{Action, RESOURCES, Since, When, Will};
+use crate::generator::{Action, KEYS, Since, When, Will};
 use crate::model::Model;
 use crate::rng::Rng;
 
@@ -22,12 +22,12 @@ pub(super) fn speak(client: &mut Client, model: &Model, action: &Action, rng: &m
         |operation: Operation| Draft::new(Kind::COORDINATE).correlation(correlation).handle(operation.0, 0);
     let draft = match action {
         Action::Put { key, when, durability, payload } => {
-            let (key, condition) = (RESOURCES[*key].into(), condition(model, *key, *when));
+            let (key, condition) = (KEYS[*key].into(), condition(model, *key, *when));
             let put = PutKey { key, condition, ttl_us: 0, lease: 0, fence: None, durability: *durability };
             draft(Operation::PUT).envelope(&put).payload(&rng.bytes(*payload))
         }
         Action::DeleteKey { key, when, durability } => {
-            let (key, condition) = (RESOURCES[*key].into(), condition(model, *key, *when));
+            let (key, condition) = (KEYS[*key].into(), condition(model, *key, *when));
             let delete = DeleteKey { key, condition, fence: None, durability: *durability };
             draft(Operation::DELETE).envelope(&delete)
         }
@@ -35,14 +35,14 @@ pub(super) fn speak(client: &mut Client, model: &Model, action: &Action, rng: &m
             let (transact, values) = transact(model, steps, *durability, *payload, rng);
             draft(Operation::TRANSACT).envelope(&transact).payload(&values)
         }
-        Action::GetKey { key } => draft(Operation::GET).envelope(&GetKey { key: RESOURCES[*key].into() }),
+        Action::GetKey { key } => draft(Operation::GET).envelope(&GetKey { key: KEYS[*key].into() }),
         Action::ListKeys => {
             let selection = Selection::Prefix { prefix: "".into() };
             draft(Operation::LIST).envelope(&ListKeys { selection, after: "".into(), count: 100 })
         }
         Action::WatchKeys { key, since } => {
             let selection = match key {
-                Some(key) => Selection::Key { key: RESOURCES[*key].into() },
+                Some(key) => Selection::Key { key: KEYS[*key].into() },
                 None => Selection::Prefix { prefix: (*rng.pick(&PREFIXES)).into() },
             };
             let from = match since {
@@ -80,7 +80,7 @@ fn transact(
                 StepAct::Put { ttl_us: 0, lease: 0, kind: 0, length: payload as u32 }
             }
         };
-        Step { key: RESOURCES[*key].into(), condition: condition(model, *key, *when), act }
+        Step { key: KEYS[*key].into(), condition: condition(model, *key, *when), act }
     });
     let steps = List(steps.collect());
     (Transact { steps, fence: None, durability }, values)
@@ -90,9 +90,7 @@ fn condition(model: &Model, key: usize, when: When) -> Condition {
     match when {
         When::Always => Condition::Any,
         When::Absent => Condition::Absent,
-        When::Current => {
-            Condition::Revision { revision: model.revision_of(RESOURCES[key]).unwrap_or(NOWHERE) }
-        }
+        When::Current => Condition::Revision { revision: model.revision_of(KEYS[key]).unwrap_or(NOWHERE) },
         When::Never => Condition::Revision { revision: NOWHERE },
     }
 }

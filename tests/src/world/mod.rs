@@ -28,14 +28,14 @@ use ipc_core::identity::Identity;
 use ipc_core::limits::Limits;
 use ipc_core::time::Instant;
 use ipc_core::wire::coordination::Told;
-use ipc_core::wire::message::{Close, ErrorBody, NameChanged};
+use ipc_core::wire::message::{Close, ErrorBody, NameChanged, Revoked};
 use ipc_core::wire::{Decoder, Flags, Kind};
 use ipc_daemon::broker::{Broker, PeerKey};
 use ipc_daemon::datagram::ClientKey;
 
 use crate::disk::Disk;
 use crate::generator::Step;
-use crate::model::Model;
+use crate::model::{Model, is_of_share};
 use crate::rng::Rng;
 use mail::Mail;
 
@@ -355,8 +355,12 @@ fn coverage_name(seen: &Seen) -> String {
     let is_answer = can_fail && seen.has(Flags::ERROR);
     let body = if is_answer { seen.decode::<ErrorBody>() } else { None };
     let code = body.as_ref().and_then(|body| ErrorCode::from_number(body.code));
+    let is_share = body.as_ref().is_some_and(is_of_share);
     match (code, body.and_then(|body| body.resource)) {
-        (Some(ErrorCode::QuotaExceeded), Some(resource)) => format!("refused.{}", resource.0),
+        (Some(ErrorCode::QuotaExceeded), Some(resource)) => {
+            let what = if is_share { "share" } else { "refused" };
+            format!("{what}.{}", resource.0)
+        }
         (Some(code), _) => format!("{}.{code}", seen.kind().name()),
         (None, _) if seen.kind() == Kind::CLOSE => {
             let code = seen.decode::<Close>().and_then(|close| ErrorCode::from_number(close.code));
@@ -368,6 +372,10 @@ fn coverage_name(seen: &Seen) -> String {
         }
         (None, _) if seen.kind() == Kind::NOTICE => {
             format!("notice.{}", Told(seen.header.handle.index).name())
+        }
+        (None, _) if seen.kind() == Kind::REVOKED => {
+            let what = seen.decode::<Revoked>().map(|body| format!("{:?}", body.what));
+            format!("revoked.{}", what.unwrap_or_default().to_lowercase())
         }
         (None, _) if seen.kind() == Kind::GAP && seen.header.handle == Handle::MERGED => {
             "received.gap_merged".to_owned()

@@ -121,7 +121,7 @@ impl World {
     pub(super) fn last_look(&mut self, rng: &mut Rng) -> Result<(), String> {
         self.crash(true, Duration::from_millis(1))?;
         let connect = Action::Connect { way: Way::Local, capacity: usize::MAX };
-        let hello = Action::Hello { version_min: 1, version_max: 1 };
+        let hello = Action::Hello { version_min: 1, version_max: 1, revocation: true };
         for action in [connect, hello, Action::ListKeys] {
             self.apply(0, &action, rng)?;
             self.settle(rng)?;

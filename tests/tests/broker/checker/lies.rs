@@ -3,14 +3,17 @@
 use ipc_core::error::ErrorCode;
 use ipc_core::wire::codec::{self, Wire};
 use ipc_core::wire::message::{
-    Close, ErrorBody, Gap, IdentityInfo, NameChange, NameChanged, PeerInfo, Published, Registered,
-    Subscribed, TopicInfo, Welcome,
+    Close, ErrorBody, Gap, IdentityInfo, NameChange, NameChanged, PeerInfo, Published, Registered, Revoked,
+    RevokedWhat, Subscribed, TopicInfo, Welcome,
 };
 use ipc_core::wire::{Flags, Kind};
 use ipc_tests::model::Snapshot;
 use ipc_tests::world::Seen;
 
-use super::story::{BUSY, FREE, GUEST, HEIR, Heard, OTHER, PUBLISHER, READER, SLOW, VANDAL, WATCHER};
+use super::story::{
+    BUSY, FREE, GUEST, HEIR, HOARDER, Heard, LATECOMER, LISTENER, OBSERVER, OLD_OBSERVER, OLD_TENANT, OTHER,
+    PUBLISHER, READER, SLOW, TENANT, VANDAL, WATCHER,
+};
 
 /// Where the frame of that kind stands.
 fn at(heard: &Heard, who: usize, kind: Kind, nth: usize) -> usize {
@@ -47,6 +50,16 @@ fn rewrite<T: Wire>(heard: &mut Heard, who: usize, kind: Kind, nth: usize, how: 
         how(&mut body);
         seen.envelope.clear();
         codec::encode_into(&body, &mut seen.envelope).expect("an envelope can be encoded");
+    });
+}
+
+/// Somebody is told what somebody else is told, as an answer to its own request.
+fn tell_instead(heard: &mut Heard, who: usize, kind: Kind, nth: usize, of: (usize, Kind, usize)) {
+    let other = heard[of.0][at(heard, of.0, of.1, of.2)].clone();
+    change(heard, who, kind, nth, |seen| {
+        let correlation = seen.header.correlation;
+        *seen = other;
+        seen.header.correlation = correlation;
     });
 }
 
@@ -231,6 +244,69 @@ pub(super) const ABOUT_CONNECTIONS: &[Lie<Heard>] = &[
     ("somebody is closed without a reason", |h| {
         let close = h[VANDAL][at(h, VANDAL, Kind::CLOSE, 0)].clone();
         h[READER].push(close);
+    }),
+];
+
+pub(super) const ABOUT_RIGHTS: &[Lie<Heard>] = &[
+    ("a lost name is not told", |h| drop(lose(h, TENANT, Kind::REVOKED, 0))),
+    ("a lost name is told twice", |h| double(h, TENANT, Kind::REVOKED, 0)),
+    ("another name is said to be lost", |h| {
+        change(h, TENANT, Kind::REVOKED, 0, |seen| seen.header.handle.index += 1);
+    }),
+    ("a lost name is called a lost subscription", |h| {
+        rewrite::<Revoked>(h, TENANT, Kind::REVOKED, 0, |body| body.what = RevokedWhat::Subscription);
+    }),
+    ("a name is lost for another reason", |h| {
+        rewrite::<Revoked>(h, TENANT, Kind::REVOKED, 0, |body| body.code = ErrorCode::Conflict.number());
+    }),
+    ("a name is lost without a word", |h| {
+        rewrite::<Revoked>(h, TENANT, Kind::REVOKED, 0, |body| body.message = "".into());
+    }),
+    ("a lost name ends a connection that could have been told", |h| {
+        tell_instead(h, TENANT, Kind::REVOKED, 0, (OLD_TENANT, Kind::CLOSE, 0));
+    }),
+    ("a lost name is told to whoever cannot be told", |h| {
+        tell_instead(h, OLD_TENANT, Kind::CLOSE, 0, (TENANT, Kind::REVOKED, 0));
+    }),
+    ("a name is lost that is allowed", |h| {
+        let revoked = h[TENANT][at(h, TENANT, Kind::REVOKED, 0)].clone();
+        h[FREE].push(revoked);
+    }),
+    ("a lost subscription is not told", |h| drop(lose(h, LISTENER, Kind::REVOKED, 0))),
+    ("another subscription is said to be lost", |h| {
+        change(h, LISTENER, Kind::REVOKED, 0, |seen| seen.header.correlation += 1);
+    }),
+    ("a lost observation is not told", |h| drop(lose(h, OBSERVER, Kind::REVOKED, 0))),
+    ("a lost watch is not told", |h| drop(lose(h, OBSERVER, Kind::REVOKED, 1))),
+    ("a lost watch is told twice", |h| double(h, OBSERVER, Kind::REVOKED, 1)),
+    ("a lost watch is called a lost observation", |h| {
+        rewrite::<Revoked>(h, OBSERVER, Kind::REVOKED, 1, |body| body.what = RevokedWhat::Observation);
+    }),
+    ("a lost watch is told in the old way to whoever knows the new one", |h| {
+        tell_instead(h, OBSERVER, Kind::REVOKED, 1, (OLD_OBSERVER, Kind::NOTICE, 1));
+    }),
+    ("a lost watch is told in the new way to whoever knows the old one", |h| {
+        tell_instead(h, OLD_OBSERVER, Kind::NOTICE, 1, (OBSERVER, Kind::REVOKED, 1));
+    }),
+];
+
+pub(super) const ABOUT_SHARES: &[Lie<Heard>] = &[
+    ("more than a part is granted", |h| {
+        tell_instead(h, HOARDER, Kind::OUTCOME, 2, (HOARDER, Kind::OUTCOME, 1));
+    }),
+    ("less than a part is refused", |h| {
+        tell_instead(h, LATECOMER, Kind::OUTCOME, 0, (HOARDER, Kind::OUTCOME, 2));
+    }),
+    ("a part is refused as if nothing were left", |h| {
+        rewrite::<ErrorBody>(h, HOARDER, Kind::OUTCOME, 2, |body| body.hint = None);
+    }),
+    ("a part is refused because of another limit", |h| {
+        rewrite::<ErrorBody>(h, HOARDER, Kind::OUTCOME, 2, |body| {
+            body.resource = Some("keys_per_uid_max".into());
+        });
+    }),
+    ("a limit is said to be higher", |h| {
+        rewrite::<ErrorBody>(h, HOARDER, Kind::OUTCOME, 2, |body| body.limit = Some(5));
     }),
 ];
 

@@ -6,7 +6,9 @@
 mod lies;
 mod story;
 
-use self::lies::{ABOUT_ACCOUNTS, ABOUT_CALLS, ABOUT_CONNECTIONS, ABOUT_EVENTS, ABOUT_NAMES};
+use self::lies::{
+    ABOUT_ACCOUNTS, ABOUT_CALLS, ABOUT_CONNECTIONS, ABOUT_EVENTS, ABOUT_NAMES, ABOUT_RIGHTS, ABOUT_SHARES,
+};
 use self::story::Trial;
 
 fn played() -> Trial {
@@ -23,7 +25,9 @@ fn the_truth_passes() {
 #[test]
 fn no_lie_about_what_was_received_passes() {
     let mut passed = Vec::new();
-    for (what, lie) in [ABOUT_CALLS, ABOUT_EVENTS, ABOUT_NAMES, ABOUT_CONNECTIONS].concat() {
+    let lies =
+        [ABOUT_CALLS, ABOUT_EVENTS, ABOUT_NAMES, ABOUT_CONNECTIONS, ABOUT_RIGHTS, ABOUT_SHARES].concat();
+    for (what, lie) in lies {
         if played().verdict(|heard, _| lie(heard)).is_ok() {
             passed.push(what);
         }

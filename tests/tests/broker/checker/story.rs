@@ -6,12 +6,13 @@ use ipc_core::error::ErrorCode;
 use ipc_core::identity::Identity;
 use ipc_core::limits::Limits;
 use ipc_core::wire::codec::List;
+use ipc_core::wire::coordination::{Condition, Observe, Operation, PutKey, Selection, WatchKeys};
 use ipc_core::wire::message::{
     ErrorBody, Hello, MethodInfo, OnSlow, OpenTopic, Register, RegisterMode, Resolve, Subscribe, WatchNames,
 };
-use ipc_core::wire::{Decoder, Flags, FrameLimits, Kind, PREAMBLE};
+use ipc_core::wire::{Decoder, FEATURE_REVOCATION, Flags, FrameLimits, Kind, PREAMBLE};
 use ipc_tests::memory_bus::{EPOCH, MemoryBus};
-use ipc_tests::model::{Model, Queues, Snapshot};
+use ipc_tests::model::{Model, Queues, REIGNS, Snapshot, policy};
 use ipc_tests::world::{Arrival, Draft, Seen};
 
 pub(super) const SHOP: usize = 0;
@@ -25,7 +26,29 @@ pub(super) const READER: usize = 7;
 pub(super) const SLOW: usize = 8;
 pub(super) const HEIR: usize = 9;
 pub(super) const VANDAL: usize = 10;
-pub(super) const PEOPLE: usize = 11;
+/// They lose what they have when the rules change. The old ones cannot be told of one thing.
+pub(super) const TENANT: usize = 11;
+pub(super) const OLD_TENANT: usize = 12;
+pub(super) const LISTENER: usize = 13;
+pub(super) const OBSERVER: usize = 14;
+pub(super) const OLD_OBSERVER: usize = 15;
+/// They keep keys, and are different users.
+pub(super) const HOARDER: usize = 16;
+pub(super) const LATECOMER: usize = 17;
+pub(super) const PEOPLE: usize = 18;
+
+/// Which of [`REIGNS`] takes something away.
+const REIGN: usize = 2;
+
+/// Who that is, as the rules tell people apart.
+fn uid_of(who: usize) -> u32 {
+    match who {
+        OBSERVER | OLD_OBSERVER => 101,
+        LISTENER => 102,
+        TENANT | OLD_TENANT => 103,
+        _ => 1000 + (who as u32 % 2),
+    }
+}
 
 /// What everybody has received, in order.
 pub(super) type Heard = Vec<Vec<Seen>>;
@@ -42,10 +65,10 @@ pub(super) struct Trial {
 
 impl Trial {
     pub(super) fn new() -> Self {
-        let limits = Limits::default();
+        let limits = Limits { keys_max: 4, ..Limits::default() };
         let heard = vec![Vec::new(); PEOPLE];
         Self {
-            bus: MemoryBus::new(limits.clone()),
+            bus: MemoryBus::with_policy(limits.clone(), policy(0)),
             model: Model::new(limits, EPOCH, false),
             heard,
             asked: Vec::new(),
@@ -54,14 +77,16 @@ impl Trial {
     }
 
     fn arrives(&mut self, who: usize) {
-        let uid = 1000 + (who as u32 % 2);
+        let uid = uid_of(who);
         let identity = Identity::Local { uid, gid: uid, pid: 100 + who as u32 };
         assert_eq!(self.bus.connect(uid), who);
         let arrival = Arrival { slot: who, identity, only: None, capacity: usize::MAX, is_visitor: false };
         let snapshot = Snapshot::of(&self.bus.broker);
         self.model.connect(self.bus.now, who, &arrival, None, &snapshot).expect("it may come in");
         self.bus.send(who, &PREAMBLE);
-        let hello = Hello { version_min: 1, version_max: 1, features: 0, name: "witness".into() };
+        let is_modern = matches!(who, TENANT | LISTENER | OBSERVER);
+        let features = if is_modern { FEATURE_REVOCATION } else { 0 };
+        let hello = Hello { version_min: 1, version_max: 1, features, name: "witness".into() };
         self.say(who, Draft::new(Kind::HELLO).envelope(&hello));
     }
 
@@ -126,6 +151,10 @@ impl Trial {
     fn breaks_the_protocol(&mut self, who: usize) {
         self.bus.send(who, &[0xff; 64]);
         self.model.violation(self.bus.now, who);
+        self.is_closed(who);
+    }
+
+    fn is_closed(&mut self, who: usize) {
         self.model.closing(who).expect("there is a reason");
         self.model.disconnect(self.bus.now, who);
         self.reconcile();
@@ -147,9 +176,9 @@ impl Trial {
         self.say(who, draft.deadline_us(deadline_us))
     }
 
-    fn subscribes(&mut self, who: usize, queue_events_max: u32) {
-        let on_slow = OnSlow::DropOldest;
-        let subscribe = Subscribe { filter: "news".into(), on_slow, queue_events_max, queue_bytes_max: 0 };
+    fn subscribes(&mut self, who: usize, filter: &str, queue_events_max: u32) {
+        let (filter, on_slow) = (filter.into(), OnSlow::DropOldest);
+        let subscribe = Subscribe { filter, on_slow, queue_events_max, queue_bytes_max: 0 };
         self.say(who, Draft::new(Kind::SUBSCRIBE).envelope(&subscribe));
     }
 
@@ -198,8 +227,8 @@ impl Trial {
         self.say_under(OTHER, Draft::new(Kind::CANCEL), regretted);
         self.wait_ms(100);
 
-        self.subscribes(READER, 0);
-        self.subscribes(SLOW, 2);
+        self.subscribes(READER, "news", 0);
+        self.subscribes(SLOW, "news", 2);
         let open = Draft::new(Kind::OPEN_TOPIC).handle(0, 1);
         self.say(PUBLISHER, open.envelope(&OpenTopic { topic: "news".into() }));
         self.publishes("1");
@@ -210,6 +239,45 @@ impl Trial {
         self.bus.resume(SLOW);
         self.leaves(SHOP);
         self.breaks_the_protocol(VANDAL);
+        self.rights_are_lost();
+        self.keys_are_shared();
+    }
+
+    /// Other rules take something away from everybody who has it.
+    fn rights_are_lost(&mut self) {
+        let is_denied = |gid: u32, verb: &str, name: &str| REIGNS[REIGN].contains(&(gid, verb, name));
+        assert!(is_denied(103, "own", "a.b") && is_denied(102, "subscribe", "b.c"));
+        assert!(is_denied(101, "coordinate", "c.d"));
+        for who in [TENANT, OLD_TENANT] {
+            self.registers(who, "a.b", RegisterMode::Group, false);
+        }
+        self.subscribes(LISTENER, "b.c", 0);
+        for who in [OBSERVER, OLD_OBSERVER] {
+            self.coordinates(who, Operation::OBSERVE, |draft| {
+                draft.envelope(&Observe { name: "c.d".into() })
+            });
+            let watch = WatchKeys { selection: Selection::Key { key: "c.d".into() }, from: None };
+            self.coordinates(who, Operation::WATCH, |draft| draft.envelope(&watch));
+        }
+        self.bus.set_policy(policy(REIGN));
+        self.model.reload(self.bus.now, REIGN);
+        self.reconcile();
+        self.is_closed(OLD_TENANT);
+    }
+
+    /// Of four keys one user gets two, and another one the next.
+    fn keys_are_shared(&mut self) {
+        for (who, key) in
+            [(HOARDER, "k1"), (HOARDER, "k2"), (HOARDER, "k3"), (LATECOMER, "k3"), (LATECOMER, "k4")]
+        {
+            let (key, condition) = (key.into(), Condition::Any);
+            let put = PutKey { key, condition, ttl_us: 0, lease: 0, fence: None, durability: None };
+            self.coordinates(who, Operation::PUT, |draft| draft.envelope(&put).payload(b"value"));
+        }
+    }
+
+    fn coordinates(&mut self, who: usize, operation: Operation, what: impl FnOnce(Draft) -> Draft) {
+        self.say(who, what(Draft::new(Kind::COORDINATE).handle(operation.0, 0)));
     }
 
     fn publishes(&mut self, payload: &str) {
