@@ -125,7 +125,9 @@ pub(crate) fn restore(config: &Config, backup: &Path) -> Result<String, Failure>
     let current = current.map(|found| highest(&found.records));
     let highest = highest(&records).max(current.unwrap_or_default());
     // What was held when the backup was made others have held since, under higher tokens.
-    let is_of_holders = |kind: u8| [RecordKind::Hold as u8, RecordKind::Closure as u8].contains(&kind);
+    let of_holders = [RecordKind::Hold, RecordKind::UnpaidClosure, RecordKind::Closure];
+    let is_of_holders =
+        |kind: u8| RecordKind::from_number(kind).is_some_and(|kind| of_holders.contains(&kind));
     records.retain(|key, _| !key.first().copied().is_some_and(is_of_holders));
     let contents = describe(&records);
     let aside = replace(&place, records, highest + if current.is_some() { 0 } else { LEAP }, "replaced")?;
@@ -213,6 +215,7 @@ fn describe(records: &Records) -> String {
         Some(RecordKind::EntryState) => format!("{count} states of such"),
         Some(RecordKind::EntryId) => format!("{count} ids of such"),
         Some(RecordKind::Hold) => format!("{count} holders"),
+        Some(RecordKind::UnpaidClosure) => format!("{count} names that stay closed and nobody pays for"),
         Some(RecordKind::Closure) => format!("{count} names that stay closed for a while"),
         None => format!("{count} of kind {kind}"),
     });

@@ -20,8 +20,10 @@ pub enum RecordKind {
     EntryId = 5,
     /// Something that is held, by its token.
     Hold = 6,
+    /// Something that stays closed because a holder was lost, by its name, of a daemon that did not write down who pays for it.
+    UnpaidClosure = 7,
     /// Something that stays closed because a holder was lost, by its name.
-    Closure = 7,
+    Closure = 8,
 }
 
 impl RecordKind {
@@ -34,7 +36,8 @@ impl RecordKind {
             4 => Some(Self::EntryState),
             5 => Some(Self::EntryId),
             6 => Some(Self::Hold),
-            7 => Some(Self::Closure),
+            7 => Some(Self::UnpaidClosure),
+            8 => Some(Self::Closure),
             _ => None,
         }
     }
@@ -171,6 +174,7 @@ mod tests {
             RecordKind::EntryState,
             RecordKind::EntryId,
             RecordKind::Hold,
+            RecordKind::UnpaidClosure,
             RecordKind::Closure,
         ] {
             assert_eq!(RecordKind::from_number(kind as u8), Some(kind));

@@ -4,7 +4,10 @@
 //! knows how long the daemon or the machine was off. So what is written is what is left of the delay, when the holder is lost and
 //! once more when the daemon stops; after a restart, or a reboot, all of that passes again, and it never opens early. The record
 //! goes into the commit in which that of the holder goes, so one of the two is there at any time; it goes when the delay is over,
-//! and nobody holds the same thing before it has gone.
+//! and nobody holds the same thing before it has gone. Whoever paid for it pays for it after a restart too.
+//!
+//! Earlier daemons did not write down who pays. Such a record is read, and is replaced by one that says so, or goes, with the next
+//! that is written of its name.
 
 use core::time::Duration;
 use std::collections::BTreeSet;
@@ -24,6 +27,8 @@ type Name = (Noun, ResourceName);
 pub(super) struct Closures {
     /// Those that are on the disk, or may be.
     kept: BTreeSet<Name>,
+    /// Those of which there is, or may be, a record that does not say who pays.
+    unpaid: BTreeSet<Name>,
     /// Those that are to be written, or to go.
     changed: BTreeSet<Name>,
 }
@@ -34,6 +39,22 @@ pub(super) struct Closure {
     name: Name,
     /// Its record goes.
     is_over: bool,
+}
+
+/// What a record says of a name.
+struct Saved {
+    fence: u64,
+    permits: u32,
+    /// What is left of the delay.
+    left: Duration,
+}
+
+impl Saved {
+    /// `None` when it ends too early.
+    fn read(reader: &mut Reader<'_>) -> Option<Self> {
+        let (fence, permits, left) = (reader.u64()?, reader.u32()?, reader.u64()?);
+        Some(Self { fence, permits, left: Duration::from_micros(left) })
+    }
 }
 
 impl Closures {
@@ -72,9 +93,12 @@ impl Closures {
 
     /// They are on the disk, or have gone from there.
     pub(super) fn settle(&mut self, closures: &[Closure]) {
-        closures.iter().filter(|closure| closure.is_over).for_each(|closure| {
-            self.kept.remove(&closure.name);
-        });
+        for closure in closures {
+            self.unpaid.remove(&closure.name);
+            if closure.is_over {
+                self.kept.remove(&closure.name);
+            }
+        }
     }
 
     /// Nothing of it was written.
@@ -91,6 +115,9 @@ impl Coordination {
         for name in changed {
             let closed = self.closed(now, &name);
             let is_over = closed.is_none();
+            if self.tenures.closures.unpaid.contains(&name) {
+                writes.push(Write::delete(RecordKind::UnpaidClosure, &id(&name)));
+            }
             if let Some(fields) = closed {
                 writes.push(Write::put(RecordKind::Closure, &id(&name), fields.done()));
                 self.tenures.closures.kept.insert(name.clone());
@@ -106,7 +133,8 @@ impl Coordination {
     fn closed(&self, now: Instant, name: &Name) -> Option<Fields> {
         let gate = self.gates.get(*self.by_name.get(name)?)?;
         let left = gate.closed_until.filter(|until| *until > now)?.since(now);
-        Some(Fields::default().u64(gate.settled_fence()).u32(gate.permits).u64(whole_micros(left)))
+        let fields = Fields::default().u64(gate.settled_fence()).u32(gate.permits).u64(whole_micros(left));
+        Some(fields.u8(u8::from(gate.payer.is_some())).u32(gate.payer.unwrap_or_default()))
     }
 
     /// A name stays closed for what was left of its delay. Records come behind those of what is held.
@@ -114,21 +142,40 @@ impl Coordination {
     /// # Errors
     /// When the record is damaged.
     pub(in crate::broker) fn restore_closure(&mut self, now: Instant, id: &[u8], value: &[u8]) -> Read<()> {
+        let mut reader = Reader(value);
+        let saved = Saved::read(&mut reader).ok_or("it ends too early")?;
+        let (is_paid, uid) = reader.u8().zip(reader.u32()).ok_or("it ends before who pays for it")?;
+        self.close_again(now, id, saved, (is_paid > 0).then_some(uid)).map(drop)
+    }
+
+    /// The same, of which nobody knows who has paid for it: it is charged to no user of this machine.
+    ///
+    /// # Errors
+    /// When the record is damaged.
+    pub(in crate::broker) fn restore_unpaid_closure(
+        &mut self,
+        now: Instant,
+        id: &[u8],
+        value: &[u8],
+    ) -> Read<()> {
+        let saved = Saved::read(&mut Reader(value)).ok_or("it ends too early")?;
+        let name = self.close_again(now, id, saved, None)?;
+        self.tenures.closures.unpaid.insert(name);
+        Ok(())
+    }
+
+    fn close_again(&mut self, now: Instant, id: &[u8], saved: Saved, payer: Option<u32>) -> Read<Name> {
         let (noun, name) = id.split_first().ok_or("it does not say what is closed")?;
         let noun = noun_of(*noun).ok_or("what it says is closed is not known to this version")?;
         let name = core::str::from_utf8(name).ok().and_then(|name| ResourceName::parse(name).ok());
         let name = name.ok_or("what it names is no name")?;
-        let mut reader = Reader(value);
-        let fields = (reader.u64(), reader.u32(), reader.u64());
-        let (Some(fence), Some(permits), Some(left)) = fields else { return Err("it ends too early") };
-        // Its record does not say who has made it: it is charged to no user of this machine.
-        let key = self.gate_again(noun, &name, permits, None);
+        let key = self.gate_again(noun, &name, saved.permits, payer);
         if let Some(gate) = self.gates.get_mut(key) {
-            gate.remember_fence(fence);
+            gate.remember_fence(saved.fence);
         }
-        self.tenures.closures.kept.insert((noun, name));
-        self.close_gate(key, now + Duration::from_micros(left));
-        Ok(())
+        self.close_gate(key, now + saved.left);
+        self.tenures.closures.kept.insert((noun, name.clone()));
+        Ok((noun, name))
     }
 
     /// The delay of a gate begins, of which the record is kept.

@@ -37,7 +37,9 @@ pub(super) struct Restored {
 pub fn highest_number(key: &[u8], value: &[u8]) -> u64 {
     let Some((kind, id)) = key.split_first() else { return 0 };
     match RecordKind::from_number(*kind) {
-        Some(RecordKind::Numbers | RecordKind::Closure) => Reader(value).u64().unwrap_or_default(),
+        Some(RecordKind::Numbers | RecordKind::UnpaidClosure | RecordKind::Closure) => {
+            Reader(value).u64().unwrap_or_default()
+        }
         Some(
             RecordKind::Change
             | RecordKind::Entry

@@ -25,6 +25,7 @@ impl Broker {
                 self.coordination.restore_entry_id(now, id, value, &self.config.limits)
             }
             Some(RecordKind::Hold) => self.coordination.restore_hold(now, id, value),
+            Some(RecordKind::UnpaidClosure) => self.coordination.restore_unpaid_closure(now, id, value),
             Some(RecordKind::Closure) => self.coordination.restore_closure(now, id, value),
             None => Err("its kind is not known to this version"),
         };

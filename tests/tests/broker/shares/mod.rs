@@ -398,13 +398,25 @@ fn after_a_restart_everybody_pays_for_the_same() {
     for (from, name) in [(0, "l"), (0, "m"), (1, "n")] {
         assert_eq!(refusal(&mut scene, users[from], Operation::LOCK, &lock(name), b""), None);
     }
+    // One is lost, and stays closed.
+    let lost = scene.client_of(2);
+    let secret = Identify { secret: *b"another of sixte" };
+    assert_eq!(refusal(&mut scene, lost, Operation::IDENTIFY, &secret, b""), None);
+    let delayed = TakeLock { claim: Claim { delay_us: 10_000_000, ..claim(false) }, ..lock("c") };
+    assert_eq!(refusal(&mut scene, lost, Operation::LOCK, &delayed, b""), None);
+    scene.bus.leave(lost);
+    scene.bus.wait(core::time::Duration::from_millis(20));
+    while scene.bus.finish_commit() {}
     let of = |scene: &Scene, limit: &str| [1, 2].map(|uid| used(scene, uid, limit).0);
     let all = |scene: &Scene| {
         ["keys_per_uid_max", "work_queues_per_uid_max", "work_queue_entries_per_uid_max", "resources_max"]
             .map(|limit| of(scene, limit))
     };
-    assert_eq!(all(&scene), [[2, 1], [2, 1], [2, 3], [2, 1]]);
+    assert_eq!(all(&scene), [[2, 1], [2, 1], [2, 3], [2, 2]]);
     let mut scene = restarted(scene);
     scene.client_of(9);
-    assert_eq!(all(&scene), [[2, 1], [1, 1], [1, 3], [2, 0]], "what was in memory is gone");
+    assert_eq!(all(&scene), [[2, 1], [1, 1], [1, 3], [2, 1]], "what was in memory is gone");
+    scene.bus.wait(core::time::Duration::from_secs(10));
+    while scene.bus.finish_commit() {}
+    assert_eq!(of(&scene, "resources_max"), [0, 0], "nobody has taken it up, and it has opened");
 }

@@ -25,7 +25,7 @@ fn with_delay(durability: Option<Durability>) -> TakeLock {
 impl Scene {
     fn closures(&self) -> usize {
         let records = &self.bus.disk.as_ref().expect("a disk").records;
-        records.keys().filter(|key| key.first() == Some(&7)).count()
+        records.keys().filter(|key| matches!(key.first(), Some(7 | 8))).count()
     }
 
     /// The lock is closed until `left` has passed, and then somebody gets it who waits.
@@ -182,27 +182,65 @@ fn a_semaphore_one_of_whose_holders_was_lost_gives_out_no_permit_during_the_dela
     assert_eq!(scene.closures(), 0);
 }
 
+/// A daemon that finds that record.
+fn found(record: (Vec<u8>, Vec<u8>)) -> Scene {
+    let mut disk = Disk::default();
+    disk.records.insert(vec![1], 100u64.to_le_bytes().to_vec());
+    disk.records.extend([record]);
+    let mut scene = Scene::with_disk(Limits::default(), Instant::from_nanos(0), disk);
+    scene.bus.disk.as_mut().unwrap().holds = true;
+    scene
+}
+
 /// The layout of a record never changes: this one was written when it landed.
 #[test]
 fn a_record_of_a_delay_is_read_for_ever() {
     let mut value = 77u64.to_le_bytes().to_vec();
     value.extend([0; 4]);
     value.extend(9_000_000u64.to_le_bytes());
-    let record = (vec![7, 1, b'l'], value);
-    let mut disk = Disk::default();
-    disk.records.insert(vec![1], 100u64.to_le_bytes().to_vec());
-    disk.records.extend([record.clone()]);
-    let mut read = Scene::with_disk(Limits::default(), Instant::from_nanos(0), disk);
-    read.bus.disk.as_mut().unwrap().holds = true;
+    value.extend([1]);
+    value.extend(7u32.to_le_bytes());
+    let record = (vec![8, 1, b'l'], value);
+    let mut read = found(record.clone());
     let client = read.client();
     assert!(read.put_under(client, 77).is_ok() && read.put_under(client, 76).is_err());
     read.opens_after(Duration::from_secs(9));
     // And it is what is written.
     let (scene, token) = lost();
     let records = &scene.bus.disk.as_ref().unwrap().records;
-    let (key, value) = records.iter().find(|(key, _)| key[0] == 7).unwrap();
+    let (key, value) = records.iter().find(|(key, _)| key[0] == 8).unwrap();
     assert_eq!((key, &value[8..12]), (&record.0, &record.1[8..12]));
     assert_eq!(value[..8], token.to_le_bytes());
-    let left = u64::from_le_bytes(value[12..].try_into().unwrap());
+    let left = u64::from_le_bytes(value[12..20].try_into().unwrap());
     assert_eq!(Duration::from_micros(left), DELAY - LAZY);
+    assert_eq!(value[20..], [1, 0xe8, 3, 0, 0], "uid 1000 pays");
+}
+
+/// That of a daemon that did not write down who pays; it leaves nothing behind, whether it is over or written again.
+#[test]
+fn a_record_of_a_delay_that_nobody_pays_for_is_read_for_ever() {
+    let mut value = 77u64.to_le_bytes().to_vec();
+    value.extend([0; 4]);
+    value.extend(9_000_000u64.to_le_bytes());
+    let record = (vec![7, 1, b'l'], value);
+    let mut read = found(record.clone());
+    let client = read.client();
+    assert!(read.put_under(client, 77).is_ok() && read.put_under(client, 76).is_err());
+    read.opens_after(Duration::from_secs(9));
+    assert_eq!(read.closures(), 0);
+
+    let mut stopped = found(record);
+    stopped.bus.wait(Duration::from_secs(5));
+    stopped.bus.broker.begin_drain();
+    // What the disk does not take it is given once more.
+    stopped.fail(Some(Fault::Full("no room".to_owned())));
+    after_lazy(&mut stopped);
+    assert_eq!(stopped.closures(), 1);
+    stopped.fail(None);
+    stopped.bus.wait(Duration::from_secs(1));
+    stopped.finish();
+    let kinds: Vec<u8> = stopped.bus.disk.as_ref().unwrap().records.keys().map(|key| key[0]).collect();
+    assert!(kinds.contains(&8) && !kinds.contains(&7), "{kinds:?}");
+    let mut next = restarted(stopped);
+    next.opens_after(Duration::from_secs(3) - LAZY);
 }
