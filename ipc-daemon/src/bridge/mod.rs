@@ -8,6 +8,7 @@
 //! | `expose_udp`, `source` | a UDP port whose datagrams do: the port, those who send to it |
 //! | `caller` | a network client's side of the bus |
 //! | [`forward`] | a server of the network that appears as a service |
+//! | `origin` | which network clients share as one |
 //! | `counter`, `failure`, `open_sockets` | what they have in common |
 //!
 //! A client of a port is a peer of the bus like any other, with a network identity and the right to call that one method;
