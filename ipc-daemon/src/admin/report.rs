@@ -222,8 +222,14 @@ impl Inventory {
         pids
     }
 
+    /// How many rows it has.
+    pub(super) fn len(&self) -> usize {
+        let named = self.services.len() + self.peers.len() + self.topics.len();
+        named + self.gates.len() + self.barriers.len() + self.queues.len() + self.leases.len()
+    }
+
     /// A row for each thing.
-    pub(super) fn rows(&self, names: &Names) -> Value {
+    pub(super) fn rows<'a>(&'a self, names: &'a Names) -> impl Iterator<Item = Value> + 'a {
         let services = self.services.iter().map(|service| service_row(service, names));
         let peers = self.peers.iter().map(|peer| peer_row(peer, names));
         let topics = self.topics.iter().map(topic_row);
@@ -232,7 +238,7 @@ impl Inventory {
         let queues = self.queues.iter().map(queue_row);
         let leases = self.leases.iter().map(|lease| lease_row(lease, names));
         let named = services.chain(peers).chain(topics);
-        named.chain(gates).chain(barriers).chain(queues).chain(leases).collect()
+        named.chain(gates).chain(barriers).chain(queues).chain(leases)
     }
 
     /// The first service in full.
@@ -437,12 +443,12 @@ mod tests {
         ] {
             let inventory =
                 Inventory::take(&broker.view(PeerId(1)), Kinds::parse(kinds).unwrap(), Instant::default());
-            assert_eq!(inventory.rows(&names).as_array().unwrap().len(), expected, "{kinds}");
+            assert_eq!(inventory.rows(&names).count(), expected, "{kinds}");
         }
         let inventory =
             Inventory::take(&broker.view(PeerId(1)), Kinds::parse("peers").unwrap(), Instant::default());
         assert_eq!(inventory.pids(), [42]);
-        let row = &inventory.rows(&names)[0];
+        let row = inventory.rows(&names).next().unwrap();
         assert_eq!((&row["kind"], &row["process"]), (&json!("peer"), &json!("sh")));
         assert_eq!((&row["uid"], &row["gid"], &row["pid"]), (&json!(1000), &json!(100), &json!(42)));
         assert_eq!((&row["transport"], &row["principal"]), (&json!("unix_stream"), &Value::Null));

@@ -30,6 +30,8 @@ use crate::bus::service::{Request, Service};
 const SERVICE: &str = "ipc.daemon";
 /// Requests worked on at a time.
 const REQUESTS_MAX: u32 = 64;
+/// Rows of a list, some 2.5 us each, before others have their turn.
+const ROWS_AT_A_TIME: usize = 4;
 
 /// Registers `ipc.daemon` and serves it for as long as the bus runs.
 ///
@@ -134,7 +136,9 @@ impl Admin {
                 let kinds = Kinds::parse(argument)?;
                 let now = clock::now();
                 let inventory = self.bus.look(|broker| Inventory::take(&broker.view(viewer), kinds, now));
-                Ok(inventory.rows(&self.processes.names(clock::now(), inventory.pids()).await))
+                self.bus.turn(|broker, _| broker.listed(viewer, inventory.len()));
+                let names = self.processes.names(clock::now(), inventory.pids()).await;
+                return Ok(Payload::json(self.list(inventory.rows(&names)).await));
             }
             Method::Describe => {
                 let inventory =
@@ -155,6 +159,22 @@ impl Admin {
             }
         }?;
         Ok(Payload::json(answer.to_string()))
+    }
+
+    /// As JSON. While several take turns, only some of the rows at a time.
+    async fn list(&self, rows: impl Iterator<Item = Value>) -> String {
+        let mut text = String::from("[");
+        for (at, row) in rows.enumerate() {
+            if at > 0 {
+                text.push(',');
+            }
+            if at % ROWS_AT_A_TIME == ROWS_AT_A_TIME - 1 {
+                self.bus.pass().await;
+            }
+            text.push_str(&row.to_string());
+        }
+        text.push(']');
+        text
     }
 
     fn metrics(&self, viewer: PeerId) -> String {

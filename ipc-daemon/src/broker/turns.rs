@@ -2,9 +2,10 @@
 //!
 //! Deficit round robin (Shreedhar and Varghese 1995) between accounts: in each round every one may have as much work done as
 //! every other, however many connections it has and whatever it sends. Whoever has more to do than that stands in line with its
-//! connections until the next round; a round ends when all who had input have been looked at, so that an account with little
-//! to do never waits for longer than one share of each of the others. What one takes too much, because work shows what it was
-//! when it is done, is taken from its next shares.
+//! connections, and a round is over when all who stand in line have been called. They are called one at a time, and in between
+//! all who have input are looked at: whoever has little to do goes first (as the new flows of RFC 8290), and waits for no more
+//! than one share, however many others flood. What one takes too much, because work shows what it was when it is done, is taken
+//! from its next shares.
 
 use std::collections::VecDeque;
 
@@ -13,7 +14,7 @@ use slotmap::SecondaryMap;
 use super::keys::{AccountKey, PeerKey};
 
 /// What an account may have done in one round. Work is counted in what it takes to pass on a byte, some 0.4 ns.
-const SHARE: i64 = 32 * 1024;
+const SHARE: i64 = 16 * 1024;
 /// What is held against an account at most for what it took too much.
 const DEBT_MAX: i64 = 64 * SHARE;
 /// Bytes of frames that are read from a connection before it is looked at what they came to.
@@ -21,7 +22,7 @@ const READ_BYTES: usize = 4 * 1024;
 /// So many at least, however much work they make.
 const READ_MIN_BYTES: usize = 256;
 /// What they may come to before fewer are read the next time.
-const WORK_MAX: u64 = 2 * SHARE as u64;
+const WORK_MAX: u64 = SHARE as u64 / 2;
 /// Bytes that are read of one large frame.
 const BULK_BYTES: usize = SHARE as usize;
 
@@ -33,8 +34,6 @@ struct Turn {
     left: i64,
     /// The round it is the share of.
     round: u64,
-    /// Bytes of small frames that it may bring in at a time.
-    room: usize,
     /// Connections that have input, in order of their coming.
     line: VecDeque<PeerKey>,
     /// The one of them that was called and has not come yet.
@@ -45,15 +44,7 @@ struct Turn {
 
 impl Turn {
     fn new(round: u64) -> Self {
-        Self {
-            connections: 0,
-            left: SHARE,
-            round,
-            room: READ_BYTES,
-            line: VecDeque::new(),
-            called: None,
-            is_waiting: false,
-        }
+        Self { connections: 0, left: SHARE, round, line: VecDeque::new(), called: None, is_waiting: false }
     }
 
     /// Gives it its shares of the rounds since the last. What was left of one is no use in another.
@@ -93,9 +84,13 @@ pub(super) struct Turns {
     turns: SecondaryMap<AccountKey, Turn>,
     /// Connections in line, of all accounts.
     in_line: SecondaryMap<PeerKey, ()>,
+    /// Bytes of small frames that are read at a time from connections whose frames make much work.
+    rooms: SecondaryMap<PeerKey, usize>,
     /// Accounts with connections in line.
     waiting: VecDeque<AccountKey>,
     round: u64,
+    /// How many of those, from the first on, have not been called in this round.
+    uncalled: usize,
 }
 
 impl Turns {
@@ -113,6 +108,7 @@ impl Turns {
     /// The connection is gone.
     pub(super) fn leave(&mut self, account: AccountKey, peer: PeerKey) {
         self.in_line.remove(peer);
+        self.rooms.remove(peer);
         let Some(turn) = self.turns.get_mut(account) else { return };
         turn.connections -= 1;
         if turn.connections == 0 {
@@ -133,7 +129,8 @@ impl Turns {
         let is_free = turn.left > 0 && turn.called.is_none() && turn.line.is_empty();
         if is_called || is_free {
             turn.called = None;
-            return Room::Some { bytes: turn.room, bulk_bytes: BULK_BYTES };
+            let bytes = self.rooms.get(peer).copied().unwrap_or(READ_BYTES);
+            return Room::Some { bytes, bulk_bytes: BULK_BYTES };
         }
         if self.in_line.insert(peer, ()).is_none() {
             turn.line.push_back(peer);
@@ -146,15 +143,24 @@ impl Turns {
     }
 
     /// What was read from a connection of that account came to so much work. Says whom to call, if its share allows another.
-    pub(super) fn took(&mut self, account: AccountKey, work: u64) -> Option<PeerKey> {
+    pub(super) fn took(&mut self, account: AccountKey, peer: PeerKey, work: u64) -> Option<PeerKey> {
         self.charge(account, work);
+        self.fit_room(peer, work);
         let turn = self.turns.get_mut(account)?;
-        turn.room = if work > WORK_MAX { turn.room / 2 } else { turn.room * 2 };
-        turn.room = turn.room.clamp(READ_MIN_BYTES, READ_BYTES);
         turn.call(&mut self.in_line)
     }
 
-    fn charge(&mut self, account: AccountKey, work: u64) {
+    fn fit_room(&mut self, peer: PeerKey, work: u64) {
+        let room = self.rooms.get(peer).copied().unwrap_or(READ_BYTES);
+        if work > WORK_MAX {
+            self.rooms.insert(peer, (room / 2).max(READ_MIN_BYTES));
+        } else if room < READ_BYTES && work <= WORK_MAX / 2 {
+            self.rooms.insert(peer, room * 2);
+        }
+    }
+
+    /// What was done for that account came to so much work.
+    pub(super) fn charge(&mut self, account: AccountKey, work: u64) {
         if let Some(turn) = self.turns.get_mut(account) {
             turn.enter(self.round);
             let work = i64::try_from(work).unwrap_or(i64::MAX);
@@ -165,6 +171,7 @@ impl Turns {
     /// Nobody takes turns any more: calls all who stand in line.
     pub(super) fn dismiss(&mut self, mut call: impl FnMut(PeerKey)) {
         self.waiting.clear();
+        self.uncalled = 0;
         for turn in self.turns.values_mut() {
             (turn.called, turn.is_waiting) = (None, false);
             turn.line.drain(..).filter(|peer| self.in_line.remove(*peer).is_some()).for_each(&mut call);
@@ -176,22 +183,33 @@ impl Turns {
         !self.waiting.is_empty()
     }
 
-    /// All who had input have been looked at: from here on everybody has another share. Calls the first of each line.
-    pub(super) fn next_round(&mut self, mut call: impl FnMut(PeerKey)) {
-        self.round += 1;
-        for _ in 0..self.waiting.len() {
-            let Some(account) = self.waiting.pop_front() else { return };
+    /// All who had input have been looked at: says who of those that stand in line comes next. After the last of them everybody
+    /// has another share.
+    pub(super) fn call_next(&mut self) -> Option<PeerKey> {
+        // It takes as many rounds as the least of the debts, if there is nothing else: they are bounded.
+        while let Some(account) = self.next_waiting() {
             let Some(turn) = self.turns.get_mut(account) else { continue };
             turn.enter(self.round);
             // Whoever was called in the last round and did not come has lost its place.
-            if let Some(peer) = turn.call(&mut self.in_line) {
-                call(peer);
-            }
-            turn.is_waiting = turn.called.is_some() || !turn.line.is_empty();
+            let called = turn.call(&mut self.in_line);
+            turn.is_waiting = called.is_some() || !turn.line.is_empty();
             if turn.is_waiting {
                 self.waiting.push_back(account);
             }
+            if called.is_some() {
+                return called;
+            }
         }
+        None
+    }
+
+    fn next_waiting(&mut self) -> Option<AccountKey> {
+        if self.uncalled == 0 {
+            self.round += 1;
+            self.uncalled = self.waiting.len();
+        }
+        self.uncalled = self.uncalled.saturating_sub(1);
+        self.waiting.pop_front()
     }
 }
 
@@ -234,9 +252,8 @@ mod tests {
             for (at, (_, peers)) in self.accounts.iter().enumerate() {
                 ready.extend(peers.iter().map(|peer| (at, *peer)));
             }
-            let mut called = Vec::new();
-            self.turns.next_round(|peer| called.push(peer));
-            // Those who were called come behind those who had input: the order must not matter.
+            self.turns.call_next();
+            // Whoever was called comes behind those who had input: the order must not matter.
             while let Some((at, peer)) = ready.pop_front() {
                 let account = self.accounts[at].0;
                 if self.turns.ask(account, peer) == Room::None {
@@ -245,7 +262,7 @@ mod tests {
                 self.done[at] += self.work[at];
                 *self.reads.entry(peer).or_default() += 1;
                 ready.push_back((at, peer));
-                if let Some(next) = self.turns.took(account, self.work[at]) {
+                if let Some(next) = self.turns.took(account, peer, self.work[at]) {
                     ready.push_back((at, next));
                 }
             }
@@ -276,65 +293,60 @@ mod tests {
             scene.round();
             let room = scene.turns.ask(little, peers[0]);
             assert!(matches!(room, Room::Some { .. }), "{room:?}");
-            scene.turns.took(little, 10_000);
+            scene.turns.took(little, peers[0], 10_000);
         }
     }
 
     #[test]
     fn what_makes_a_lot_of_work_is_read_in_small_pieces() {
-        let mut scene = Scene::new(&[(1, 10), (1, 10)]);
+        let mut scene = Scene::new(&[(2, 10), (1, 10)]);
         let (account, peers) = scene.accounts[0].clone();
-        let mut room = |work: u64, count: u32| {
+        let mut room = |at: usize, work: u64, count: u32| {
             for _ in 0..count {
-                scene.turns.took(account, work);
+                scene.turns.took(account, peers[at], work);
             }
             scene.turns.round += 10_000;
-            match scene.turns.ask(account, peers[0]) {
+            match scene.turns.ask(account, peers[at]) {
                 Room::Some { bytes, .. } => bytes,
                 Room::None => panic!("it has its share"),
             }
         };
-        assert_eq!(room(10, 1), READ_BYTES);
-        assert_eq!(room(WORK_MAX + 1, 1), READ_BYTES / 2);
-        assert_eq!(room(WORK_MAX + 1, 100), READ_MIN_BYTES);
-        assert_eq!(room(WORK_MAX, 1), READ_MIN_BYTES * 2);
-        assert_eq!(room(0, 100), READ_BYTES);
+        assert_eq!(room(0, 10, 1), READ_BYTES);
+        assert_eq!(room(0, WORK_MAX + 1, 1), READ_BYTES / 2);
+        assert_eq!(room(0, WORK_MAX + 1, 100), READ_MIN_BYTES);
+        assert_eq!(room(1, 10, 1), READ_BYTES, "another connection of the same account");
+        assert_eq!(room(0, WORK_MAX / 2 + 1, 1), READ_MIN_BYTES, "twice that would be too much");
+        assert_eq!(room(0, WORK_MAX / 2, 1), READ_MIN_BYTES * 2);
+        assert_eq!(room(0, 0, 100), READ_BYTES);
     }
 
     #[test]
     fn debts_are_bounded_and_paid_in_shares() {
         let mut scene = Scene::new(&[(1, 10), (1, 10)]);
         let (account, peers) = scene.accounts[0].clone();
-        scene.turns.took(account, u64::MAX);
+        scene.turns.took(account, peers[0], u64::MAX);
         assert_eq!(scene.turns.ask(account, peers[0]), Room::None);
-        let mut rounds = 0;
-        let mut called = Vec::new();
-        while called.is_empty() {
-            scene.turns.next_round(|peer| called.push(peer));
-            rounds += 1;
-        }
-        assert_eq!((rounds, called), (DEBT_MAX / SHARE + 1, vec![peers[0]]));
+        let before = scene.turns.round;
+        assert_eq!(scene.turns.call_next(), Some(peers[0]));
+        assert_eq!(scene.turns.round - before, DEBT_MAX as u64 / SHARE as u64 + 1);
     }
 
     #[test]
     fn whoever_is_gone_or_does_not_come_is_passed_over() {
         let mut scene = Scene::new(&[(3, 10), (1, 10)]);
         let (account, peers) = scene.accounts[0].clone();
-        scene.turns.took(account, SHARE as u64);
+        scene.turns.took(account, peers[0], SHARE as u64);
         for peer in peers.iter().chain(&peers) {
             assert_eq!(scene.turns.ask(account, *peer), Room::None);
         }
-        let mut called = Vec::new();
         scene.turns.leave(account, peers[0]);
-        scene.turns.next_round(|peer| called.push(peer));
-        scene.turns.next_round(|peer| called.push(peer));
-        assert_eq!(called, [peers[1], peers[2]]);
+        assert_eq!([scene.turns.call_next(), scene.turns.call_next()], [Some(peers[1]), Some(peers[2])]);
         assert_eq!(scene.turns.ask(account, peers[1]), Room::None, "it has lost its place");
         assert!(matches!(scene.turns.ask(account, peers[2]), Room::Some { .. }));
-        assert_eq!(scene.turns.took(account, 10), Some(peers[1]));
+        assert_eq!(scene.turns.took(account, peers[2], 10), Some(peers[1]));
         assert!(scene.turns.are_waiting());
         scene.turns.ask(account, peers[1]);
-        scene.turns.next_round(|_| ());
+        assert_eq!(scene.turns.call_next(), None);
         assert!(!scene.turns.are_waiting());
         peers[1..].iter().for_each(|peer| scene.turns.leave(account, *peer));
         assert!(!scene.turns.are_shared());
@@ -344,7 +356,7 @@ mod tests {
     fn all_who_stand_in_line_are_called_when_nobody_takes_turns_any_more() {
         let mut scene = Scene::new(&[(3, 10), (1, 10)]);
         let (account, peers) = scene.accounts[0].clone();
-        scene.turns.took(account, u64::MAX);
+        scene.turns.took(account, peers[0], u64::MAX);
         peers.iter().for_each(|peer| _ = scene.turns.ask(account, *peer));
         scene.turns.leave(scene.accounts[1].0, scene.accounts[1].1[0]);
         let mut called = Vec::new();

@@ -15,7 +15,7 @@ use ipc_core::transport::clock;
 use ipc_core::wire::Decoder;
 
 use super::{Bus, Endpoint};
-use crate::broker::{Access, PeerKey, Transport};
+use crate::broker::{Access, Broker, PeerKey, Transport};
 
 /// Most bytes that a session takes at a time.
 const RECEIVE_MAX_BYTES: usize = 256 * 1024;
@@ -78,7 +78,7 @@ impl InternalPeer {
             return 0;
         }
         let Self { bus, key, decoder, .. } = self;
-        bus.turn(|broker, now| {
+        let handle = |broker: &mut Broker, now| {
             let mut sent = 0;
             for mut piece in pieces {
                 sent += piece.len();
@@ -96,7 +96,8 @@ impl InternalPeer {
                 }
             }
             sent
-        })
+        };
+        bus.turn(|broker, now| broker.on_account_of(*key, |broker| handle(broker, now)))
     }
 
     /// Ready when something is due, or nothing will be any more. Cancel safe.

@@ -48,6 +48,7 @@ pub(crate) struct Link {
     guard: Option<Guard>,
     writing: Cell<Writing>,
     is_closing: Cell<bool>,
+    is_in_line: Cell<bool>,
     /// Its task is to read before the runtime says that there is something.
     is_awaited: Cell<bool>,
     /// Its task is to watch the process at the other end.
@@ -64,6 +65,7 @@ impl Link {
             guard: reaper.map(|(reaper, uid)| Guard::new(reaper, uid)),
             writing: Cell::new(Writing::Open),
             is_closing: Cell::new(false),
+            is_in_line: Cell::new(false),
             is_awaited: Cell::new(false),
             is_process_wanted: Cell::new(false),
             task: RefCell::new(None),
@@ -121,6 +123,16 @@ impl Link {
         }
     }
 
+    /// Whether it stands in line with more than may be written at a time.
+    pub(super) fn is_in_line(&self) -> bool {
+        self.is_in_line.get()
+    }
+
+    /// It does from here on, or not any more.
+    pub(super) fn set_in_line(&self, is_in_line: bool) {
+        self.is_in_line.set(is_in_line);
+    }
+
     /// Nothing more will be due to this peer: its task writes out the rest and ends.
     pub(crate) fn close(&self) {
         self.is_closing.set(true);
@@ -158,8 +170,9 @@ impl Link {
         }
     }
 
-    /// Writes `parts` with one system call, as far as the kernel takes them.
-    pub(crate) fn send<'a>(&self, mut parts: impl Iterator<Item = &'a [u8]>) -> Sent {
+    /// Writes `parts`, at most so many bytes of them, with one system call, as far as the kernel takes them.
+    pub(crate) fn send<'a>(&self, parts: impl Iterator<Item = &'a [u8]>, max_bytes: usize) -> Sent {
+        let mut parts = at_most(parts, max_bytes);
         let Some(first) = parts.next() else { return Sent::Nothing };
         let (offered, result) = match parts.next() {
             None => (first.len(), self.send_one(first)),
@@ -213,6 +226,16 @@ impl Link {
     }
 }
 
+/// The first so many bytes of `parts`.
+fn at_most<'a>(parts: impl Iterator<Item = &'a [u8]>, max_bytes: usize) -> impl Iterator<Item = &'a [u8]> {
+    parts.scan(max_bytes, |left, part| {
+        let is_over = *left == 0;
+        let part = &part[..part.len().min(*left)];
+        *left -= part.len();
+        (!is_over).then_some(part)
+    })
+}
+
 impl Look for Link {
     fn look(&self) {
         self.is_awaited.set(true);
@@ -261,10 +284,10 @@ mod tests {
     #[test]
     fn pieces_arrive_in_order_and_more_of_them_than_fit_into_one_call_are_kept() {
         let (link, mut theirs) = pair();
-        assert_eq!(link.send(std::iter::empty()), Sent::Nothing);
-        assert_eq!(link.send([&b"a"[..]].into_iter()), Sent::Some(1));
+        assert_eq!(link.send(std::iter::empty(), usize::MAX), Sent::Nothing);
+        assert_eq!(link.send([&b"a"[..]].into_iter(), usize::MAX), Sent::Some(1));
         let pieces: Vec<[u8; 1]> = (0..20).map(|byte| [byte]).collect();
-        assert_eq!(link.send(pieces.iter().map(|piece| &piece[..])), Sent::Some(SLICES_MAX));
+        assert_eq!(link.send(pieces.iter().map(|piece| &piece[..]), usize::MAX), Sent::Some(SLICES_MAX));
         let mut got = [0; 1 + SLICES_MAX];
         theirs.read_exact(&mut got).unwrap();
         assert_eq!(&got[1..], &(0..16).collect::<Vec<u8>>()[..]);
@@ -275,13 +298,13 @@ mod tests {
         let (link, theirs) = pair();
         let block = vec![7; 64 * 1024];
         while link.is_writable() {
-            link.send([&block[..]].into_iter());
+            link.send([&block[..]].into_iter(), usize::MAX);
         }
         assert!(link.is_blocked());
-        assert_eq!(link.send([&block[..]].into_iter()), Sent::Some(0));
+        assert_eq!(link.send([&block[..]].into_iter(), usize::MAX), Sent::Some(0));
         link.unblock();
         drop(theirs);
-        assert_eq!(link.send([&b"a"[..]].into_iter()), Sent::Broken);
+        assert_eq!(link.send([&b"a"[..]].into_iter(), usize::MAX), Sent::Broken);
         assert!(link.is_broken());
         link.unblock();
         assert!(link.is_broken());

@@ -47,7 +47,7 @@ use due::Due;
 use internal::Mailbox;
 use link::{Link, Sent};
 use timer::Timer;
-use turns::Rounds;
+use turns::Turns;
 use watchdog::Watchdog;
 
 /// Size of the one buffer that all connections read into, in bytes.
@@ -64,7 +64,7 @@ struct Inner {
     watchdog: OnceCell<Watchdog>,
     activity: Activity,
     due: Due,
-    rounds: Rounds,
+    turns: Turns,
     /// Who looks at the broker again after each turn.
     watchers: RefCell<Vec<Waker>>,
     tally: Tally,
@@ -155,7 +155,7 @@ impl Bus {
             watchdog: OnceCell::new(),
             activity: Activity::default(),
             due: Due::default(),
-            rounds: Rounds::default(),
+            turns: Turns::default(),
             watchers: RefCell::new(Vec::new()),
             tally: Tally::default(),
         }))
@@ -168,7 +168,7 @@ impl Bus {
         state.broker.tick(now);
         let result = input(&mut state.broker, now);
         self.0.due.done();
-        state.deliver(now);
+        state.deliver(now, &self.0.turns);
         self.end_turn(state, now);
         result
     }
@@ -181,7 +181,7 @@ impl Bus {
         let result = input(&mut state.broker, now);
         state.broker.end_batch();
         if self.0.due.is_much_with(bytes) {
-            state.deliver(now);
+            state.deliver(now, &self.0.turns);
         }
         self.end_turn(state, now);
         result
@@ -201,7 +201,7 @@ impl Bus {
     /// Makes the writes that batches have left.
     pub(crate) fn write_due(&self) {
         if self.0.due.done() {
-            self.0.state.borrow_mut().deliver(clock::now());
+            self.0.state.borrow_mut().deliver(clock::now(), &self.0.turns);
         }
     }
 
@@ -299,10 +299,9 @@ impl Bus {
         let mut state = self.0.state.borrow_mut();
         let key = state.broker.connect_with_groups(clock::now(), identity, groups, transport, access)?;
         state.endpoints.insert(key, endpoint);
-        let State { broker, endpoints, .. } = &mut *state;
-        self.0.rounds.note(broker, endpoints);
         let timeout = state.broker.poll_timeout();
         drop(state);
+        self.note_who_shares();
         self.arm(timeout);
         Ok(key)
     }
@@ -311,8 +310,7 @@ impl Bus {
     pub(crate) fn disconnect(&self, key: PeerKey) {
         self.0.state.borrow_mut().endpoints.remove(key);
         self.turn(|broker, _| broker.disconnect(key));
-        let State { broker, endpoints, .. } = &mut *self.0.state.borrow_mut();
-        self.0.rounds.note(broker, endpoints);
+        self.note_who_shares();
     }
 
     /// Writes what is due to one peer, as far as the kernel takes it, after it had taken no more.
@@ -321,7 +319,8 @@ impl Bus {
         let state = &mut *self.0.state.borrow_mut();
         if let Some(Endpoint::Socket(link)) = state.endpoints.get(key) {
             state.broker.writable(now, key);
-            flush(&mut state.broker, key, link, now);
+            link.set_in_line(false);
+            flush(&mut state.broker, key, link, now, &self.0.turns, link.is_closing());
         }
     }
 
@@ -396,7 +395,7 @@ impl State {
     }
 
     /// Writes to every connection that the batch has touched.
-    fn deliver(&mut self, now: Instant) {
+    fn deliver(&mut self, now: Instant, turns: &Turns) {
         let mut written = 0;
         while let Some(output) = self.broker.poll_output() {
             let (key, is_last) = match output {
@@ -415,7 +414,7 @@ impl State {
             };
             match self.endpoints.get(key) {
                 Some(Endpoint::Socket(link)) => {
-                    flush(&mut self.broker, key, link, now);
+                    flush(&mut self.broker, key, link, now, turns, is_last);
                     written += 1;
                     self.awaited = (written == 1).then(|| Rc::clone(link) as Rc<dyn Look>);
                     if is_last {
@@ -436,13 +435,26 @@ impl State {
     }
 }
 
-/// Writes what is due to `key` until the kernel takes no more.
-fn flush(broker: &mut Broker, key: PeerKey, link: &Link, now: Instant) {
+/// Writes what is due to `key` until the kernel takes no more, or, unless it is the last, others should have their turn.
+fn flush(broker: &mut Broker, key: PeerKey, link: &Link, now: Instant, turns: &Turns, is_last: bool) {
+    if link.is_in_line() && !is_last {
+        return;
+    }
+    let mut room = if is_last { usize::MAX } else { turns.write_max_bytes() };
     while link.is_writable() {
-        let sent = link.send(broker.transmit(key));
-        match sent {
+        if room == 0 {
+            if broker.has_pending(key) {
+                link.set_in_line(true);
+                turns.write_later(key);
+            }
+            return;
+        }
+        match link.send(broker.transmit(key), room) {
             Sent::Nothing => return,
-            Sent::Some(bytes) => broker.transmitted(now, key, bytes),
+            Sent::Some(bytes) => {
+                broker.transmitted(now, key, bytes);
+                room -= bytes;
+            }
             // The link's task has been woken and disconnects the peer.
             Sent::Broken => return,
         }

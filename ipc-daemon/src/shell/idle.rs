@@ -68,7 +68,7 @@ async fn look(bus: &Bus) -> bool {
         } else {
             alone = 0;
             tokio::task::yield_now().await;
-            bus.next_round();
+            bus.call_next();
         }
         if bus.activity().turns() != turns || is_awaited {
             turns = bus.activity().turns();

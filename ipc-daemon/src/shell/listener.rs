@@ -89,7 +89,11 @@ impl Listener {
             Entrance::Local { .. } => Side::Local,
             Entrance::Network => Side::Remote,
         };
-        self.acceptor.run(async || self.bus.has_greeting_room(side).await, handle).await;
+        let may = async || {
+            self.bus.pass().await;
+            self.bus.has_greeting_room(side).await;
+        };
+        self.acceptor.run(may, handle).await;
     }
 
     /// Even a connection that is refused may hold descriptors that must not be closed here.

@@ -1,5 +1,7 @@
 //! Whose input is dealt with next, by what the input of each has led to.
 
+use ipc_core::id::PeerId;
+
 use crate::broker::event::Transport;
 use crate::broker::keys::PeerKey;
 use crate::broker::peer::Peer;
@@ -14,6 +16,8 @@ pub(super) const REQUEST_WORK: u64 = 6 * 1024;
 pub(super) const FLUSH_WORK: u64 = 4096;
 /// To look whether an idle topic has a subscription left.
 pub(super) const LOOK_WORK: u64 = 256;
+/// To take something down for a list, and to write it.
+const ROW_WORK: u64 = 8 * 1024;
 /// A connection, from when it is accepted to when it is closed.
 const CONNECTION_WORK: u64 = 32 * 1024;
 
@@ -23,7 +27,7 @@ impl Broker {
         self.turns.are_shared()
     }
 
-    /// How much may be read from a connection that has input. If nothing, it stands in line until [`Broker::next_round`] or
+    /// How much may be read from a connection that has input. If nothing, it stands in line until [`Broker::call_next`] or
     /// [`Broker::took_turn`] calls it.
     pub fn ask_turn(&mut self, peer: PeerKey) -> Room {
         self.end_run();
@@ -38,7 +42,29 @@ impl Broker {
     pub fn took_turn(&mut self, peer: PeerKey, bytes: usize) -> Option<PeerKey> {
         let work = self.work_so_far() - self.work_before + bytes as u64;
         let account = self.peers.get(peer)?.account;
-        self.turns.took(account, work)
+        self.turns.took(account, peer, work)
+    }
+
+    /// Does something for a connection that is not read in turn. Its user is charged for it.
+    pub fn on_account_of<R>(&mut self, peer: PeerKey, act: impl FnOnce(&mut Self) -> R) -> R {
+        self.end_run();
+        let before = self.work_so_far();
+        let result = act(self);
+        self.charge_turns(Some(peer), self.work_so_far() - before);
+        result
+    }
+
+    /// So many rows of a list were made for somebody.
+    pub fn listed(&mut self, viewer: PeerId, rows: usize) {
+        let viewer = self.peers.iter().find(|(_, peer)| peer.who.id == viewer).map(|(key, _)| key);
+        self.charge_turns(viewer, rows as u64 * ROW_WORK);
+    }
+
+    fn charge_turns(&mut self, peer: Option<PeerKey>, work: u64) {
+        let state = peer.and_then(|peer| self.peers.get(peer)).filter(|state| takes_turns(state));
+        if let Some(state) = state.filter(|_| self.turns.are_shared()) {
+            self.turns.charge(state.account, work);
+        }
     }
 
     /// Whether anybody stands in line.
@@ -46,13 +72,13 @@ impl Broker {
         self.turns.are_waiting()
     }
 
-    /// All who had input have been looked at. Calls those who come next.
-    pub fn next_round(&mut self, call: impl FnMut(PeerKey)) {
-        self.turns.next_round(call);
+    /// All who had input have been looked at: who of those that stand in line comes next.
+    pub fn call_next(&mut self) -> Option<PeerKey> {
+        self.turns.call_next()
     }
 
     /// Nobody takes turns any more. Calls all who stand in line.
-    pub fn end_rounds(&mut self, call: impl FnMut(PeerKey)) {
+    pub fn end_turns(&mut self, call: impl FnMut(PeerKey)) {
         self.turns.dismiss(call);
     }
 
@@ -74,5 +100,52 @@ pub(in crate::broker) fn takes_turns(state: &Peer) -> bool {
     match state.transport {
         Transport::UnixStream | Transport::UnixDatagram | Transport::Tcp | Transport::Udp => true,
         Transport::Internal | Transport::Forward | Transport::ExposeTcp | Transport::ExposeUdp => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::{Access, Config, Policy};
+    use ipc_core::id::Epoch;
+    use ipc_core::identity::Identity;
+    use ipc_core::limits::Limits;
+    use ipc_core::time::Instant;
+
+    /// A connection of user 1, another one of it without a stream, and one of user 2.
+    fn scene() -> (Broker, [PeerKey; 3]) {
+        let mut broker = Broker::new(Config {
+            limits: Limits::default(),
+            policy: Policy::open(Vec::new()),
+            epoch: Epoch(1),
+            server: String::new(),
+        });
+        let users = [(1, Transport::UnixStream), (1, Transport::UnixDatagram), (2, Transport::UnixStream)];
+        let peers = users.map(|(uid, transport)| {
+            let identity = Identity::Local { uid, gid: uid, pid: 1 };
+            broker.connect(Instant::default(), identity, transport, Access::Granted).unwrap()
+        });
+        // What it took to accept them is paid.
+        for peer in [peers[0], peers[2]] {
+            while broker.ask_turn(peer) == Room::None {
+                broker.call_next();
+            }
+        }
+        (broker, peers)
+    }
+
+    #[test]
+    fn what_is_not_read_in_turn_is_charged_to_its_user_all_the_same() {
+        for is_listed in [false, true] {
+            let (mut broker, [stream, datagrams, other]) = scene();
+            assert_ne!(broker.ask_turn(stream), Room::None);
+            if is_listed {
+                broker.listed(broker.peer_id(datagrams).unwrap(), 1000);
+            } else {
+                broker.on_account_of(datagrams, |broker| broker.work += 1000 * ROW_WORK);
+            }
+            assert_eq!(broker.ask_turn(stream), Room::None);
+            assert_ne!(broker.ask_turn(other), Room::None);
+        }
     }
 }

@@ -24,7 +24,7 @@ use crate::net::readable::watch;
 /// Datagrams that are received before others have their turn.
 const RECEIVE_BUDGET: usize = 32;
 /// The same while several take turns who pay for themselves: whose the next one is shows when it is received.
-const RECEIVE_BUDGET_IN_TURN: usize = 2;
+const RECEIVE_BUDGET_IN_TURN: usize = 1;
 
 /// A datagram socket that is served; clones are handles to the same one.
 #[derive(Clone)]

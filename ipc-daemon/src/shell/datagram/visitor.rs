@@ -18,7 +18,7 @@ use crate::datagram::ClientKey;
 /// Most bytes that are taken for a sender at a time.
 const RECEIVE_MAX_BYTES: usize = 256 * 1024;
 /// The same while others take turns: an answer is a datagram, and each a system call.
-const RECEIVE_IN_TURN_MAX_BYTES: usize = 2 * 1024;
+const RECEIVE_IN_TURN_MAX_BYTES: usize = 512;
 
 /// A sender's end of its connection to the bus.
 pub(super) struct Visitor {
