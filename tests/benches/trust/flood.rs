@@ -2,10 +2,13 @@
 //!
 //! What the second one waits for is the machine's doing and the bus's. To tell them apart, everything is measured twice: while
 //! the first one floods another daemon of the same machine, and while it floods the one that is measured. And it is measured in
-//! two places: `apart`, where the daemon has a processor for itself, those who flood share the other, and whoever is measured and
-//! its service come first there, so that what is left is what the bus adds; and `free`, where the kernel puts everybody where it
-//! likes, and the daemon, which is busy all the time then, waits for its processor as everybody does.
+//! three places: `apart`, where the daemon has a processor for itself, those who flood share the other, and whoever is measured
+//! and its service run there whenever they can (SCHED_FIFO; without it one who never sleeps keeps its processor for some
+//! milliseconds, whatever its priority), so that what is left is what the bus adds; `first`, where the kernel puts everybody where it
+//! likes, and the daemon has the priority of the unit for the system's bus; and `free`, where it has none, and waits for its
+//! processor, which it keeps busy all the time, as everybody does.
 
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -18,18 +21,20 @@ use ipc_tests::raw::{RawPeer, frame};
 use ipc_tests::services::{serve, serve_echo};
 use ipc_tests::users::{STRANGERS, as_user, become_user, shared_bus};
 use rustix::process::{Pid, setpriority_process};
-use rustix::thread::{CpuSet, sched_setaffinity};
+use rustix::thread::{CpuSet, gettid, sched_setaffinity};
 
-use super::{PAYLOAD, rate, report};
+use super::{PAYLOAD, median, rate, report};
 
-/// How long the one who does not flood is measured, for each figure.
-const CALM: Duration = Duration::from_secs(2);
+/// How long the one who does not flood is measured at a time.
+const CALM: Duration = Duration::from_secs(1);
+/// How often; the figure is the median.
+const ROUNDS: usize = 3;
 /// What one who floods sends at a time where it does not wait for each answer.
 const BATCH: u64 = 256;
 /// A bus where everybody may do everything.
 const OPEN: &str = "[socket]\nmode = \"0666\"\n[policy]\nrules = [\"allow anyone * >\"]\n";
-/// Comes before all others on its processor.
-const FIRST: i32 = -20;
+/// What the unit for the system's bus gives the daemon.
+const OF_THE_UNIT: i32 = -10;
 
 /// A way to flood; each is a thread with a connection.
 #[derive(Clone, Copy, Debug)]
@@ -76,6 +81,7 @@ const WAYS: [(&str, &[Way]); 8] = [
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
     Free,
+    First,
     Apart,
 }
 
@@ -83,15 +89,21 @@ impl Place {
     fn name(self) -> &'static str {
         match self {
             Place::Free => "free",
+            Place::First => "first",
             Place::Apart => "apart",
         }
     }
 }
 
 /// The p99 of a call of one user to a service that nobody else calls: alone, while another user floods a bus of its own
-/// beside it, and while that one floods the same bus.
-pub(super) fn measure() {
-    for place in [Place::Free, Place::Apart] {
+/// beside it, and while that one floods the same bus. With names of ways only these.
+pub(super) fn measure(asked: &[String]) {
+    let is_asked = |name: &str| asked.iter().any(|word| word == name);
+    let mut ways: Vec<_> = WAYS.into_iter().filter(|(name, _)| is_asked(name)).collect();
+    if ways.is_empty() {
+        ways.extend(WAYS);
+    }
+    for place in [Place::Apart, Place::First, Place::Free] {
         let (daemon, _directory) = shared_bus(OPEN);
         let (other, _other_directory) = shared_bus(OPEN);
         settle(place, &daemon, 0);
@@ -106,24 +118,28 @@ pub(super) fn measure() {
                     serve_echo(daemon);
                 }
                 if place == Place::Apart {
-                    setpriority_process(None, FIRST).expect("root may come first");
+                    schedule(&["--fifo", "--pid", "1"]);
                 }
-                compare(place, &daemon, &other);
+                compare(place, &ways, &daemon, &other);
             });
         });
     }
 }
 
-fn compare(place: Place, daemon: &Daemon, other: &Daemon) {
+fn compare(place: Place, ways: &[(&str, &[Way])], daemon: &Daemon, other: &Daemon) {
     let echo =
         Service::new("test.calm").expect("a name").method("echo", |request| Ok(request.payload.clone()));
     serve(daemon, echo);
     let mut calm = connect_as(Address::Unix(daemon.socket()), STRANGERS[1]);
     let name = place.name();
     report(&format!("flood_{name}_none_p99"), "us", p99(&mut calm));
-    for (way, threads) in WAYS {
-        let elsewhere = beside_a_flood(place, threads, other, || p99(&mut calm));
-        let here = beside_a_flood(place, threads, daemon, || p99(&mut calm));
+    for (way, threads) in ways {
+        let rounds: Vec<[f64; 2]> = (0..ROUNDS)
+            .map(|_| {
+                [other, daemon].map(|flooded| beside_a_flood(place, threads, flooded, || p99(&mut calm)))
+            })
+            .collect();
+        let [elsewhere, here] = [0, 1].map(|at| median(rounds.iter().map(|round| round[at]).collect()));
         report(&format!("flood_{name}_{way}_elsewhere_p99"), "us", elsewhere);
         report(&format!("flood_{name}_{way}_here_p99"), "us", here);
         report(&format!("flood_{name}_{way}_ratio"), "", here / elsewhere);
@@ -131,9 +147,11 @@ fn compare(place: Place, daemon: &Daemon, other: &Daemon) {
 }
 
 fn settle(place: Place, daemon: &Daemon, cpu: usize) {
-    if place == Place::Apart {
-        let pid = i32::try_from(daemon.pid()).expect("a process id");
-        pin(Pid::from_raw(pid), cpu);
+    let pid = Pid::from_raw(i32::try_from(daemon.pid()).expect("a process id"));
+    match place {
+        Place::Free => {}
+        Place::First => setpriority_process(pid, OF_THE_UNIT).expect("root may"),
+        Place::Apart => pin(pid, cpu),
     }
 }
 
@@ -142,6 +160,13 @@ fn pin(thread: Option<Pid>, cpu: usize) {
     let mut set = CpuSet::new();
     set.set(cpu);
     sched_setaffinity(thread, &set).expect("there are two processors");
+}
+
+/// Has the calling thread, and what it starts from here on, scheduled in that way (chrt(1)).
+fn schedule(how: &[&str]) {
+    let thread = gettid().as_raw_nonzero().to_string();
+    let scheduled = Command::new("chrt").args(how).arg(thread).status().expect("chrt is installed");
+    assert!(scheduled.success(), "root may");
 }
 
 fn connect_as(address: Address, uid: u32) -> Client {
@@ -174,8 +199,7 @@ fn beside_a_flood<T>(place: Place, ways: &[Way], daemon: &Daemon, work: impl FnO
             let (stop, ready) = (&stop, &ready);
             scope.spawn(move || {
                 if place == Place::Apart {
-                    pin(None, 1);
-                    setpriority_process(None, 0).expect("root may");
+                    schedule(&["--other", "--pid", "0"]);
                 }
                 become_user(STRANGERS[0], &[]);
                 let mut wave = wave(*way, daemon);

@@ -3,7 +3,7 @@
 //!
 //! One line of JSON for each figure. The last ones need the right to become another user. Run with
 //! `cargo build --release --workspace && cargo bench -p ipc-tests --bench trust`; behind `-- ` the names of parts: `rules`,
-//! `idle`, `flood`.
+//! `idle`, `flood`; behind that of the last one those of ways to flood, as `events`.
 
 #![allow(clippy::print_stdout, reason = "the figures are the output of this program")]
 
@@ -41,7 +41,7 @@ fn main() {
         idle_connections();
     }
     if is_asked("flood") && can_switch() {
-        flood::measure();
+        flood::measure(&asked);
     }
 }
 
