@@ -259,9 +259,7 @@ impl Coordination {
                 self.tenures.forget_unwritten(&promises);
                 self.tenures.ends.extend(ends);
                 self.tenures.closures.take_back(closures);
-                if self.tenures.has_ended() {
-                    self.tenures.lazy_at = Some(now + RETRY);
-                }
+                self.tenures.lazy_at = self.tenures.has_ended().then(|| now + RETRY);
                 self.take_back_promises(now, &promises, error);
             }
         }

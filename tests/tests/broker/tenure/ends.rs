@@ -3,6 +3,18 @@
 use super::*;
 
 #[test]
+fn a_daemon_sleeps_when_what_could_not_be_written_has_ended_since() {
+    let mut scene = scene(Limits::default());
+    let client = scene.named(ONE);
+    scene.ask(client, Operation::LOCK, &lock(false, None), b"");
+    scene.fail(Some(Fault::Full("no room".to_owned())));
+    scene.bus.leave(client);
+    assert!(scene.bus.finish_commit());
+    scene.bus.wait(Duration::from_millis(20));
+    assert_eq!((scene.bus.broker.poll_timeout(), scene.records()), (None, 0));
+}
+
+#[test]
 fn who_dies_while_its_grant_is_written_leaves_nothing() {
     for is_refused in [false, true] {
         let mut scene = scene(Limits::default());
