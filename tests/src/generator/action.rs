@@ -73,14 +73,17 @@ actions! {
     Watch { filter: usize, again: bool } = "watch", 8;
     /// It ends its nth watch, or one that it does not have.
     Unwatch { nth: Option<usize> } = "unwatch", 4;
+    /// It says who it is, so that it is known again.
+    Identify = "identify", 6;
     /// It claims a lock, permits or a leadership.
     Claim {
-        what: Claimed, name: usize, permits: u32, wait: bool, deadline_us: u32, ttl_us: u64, delay_us: u64, owner: u64
+        what: Claimed, name: usize, permits: u32, wait: bool, deadline_us: u32, ttl_us: u64, delay_us: u64, owner: u64,
+        durability: Option<Durability>
     } = "claim", 70;
     /// It arrives at a barrier.
     Arrive { name: usize, parties: u32, wait: bool, deadline_us: u32 } = "arrive", 12;
     /// It takes a lease.
-    Lease { ttl_us: u64, outlives: bool } = "lease", 24;
+    Lease { ttl_us: u64, outlives: bool, durability: Option<Durability> } = "lease", 24;
     /// A leader proclaims something else, by the nth of what it holds.
     Proclaim { nth: usize, payload: usize } = "proclaim", 6;
     /// It asks to be told who leads.

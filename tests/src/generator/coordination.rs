@@ -1,5 +1,7 @@
 //! Claims, barriers, leases, and what is done with what is held.
 
+use ipc_core::wire::coordination::Durability;
+
 use super::{Action, CLIENTS, Generator, Verb};
 
 /// What a client claims.
@@ -22,6 +24,12 @@ impl Generator {
         let deadline_us = *rng.pick(&[0, 0, 1, 3_000, 50_000]);
         let ttl_us = *rng.weighted(&[(8, 0), (2, 10_000), (3, 60_000), (1, 1_000_000), (1, 9_999)]);
         let wait = rng.chance(4, 5);
+        let durability = *rng.weighted(&[
+            (12, None),
+            (2, Some(Durability::Memory)),
+            (1, Some(Durability::Os)),
+            (1, Some(Durability::Disk)),
+        ]);
         match verb {
             Verb::Claim => Action::Claim {
                 what: *rng.weighted(&[
@@ -37,16 +45,18 @@ impl Generator {
                 ttl_us,
                 delay_us: *rng.pick(&[0, 0, 0, 5_000]),
                 owner: *rng.pick(&[0, 1, 1, 1, 2]),
+                durability,
             },
             Verb::Arrive => {
                 let parties = *rng.weighted(&[(6, 3), (6, 2), (1, 1), (1, 0)]);
                 Action::Arrive { name, parties, wait, deadline_us }
             }
-            Verb::Lease => Action::Lease { ttl_us, outlives: rng.chance(1, 2) },
+            Verb::Lease => Action::Lease { ttl_us, outlives: rng.chance(1, 2), durability },
             Verb::OfHold => {
                 let victim = if rng.chance(1, 8) { Some(rng.index(CLIENTS)) } else { None };
                 Action::OfHold { nth: rng.index(4), renew: rng.chance(1, 3), victim }
             }
+            Verb::Identify => Action::Identify,
             Verb::Proclaim => Action::Proclaim { nth: rng.index(4), payload: rng.length(200) },
             Verb::Observe => Action::Observe { name },
             Verb::Unobserve => Action::Unobserve { nth: rng.index(4) },

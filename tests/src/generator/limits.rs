@@ -32,6 +32,7 @@ pub fn small_limits(rng: &mut Rng) -> Limits {
         waiters_per_resource_max: draw(1, 4),
         resources_max: draw(2, 8),
         detached_leases_per_uid_max: draw(1, 2),
+        absent_holds_per_uid_max: draw(1, 3),
         topics_max: draw(2, 7),
         queue_events_per_subscription_max: draw(4, 80),
         queue_events_per_subscription_default: draw(2, 40),

@@ -119,6 +119,11 @@ impl Generator {
         if !new.is_empty() && self.rng.chance(1, 3) {
             return (*self.rng.pick(&new), self.hello());
         }
+        let is_nameless = |slot: &usize| world.knows(*slot).is_some_and(|knows| !knows.has_identified);
+        let nameless: Vec<usize> = slots.iter().copied().filter(is_nameless).collect();
+        if !nameless.is_empty() && self.rng.chance(1, 12) {
+            return (*self.rng.pick(&nameless), Action::Identify);
+        }
         let verb = *self.rng.weighted(&self.weights);
         let able: Vec<usize> = slots.iter().copied().filter(|slot| suits(world, *slot, verb)).collect();
         if able.is_empty() && self.rng.chance(7, 8) {
@@ -172,6 +177,7 @@ impl Generator {
             | Verb::Lease
             | Verb::OfHold
             | Verb::CancelWait
+            | Verb::Identify
             | Verb::Proclaim
             | Verb::Observe
             | Verb::Unobserve => self.coordination(verb),

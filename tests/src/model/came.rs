@@ -4,11 +4,12 @@ use core::time::Duration;
 
 use ipc_core::error::ErrorCode;
 use ipc_core::wire::coordination::{
-    Durability, Got, Granted, KeyChanged, KeyState, Leader, Listed, Lost, Operation, Passed, Told,
-    Transacted, Waiting, Watching,
+    Durability, Got, Granted, Identified, KeyChanged, KeyState, Leader, Listed, Lost, Operation, Passed,
+    TakenUp, Told, Transacted, Waiting, Watching,
 };
 use ipc_core::wire::{Flags, Kind};
 
+use super::coordination::Gate;
 use super::expect::{Lookup, Refusal, same};
 use super::keys::Entry;
 use super::streams::Lead;
@@ -18,7 +19,11 @@ use crate::world::Seen;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Came {
     /// It is held, under this number of the model's, or was renewed.
-    Granted { hold: Option<u64>, ttl: Option<Duration> },
+    Granted { hold: Option<u64>, ttl: Option<Duration>, durability: Durability },
+    /// It is held again.
+    TakenUp { hold: u64, gate: Option<Gate>, ttl: Option<Duration>, durability: Durability },
+    /// The session has a name, and has been told of so much that it holds.
+    Identified { holds: u32 },
     /// All parties have arrived.
     Passed { generation: u64, place: usize },
     /// It is done.
@@ -53,6 +58,7 @@ impl Came {
         let (kind, number) = match self {
             Came::Waits { .. } => (Kind::WAITING, operation),
             Came::Lost { .. } => (Kind::NOTICE, Told::LOST.0),
+            Came::TakenUp { .. } => (Kind::NOTICE, Told::TAKEN_UP.0),
             _ => (Kind::OUTCOME, operation),
         };
         same("kind", seen.kind(), kind)?;
@@ -64,9 +70,23 @@ impl Came {
         }
         same("error flag", seen.has(Flags::ERROR), matches!(self, Came::Refused(_)))?;
         match self {
-            Came::Granted { ttl, .. } => {
+            Came::Granted { ttl, durability, .. } => {
                 let body: Granted = seen.decode().ok_or("the grant is malformed")?;
+                same("durability", body.durability, *durability)?;
                 same("time to live", body.ttl_us, ttl.map_or(0, |ttl| ttl.as_micros() as u64))
+            }
+            Came::TakenUp { hold, gate, ttl, durability } => {
+                let body: TakenUp = seen.decode().ok_or("what is taken up is malformed")?;
+                let lease = (Operation::LEASE.0, String::new());
+                let (operation, name) = gate.as_ref().unwrap_or(&lease);
+                same("what is held", (body.operation, &*body.name.0), (*operation, name))?;
+                let ttl_us = ttl.map_or(0, |ttl| ttl.as_micros() as u64);
+                same("its terms", (body.ttl_us, body.durability), (ttl_us, *durability))?;
+                lookup.token(*hold).map_or(Ok(()), |known| same("token", body.token, known))
+            }
+            Came::Identified { holds } => {
+                let body: Identified = seen.decode().ok_or("the identity is malformed")?;
+                same("count of what is held", body.holds, *holds)
             }
             Came::Passed { place, .. } => {
                 let body: Passed = seen.decode().ok_or("the passage is malformed")?;
@@ -74,15 +94,7 @@ impl Came {
             }
             Came::Done | Came::StreamEnded { .. } => same("envelope", seen.envelope.len(), 0),
             Came::Refused(refusal) => refusal.is(&seen.decode().ok_or("the error is malformed")?),
-            Came::Waits { ahead, holders, holder, missing } => {
-                let body: Waiting = seen.decode().ok_or("the word about the wait is malformed")?;
-                let counts = (body.ahead as usize, body.holders as usize, body.missing as usize);
-                same("ahead, holders and missing", counts, (*ahead, *holders, *missing))?;
-                match holder {
-                    Some(holder) => same("holder", lookup.sender(seen.header.sender)?, *holder),
-                    None => same("holder", seen.header.sender, 0),
-                }
-            }
+            Came::Waits { .. } => self.is_waiting(seen, lookup),
             Came::Lost { hold, code } => {
                 let body: Lost = seen.decode().ok_or("the notice is malformed")?;
                 same("token", Some(body.token), lookup.token(*hold))?;
@@ -103,6 +115,19 @@ impl Came {
                 }
             }
             Came::Observing(lead) => is_led_by(lead.as_ref(), seen, lookup),
+        }
+    }
+}
+
+impl Came {
+    fn is_waiting(&self, seen: &Seen, lookup: &dyn Lookup) -> Result<(), String> {
+        let Came::Waits { ahead, holders, holder, missing } = self else { return Ok(()) };
+        let body: Waiting = seen.decode().ok_or("the word about the wait is malformed")?;
+        let counts = (body.ahead as usize, body.holders as usize, body.missing as usize);
+        same("ahead, holders and missing", counts, (*ahead, *holders, *missing))?;
+        match holder {
+            Some(holder) => same("holder", lookup.sender(seen.header.sender)?, *holder),
+            None => same("holder", seen.header.sender, 0),
         }
     }
 }

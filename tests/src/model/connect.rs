@@ -60,6 +60,7 @@ impl Model {
             identity: arrival.identity.clone(),
             only: arrival.only.clone(),
             is_tcp: arrival.is_tcp(),
+            session: None,
             phase,
             accepted_at: now,
             hello_due: now + Duration::from_millis(timeout_ms.into()),

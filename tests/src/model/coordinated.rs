@@ -55,8 +55,9 @@ impl Model {
     pub(super) fn lose_hold(&mut self, number: u64) {
         let Some(at) = self.coordination.holds.iter().position(|hold| hold.number == number) else { return };
         let hold = self.coordination.holds.remove(at);
+        self.end_tenure(&hold);
         let Some(gate) = hold.gate else { return };
-        if !hold.delay.is_zero() {
+        if !hold.delay.is_zero() && !hold.is_pending {
             let until = self.now + hold.delay;
             match self.coordination.closed.iter_mut().find(|(closed, _)| *closed == gate) {
                 Some((_, before)) => *before = until.max(*before),
@@ -70,7 +71,7 @@ impl Model {
     pub(super) fn let_others_in(&mut self, gate: &Gate) {
         self.pump(gate);
         // Of a successor they have heard.
-        if self.holders(gate).is_empty() {
+        if self.first_told(gate).is_none() {
             self.tell_who_leads(gate);
         }
     }
@@ -180,7 +181,7 @@ impl Model {
                 Operation::CAMPAIGN => "election",
                 _ => continue,
             };
-            let holders = self.holders(&gate).into_iter();
+            let holders = self.holders(&gate).into_iter().filter(|hold| !hold.is_pending);
             let peer = |hold: &Hold| {
                 let connection = hold.connection.and_then(|number| self.connections.get(&number));
                 connection.map_or(0, |connection| connection.peer)

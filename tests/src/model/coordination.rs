@@ -7,13 +7,14 @@ use ipc_core::error::ErrorCode;
 use ipc_core::identity::Identity;
 use ipc_core::time::Instant;
 use ipc_core::wire::coordination::{
-    Acquire, Arrive, Bind, Campaign, Claim, LockMode, OfToken, Operation, TakeLease, TakeLock,
+    Acquire, Arrive, Bind, Campaign, Claim, Durability, LockMode, OfToken, Operation, TakeLease, TakeLock,
 };
 
 use super::Model;
 use super::came::Came;
 use super::expect::{Expected, Refusal};
 use super::rights::Wish;
+use super::tenure::Session;
 use crate::world::Seen;
 
 /// A lock, a semaphore or an election: the number of its operation, and its name.
@@ -27,10 +28,14 @@ pub(super) struct Hold {
     /// Whose it is; a lease that outlives its connection is a user's.
     pub connection: Option<usize>,
     pub uid: Option<u32>,
+    /// It is kept for that session, which has not come back since the daemon was started again.
+    pub absent: Option<Session>,
     pub correlation: u64,
     pub owner: u64,
     pub gate: Option<Gate>,
     pub share: Share,
+    /// Permits of the semaphore in all.
+    pub of: u32,
     pub ttl: Option<Duration>,
     pub delay: Duration,
     pub expires: Option<Instant>,
@@ -38,6 +43,10 @@ pub(super) struct Hold {
     pub token: Option<u64>,
     /// What a leader proclaims.
     pub value: Vec<u8>,
+    /// What it survives.
+    pub durability: Durability,
+    /// It is on its way to the disk, and nobody has been told of it.
+    pub is_pending: bool,
 }
 
 /// How much of a gate.
@@ -64,6 +73,7 @@ pub(super) struct Wait {
     pub delay: Duration,
     /// What a leader proclaims.
     pub value: Vec<u8>,
+    pub durability: Durability,
 }
 
 /// All of it.
@@ -107,6 +117,7 @@ impl Model {
                 .map(|body| self.take(from, seen, body.name.0, Share::All, 0, body.claim)),
             Operation::ARRIVE => seen.decode::<Arrive>().map(|body| self.arrive(from, seen, &body)),
             Operation::LEASE => seen.decode::<TakeLease>().map(|body| self.lease(from, seen, &body)),
+            Operation::IDENTIFY => seen.decode().map(|body| self.identify(from, seen, body)),
             Operation::RENEW | Operation::RELEASE => seen
                 .decode::<OfToken>()
                 .map(|body| self.of_token(from, seen, operation == Operation::RENEW, body.token)),
@@ -153,7 +164,7 @@ impl Model {
         }
     }
 
-    fn may_wait(&self, from: usize, correlation: u64) -> Result<(), Refusal> {
+    pub(super) fn may_wait(&self, from: usize, correlation: u64) -> Result<(), Refusal> {
         let own = || self.coordination.waits.iter().filter(|wait| wait.connection == from);
         if own().any(|wait| wait.correlation == correlation) {
             return Err(Refusal::of(ErrorCode::Conflict));
@@ -166,13 +177,13 @@ impl Model {
         }
     }
 
-    fn may_hold(&self, from: usize) -> Result<(), Refusal> {
+    fn may_hold(&self, from: usize, durability: Durability) -> Result<(), Refusal> {
         let (holds, waits) = self.coordinated(from);
         let max = self.limits.holds_per_connection_max;
         if holds + waits >= max as usize {
             return Err(Refusal::quota("holds_per_connection_max", max));
         }
-        Ok(())
+        self.may_outlive(from, durability)
     }
 
     /// How much a connection holds, and how many of its requests wait.
@@ -205,9 +216,10 @@ impl Model {
     ) -> Result<(), Refusal> {
         let (correlation, operation) = (seen.header.correlation, seen.header.handle.index);
         self.may_ask(from, correlation, Some(&name))?;
+        let durability = self.hold_durability(from, claim.durability)?;
         let ttl = lives(claim.ttl_us)?;
         self.may_wait(from, correlation)?;
-        self.may_hold(from)?;
+        self.may_hold(from, durability)?;
         let gate: Gate = (operation, name);
         self.make_resource(from, &gate)?;
         if let Some(others) = self.permits_of(&gate)
@@ -227,6 +239,7 @@ impl Model {
             ttl,
             delay: Duration::from_micros(claim.delay_us),
             value: seen.payload.clone(),
+            durability,
         };
         let ahead = self.coordination.waits.iter().filter(|other| other.gate == gate).count();
         if ahead == 0 && self.has_room(&wait) {
@@ -244,7 +257,7 @@ impl Model {
             return Err(Refusal::of(ErrorCode::Deadlock));
         }
         let holders = self.holders(&gate).len();
-        let holder = self.holders(&gate).first().and_then(|hold| hold.connection);
+        let holder = self.first_told(&gate).and_then(|hold| hold.connection);
         self.coordination.waits.push(wait);
         self.came(from, correlation, operation, Came::Waits { ahead, holders, holder, missing: 0 });
         Ok(())
@@ -252,6 +265,11 @@ impl Model {
 
     pub(super) fn holders(&self, gate: &Gate) -> Vec<&Hold> {
         self.coordination.holds.iter().filter(|hold| hold.gate.as_ref() == Some(gate)).collect()
+    }
+
+    /// The eldest of those who hold it and know that.
+    pub(super) fn first_told(&self, gate: &Gate) -> Option<&Hold> {
+        self.holders(gate).into_iter().find(|hold| !hold.is_pending)
     }
 
     /// Permits of a semaphore that is used; remembered by whoever waits, or by those who hold.
@@ -275,26 +293,28 @@ impl Model {
 
     fn grant(&mut self, wait: Wait) {
         let number = self.number();
-        let Wait { connection, correlation, operation, owner, gate, share, of, ttl, delay, value, .. } = wait;
-        self.permits.insert(gate.clone(), of);
-        self.gate_of.insert(number, Some(gate.clone()));
-        let expires = ttl.map(|ttl| self.now + ttl);
+        let Wait { connection, correlation, operation, value, .. } = wait;
+        self.permits.insert(wait.gate.clone(), wait.of);
+        self.gate_of.insert(number, Some(wait.gate.clone()));
         self.coordination.holds.push(Hold {
             number,
             connection: Some(connection),
             uid: None,
+            absent: None,
             correlation,
-            owner,
-            gate: Some(gate.clone()),
-            share,
-            ttl,
-            delay,
-            expires,
+            owner: wait.owner,
+            gate: Some(wait.gate),
+            share: wait.share,
+            of: wait.of,
+            ttl: wait.ttl,
+            delay: wait.delay,
+            expires: None,
             token: None,
-            value,
+            value: Vec::new(),
+            durability: wait.durability,
+            is_pending: true,
         });
-        self.came(connection, correlation, operation, Came::Granted { hold: Some(number), ttl });
-        self.tell_who_leads(&gate);
+        self.promise(number, connection, correlation, operation, value);
     }
 
     /// Whoever stands first and finds room goes in.
@@ -350,57 +370,6 @@ impl Model {
         inside.chain(ahead).map(|party| (party, is_foreign || party.0 != wait.connection)).collect()
     }
 
-    fn arrive(&mut self, from: usize, seen: &Seen, body: &Arrive) -> Result<(), Refusal> {
-        let (correlation, operation) = (seen.header.correlation, seen.header.handle.index);
-        if body.parties == 0 || body.parties > 65_536 {
-            return Err(Refusal::of(ErrorCode::InvalidArgument));
-        }
-        self.may_ask(from, correlation, Some(&body.name.0))?;
-        self.may_wait(from, correlation)?;
-        let gate: Gate = (operation, body.name.0.clone());
-        let arrived: Vec<Wait> =
-            self.coordination.waits.iter().filter(|wait| wait.gate == gate).cloned().collect();
-        let max = self.limits.waiters_per_resource_max;
-        match arrived.first() {
-            Some(first) if first.of != body.parties => return Err(Refusal::of(ErrorCode::Conflict)),
-            Some(_) if arrived.len() >= max as usize => {
-                return Err(Refusal::quota("waiters_per_resource_max", max));
-            }
-            None if body.parties > 1 => self.make_resource(from, &gate)?,
-            _ => {}
-        }
-        let is_last = arrived.len() + 1 == body.parties as usize;
-        if is_last {
-            let generation = self.number();
-            self.coordination.waits.retain(|wait| wait.gate != gate);
-            for (place, wait) in arrived.iter().enumerate() {
-                self.came(wait.connection, wait.correlation, operation, Came::Passed { generation, place });
-            }
-            let place = arrived.len();
-            self.came(from, correlation, operation, Came::Passed { generation, place });
-            return Ok(());
-        }
-        if !body.wait {
-            return Err(Refusal::of(ErrorCode::Busy));
-        }
-        self.coordination.waits.push(Wait {
-            connection: from,
-            correlation,
-            operation,
-            owner: 0,
-            until: until(self.now, seen),
-            gate,
-            share: Share::All,
-            of: body.parties,
-            ttl: None,
-            delay: Duration::ZERO,
-            value: Vec::new(),
-        });
-        let missing = body.parties as usize - arrived.len() - 1;
-        self.came(from, correlation, operation, Came::Waits { ahead: 0, holders: 0, holder: None, missing });
-        Ok(())
-    }
-
     pub(super) fn uid_of(&self, connection: usize) -> Option<u32> {
         match self.connections.get(&connection).map(|one| &one.identity) {
             Some(Identity::Local { uid, .. }) => Some(*uid),
@@ -411,6 +380,10 @@ impl Model {
     fn lease(&mut self, from: usize, seen: &Seen, body: &TakeLease) -> Result<(), Refusal> {
         let (correlation, operation) = (seen.header.correlation, seen.header.handle.index);
         self.may_ask(from, correlation, None)?;
+        let durability = match body.bind {
+            Bind::Session => self.hold_durability(from, body.durability)?,
+            Bind::Time => self.durability(body.durability)?,
+        };
         let ttl = lives(body.ttl_us)?;
         let uid = if body.bind == Bind::Time { self.uid_of(from) } else { None };
         if let Some(uid) = uid {
@@ -423,25 +396,28 @@ impl Model {
                 return Err(Refusal::quota("detached_leases_per_uid_max", max));
             }
         } else {
-            self.may_hold(from)?;
+            self.may_hold(from, durability)?;
         }
         let number = self.number();
-        let expires = ttl.map(|ttl| self.now + ttl);
         self.coordination.holds.push(Hold {
             number,
             connection: uid.is_none().then_some(from),
             uid,
+            absent: None,
             correlation,
             owner: 0,
             gate: None,
             share: Share::All,
+            of: 0,
             ttl,
             delay: Duration::ZERO,
-            expires,
+            expires: None,
             token: None,
             value: Vec::new(),
+            durability,
+            is_pending: true,
         });
-        self.came(from, correlation, operation, Came::Granted { hold: Some(number), ttl });
+        self.promise(number, from, correlation, operation, Vec::new());
         Ok(())
     }
 
@@ -450,6 +426,7 @@ impl Model {
         let uid = self.uid_of(from);
         let is_theirs = |hold: &Hold| {
             hold.token == Some(token)
+                && !hold.is_pending
                 && (hold.connection == Some(from)
                     || (hold.uid.is_some() && (hold.uid == uid || uid == Some(0))))
         };
@@ -462,13 +439,14 @@ impl Model {
         if renews {
             let hold = &mut self.coordination.holds[at];
             hold.expires = hold.ttl.map(|ttl| self.now + ttl);
-            let (hold, ttl) = (None, hold.ttl);
+            let (hold, ttl, durability) = (None, hold.ttl, hold.durability);
             if correlation != 0 {
-                self.came(from, correlation, operation, Came::Granted { hold, ttl });
+                self.came(from, correlation, operation, Came::Granted { hold, ttl, durability });
             }
             return Ok(());
         }
         let hold = self.coordination.holds.remove(at);
+        self.end_tenure(&hold);
         if correlation != 0 {
             self.came(from, correlation, operation, Came::Done);
         }
@@ -487,7 +465,8 @@ fn lives(ttl_us: u64) -> Result<Option<Duration>, Refusal> {
     }
 }
 
-fn until(now: Instant, seen: &Seen) -> Option<Instant> {
+/// Until when somebody waits.
+pub(super) fn until(now: Instant, seen: &Seen) -> Option<Instant> {
     let deadline_us = seen.header.deadline_us;
     (deadline_us > 0).then(|| now + Duration::from_micros(deadline_us.into()))
 }

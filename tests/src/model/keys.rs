@@ -194,7 +194,7 @@ impl Model {
     }
 
     /// What is kept how: on the disk where there is one, if nothing is said.
-    fn durability(&self, wanted: Option<Durability>) -> Result<Durability, Refusal> {
+    pub(super) fn durability(&self, wanted: Option<Durability>) -> Result<Durability, Refusal> {
         let usual = if self.has_store { Durability::Disk } else { Durability::Memory };
         match wanted.unwrap_or(usual) {
             Durability::Memory => Ok(Durability::Memory),
@@ -225,10 +225,16 @@ impl Model {
 
     /// The disk has nothing to do: all that waits is decided, in order, and goes there together.
     pub fn disk_is_free(&mut self, now: Instant) {
-        if !self.keys.under_way.is_empty() || self.keys.line.is_empty() {
+        let is_busy = !self.keys.under_way.is_empty() || self.tenures.is_under_way();
+        if is_busy || (self.keys.line.is_empty() && !self.tenures.is_due(now)) {
             return;
         }
         self.begin(now);
+        self.draft_changes();
+        self.draft_tenures();
+    }
+
+    fn draft_changes(&mut self) {
         let mut entries = self.keys.entries.clone();
         let line = core::mem::take(&mut self.keys.line);
         let decided: Vec<Decided> = line.into_iter().map(|asked| self.decide(&mut entries, asked)).collect();
@@ -245,6 +251,7 @@ impl Model {
     pub fn stored(&mut self, now: Instant, result: &Result<(), Fault>) {
         self.begin(now);
         self.is_disk_dead |= matches!(result, Err(Fault::Dead(_)));
+        self.settle_tenures(result.is_ok());
         let under_way = core::mem::take(&mut self.keys.under_way);
         if result.is_ok() {
             under_way.into_iter().for_each(|decided| self.carry_out(decided));
@@ -358,9 +365,9 @@ impl Model {
         self.requests().filter(|asked| asked.from == connection).count()
     }
 
-    /// Whether any request about keys has no outcome yet.
+    /// Whether anybody waits for the disk, or something is to be written.
     pub(super) fn has_changes_pending(&self) -> bool {
-        self.has_changes_under_way() || !self.keys.line.is_empty()
+        self.has_changes_under_way() || !self.keys.line.is_empty() || self.tenures.is_pending()
     }
 
     /// Whether changes of keys are on their way to the disk.

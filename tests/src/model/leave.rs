@@ -77,6 +77,7 @@ impl Model {
     pub fn end_drain(&mut self, now: Instant) {
         self.begin(now);
         self.is_draining = true;
+        self.tenures.end();
         self.is_at_once = true;
         self.fail_calls_of(|_| true, ErrorCode::ShuttingDown);
         self.is_at_once = false;
@@ -140,6 +141,7 @@ impl Model {
     /// The daemon is gone, with all that it did not keep, and another one has begun.
     pub fn restart(&mut self, now: Instant, epoch: Epoch, is_written: bool) {
         let keys = core::mem::take(&mut self.keys).after_crash(is_written, self.last);
+        let held = core::mem::take(&mut self.tenures).after_crash(is_written);
         let next = Self::new(self.limits.clone(), epoch, self.has_store);
         *self = Self {
             now,
@@ -151,5 +153,6 @@ impl Model {
             keys,
             ..next
         };
+        self.hold_again(held);
     }
 }

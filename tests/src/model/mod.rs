@@ -7,6 +7,7 @@
 
 mod announced;
 mod audit;
+mod barrier;
 mod calls;
 mod came;
 mod connect;
@@ -25,6 +26,7 @@ mod reload;
 mod rights;
 mod shares;
 mod streams;
+mod tenure;
 mod topics;
 
 pub use audit::{Charged, GateSeen, QueueRow, Queues, ServiceSeen, Snapshot, TopicSeen};
@@ -55,6 +57,7 @@ use self::inbox::{Due, Inbox};
 use self::keys::Keys;
 use self::names::{Service, Watch};
 use self::streams::Stream;
+use self::tenure::{Session, Tenures};
 use self::topics::{Subscription, Topic};
 use crate::world::Seen;
 
@@ -79,6 +82,8 @@ struct Connection {
     identity: Identity,
     only: Option<(String, String)>,
     is_tcp: bool,
+    /// As what it would be known again.
+    session: Option<Session>,
     phase: Phase,
     accepted_at: Instant,
     hello_due: Instant,
@@ -113,6 +118,7 @@ pub struct Model {
     topics: BTreeMap<String, Topic>,
     subscriptions: Vec<Subscription>,
     coordination: Coordination,
+    tenures: Tenures,
     /// Permits of semaphores, as they were used last.
     permits: BTreeMap<Gate, u32>,
     /// Tokens that holders were told, by the model's number of the grant.
@@ -162,6 +168,7 @@ impl Model {
             topics: BTreeMap::new(),
             subscriptions: Vec::new(),
             coordination: Coordination::default(),
+            tenures: Tenures::default(),
             permits: BTreeMap::new(),
             tokens: BTreeMap::new(),
             gate_of: BTreeMap::new(),
@@ -232,6 +239,11 @@ impl Model {
 
     fn phase(&self, number: usize) -> Phase {
         self.connections.get(&number).map_or(Phase::Gone, |connection| connection.phase)
+    }
+
+    /// Whether a connection is on the bus.
+    fn is_here(&self, number: usize) -> bool {
+        matches!(self.phase(number), Phase::Greeting | Phase::Active | Phase::InputEnded)
     }
 
     fn set_phase(&mut self, number: usize, phase: Phase) {

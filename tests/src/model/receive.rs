@@ -2,7 +2,7 @@
 
 use ipc_core::identity::Peer;
 use ipc_core::time::Instant;
-use ipc_core::wire::coordination::{Got, Granted, Leader, Listed, Passed, Told};
+use ipc_core::wire::coordination::{Got, Granted, Leader, Listed, Passed, TakenUp, Told};
 use ipc_core::wire::message::{PeerInfo, Registered, Revoked, RevokedWhat};
 use ipc_core::wire::{Flags, Kind};
 
@@ -164,6 +164,10 @@ impl Model {
                 let body: Granted = seen.decode().ok_or("the grant is malformed")?;
                 self.learn_token(*hold, body.token)
             }
+            Came::TakenUp { hold, .. } => {
+                let body: TakenUp = seen.decode().ok_or("what is taken up is malformed")?;
+                self.learn_token(*hold, body.token)
+            }
             Came::Passed { generation, .. } => {
                 let body: Passed = seen.decode().ok_or("the passage is malformed")?;
                 if *self.generations.entry(*generation).or_insert(body.generation) != body.generation {
@@ -225,7 +229,7 @@ impl Model {
 /// Whether it is about a watch over keys, or an observation.
 fn is_of_stream(seen: &Seen) -> bool {
     match seen.kind() {
-        Kind::NOTICE => seen.header.handle.index != Told::LOST.0,
+        Kind::NOTICE => ![Told::LOST, Told::TAKEN_UP].contains(&Told(seen.header.handle.index)),
         Kind::REVOKED => seen
             .decode::<Revoked>()
             .is_some_and(|revoked| matches!(revoked.what, RevokedWhat::Observation | RevokedWhat::KeyWatch)),

@@ -83,12 +83,14 @@ impl Model {
 
     fn lose_holds(&mut self, number: usize) {
         let holds = self.coordination.holds.iter().filter(|hold| hold.connection == Some(number));
-        let lost: Vec<(u64, u64)> = holds
+        let lost: Vec<(u64, u64, bool)> = holds
             .filter(|hold| !self.may_coordinate(number, hold.gate.as_ref().map(|gate| gate.1.as_str())))
-            .map(|hold| (hold.number, hold.correlation))
+            .map(|hold| (hold.number, hold.correlation, hold.is_pending))
             .collect();
-        for (hold, correlation) in lost {
-            self.came(number, correlation, 0, Came::Lost { hold, code: DENIED });
+        for (hold, correlation, is_pending) in lost {
+            if !is_pending {
+                self.came(number, correlation, 0, Came::Lost { hold, code: DENIED });
+            }
             self.lose_hold(hold);
         }
     }

@@ -145,19 +145,21 @@ impl Model {
             return Err(Refusal::of(ErrorCode::ShuttingDown));
         }
         let at = self.hold_of(from, body.token).ok_or(Refusal::of(ErrorCode::LockLost))?;
-        let hold = &mut self.coordination.holds[at];
-        let gate = hold.gate.clone().filter(|gate| gate.0 == Operation::CAMPAIGN.0);
-        let gate = gate.ok_or(Refusal::of(ErrorCode::InvalidArgument))?;
-        hold.value.clone_from(&seen.payload);
-        self.came(from, seen.header.correlation, Operation::PROCLAIM.0, Came::Done);
-        self.tell_who_leads(&gate);
+        let hold = &self.coordination.holds[at];
+        let number = hold.number;
+        if hold.gate.as_ref().is_none_or(|gate| gate.0 != Operation::CAMPAIGN.0) {
+            return Err(Refusal::of(ErrorCode::InvalidArgument));
+        }
+        if self.is_promised(number) {
+            return Err(Refusal::of(ErrorCode::Busy));
+        }
+        self.promise(number, from, seen.header.correlation, Operation::PROCLAIM.0, seen.payload.clone());
         Ok(())
     }
 
     /// Who leads.
     fn lead(&self, gate: &Gate) -> Option<Lead> {
-        let holders = self.holders(gate);
-        let hold = holders.first()?;
+        let hold = self.first_told(gate)?;
         Some(Lead { connection: hold.connection?, hold: hold.number, value: hold.value.clone() })
     }
 

@@ -179,6 +179,15 @@ impl World {
             | Action::ListKeys
             | Action::WatchKeys { .. }
             | Action::UnwatchKeys { .. } => keys::speak(client, &self.model, action, rng),
+            Action::Identify
+            | Action::Claim { .. }
+            | Action::Arrive { .. }
+            | Action::Lease { .. }
+            | Action::OfHold { .. }
+            | Action::CancelWait { .. }
+            | Action::Proclaim { .. }
+            | Action::Observe { .. }
+            | Action::Unobserve { .. } => coordination::speak(client, connection.slot, action, rng),
             _ => speak(client, action, &limits, rng),
         };
         let Some(bytes) = bytes else { return false };
@@ -240,14 +249,6 @@ fn speak(client: &mut Client, action: &Action, limits: &Limits, rng: &mut Rng) -
         Action::Publish { .. } | Action::Subscribe { .. } | Action::Unsubscribe { .. } => {
             events(client, action, rng)
         }
-        Action::Claim { .. }
-        | Action::Arrive { .. }
-        | Action::Lease { .. }
-        | Action::OfHold { .. }
-        | Action::CancelWait { .. }
-        | Action::Proclaim { .. }
-        | Action::Observe { .. }
-        | Action::Unobserve { .. } => coordination::speak(client, action, rng),
         Action::Ping { payload } => {
             let draft = Draft::new(Kind::PING).correlation(client.next_correlation());
             Some(draft.payload(&rng.bytes(*payload)).to_bytes())

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use ipc_core::limits::PAYLOAD_MAX_CEILING_BYTES;
-use ipc_core::wire::coordination::{Granted, Lost, Operation, Told};
+use ipc_core::wire::coordination::{Granted, Lost, Operation, TakenUp, Told};
 use ipc_core::wire::message::{Registered, Revoked, RevokedWhat, Welcome};
 use ipc_core::wire::{Decoder, Flags, FrameLimits, Kind};
 
@@ -42,6 +42,8 @@ pub struct Knowledge {
     pub handles: BTreeMap<u32, u16>,
     /// Which of them stand for topics.
     pub topic_handles: Vec<u32>,
+    /// Whether it has said who it is.
+    pub has_identified: bool,
     /// Tokens of what is held.
     pub holds: Vec<u64>,
     /// Observations of elections asked for and not ended.
@@ -69,6 +71,22 @@ pub struct Client {
 impl Default for Client {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+impl Knowledge {
+    /// Something was taken away from it.
+    fn forget(&mut self, frame: &Seen) {
+        let correlation = frame.header.correlation;
+        match frame.decode::<Revoked>().map(|revoked| revoked.what) {
+            Some(RevokedWhat::Name) => {
+                self.registrations.retain(|own| own.id != frame.header.handle.index);
+            }
+            Some(RevokedWhat::Subscription) => self.subscriptions.retain(|own| *own != correlation),
+            Some(RevokedWhat::Observation) => self.observations.retain(|own| *own != correlation),
+            Some(RevokedWhat::KeyWatch) => self.key_watches.retain(|own| *own != correlation),
+            None => {}
+        }
     }
 }
 
@@ -156,25 +174,16 @@ impl Client {
                     let lost = frame.decode::<Lost>().map(|lost| lost.token);
                     knows.holds.retain(|hold| Some(*hold) != lost);
                 }
+                Told::TAKEN_UP => {
+                    knows.holds.extend(frame.decode::<TakenUp>().map(|taken_up| taken_up.token));
+                }
                 Told::OBSERVATION_LOST => {
                     knows.observations.retain(|observation| *observation != correlation);
                 }
                 Told::WATCH_LOST => knows.key_watches.retain(|watch| *watch != correlation),
                 _ => {}
             },
-            Kind::REVOKED => match frame.decode::<Revoked>().map(|revoked| revoked.what) {
-                Some(RevokedWhat::Name) => {
-                    knows.registrations.retain(|own| own.id != frame.header.handle.index);
-                }
-                Some(RevokedWhat::Subscription) => {
-                    knows.subscriptions.retain(|subscription| *subscription != correlation);
-                }
-                Some(RevokedWhat::Observation) => {
-                    knows.observations.retain(|observation| *observation != correlation);
-                }
-                Some(RevokedWhat::KeyWatch) => knows.key_watches.retain(|watch| *watch != correlation),
-                None => {}
-            },
+            Kind::REVOKED => knows.forget(frame),
             Kind::CLOSE => knows.closed = true,
             _ => {}
         }

@@ -1,9 +1,10 @@
 //! What a simulated client asks of coordination.
 
+use ipc_core::limits::SECRET_BYTES;
 use ipc_core::wire::Kind;
 use ipc_core::wire::coordination::{
-    Acquire, Arrive, Bind, Campaign, Claim, Durability, LockMode, Observe, OfToken, Operation, TakeLease,
-    TakeLock, Unobserve,
+    Acquire, Arrive, Bind, Campaign, Claim, Durability, Identify, LockMode, Observe, OfToken, Operation,
+    TakeLease, TakeLock, Unobserve,
 };
 
 use super::apply::position;
@@ -11,44 +12,28 @@ use super::{Client, Draft};
 use crate::generator::{Action, Claimed, RESOURCES};
 use crate::rng::Rng;
 
-pub(super) fn speak(client: &mut Client, action: &Action, rng: &mut Rng) -> Option<Vec<u8>> {
+pub(super) fn speak(client: &mut Client, slot: usize, action: &Action, rng: &mut Rng) -> Option<Vec<u8>> {
     let correlation = client.next_correlation();
     let draft = |operation: Operation, deadline_us: u32| {
         let draft = Draft::new(Kind::COORDINATE).correlation(correlation);
         draft.handle(operation.0, 0).deadline_us(deadline_us)
     };
     match action {
-        Action::Claim { what, name, permits, wait, deadline_us, ttl_us, delay_us, owner } => {
-            let (ttl_us, delay_us, owner) = (*ttl_us, *delay_us, *owner);
-            let claim = Claim { wait: *wait, ttl_us, delay_us, owner, durability: None };
-            let name = RESOURCES[*name].into();
-            let draft = |operation| draft(operation, *deadline_us);
-            let draft = match what {
-                Claimed::Lock => {
-                    draft(Operation::LOCK).envelope(&TakeLock { name, mode: LockMode::Exclusive, claim })
-                }
-                Claimed::SharedLock => {
-                    draft(Operation::LOCK).envelope(&TakeLock { name, mode: LockMode::Shared, claim })
-                }
-                Claimed::Permits => draft(Operation::ACQUIRE).envelope(&Acquire {
-                    name,
-                    permits: *permits,
-                    count: 1 + (permits / 2),
-                    claim,
-                }),
-                Claimed::Leadership => {
-                    draft(Operation::CAMPAIGN).envelope(&Campaign { name, claim }).payload(b"me")
-                }
-            };
-            Some(draft.to_bytes())
+        Action::Identify => {
+            client.knows.has_identified = true;
+            let identify = Identify { secret: [1 + slot as u8; SECRET_BYTES] };
+            Some(draft(Operation::IDENTIFY, 0).envelope(&identify).to_bytes())
+        }
+        Action::Claim { deadline_us, .. } => {
+            claim(client, action, |operation| draft(operation, *deadline_us))
         }
         Action::Arrive { name, parties, wait, deadline_us } => {
             let arrive = Arrive { name: RESOURCES[*name].into(), parties: *parties, wait: *wait };
             Some(draft(Operation::ARRIVE, *deadline_us).envelope(&arrive).to_bytes())
         }
-        Action::Lease { ttl_us, outlives } => {
+        Action::Lease { ttl_us, outlives, durability } => {
             let bind = if *outlives { Bind::Time } else { Bind::Session };
-            let lease = TakeLease { bind, ttl_us: *ttl_us, durability: Some(Durability::Memory) };
+            let lease = TakeLease { bind, ttl_us: *ttl_us, durability: *durability };
             Some(draft(Operation::LEASE, 0).envelope(&lease).to_bytes())
         }
         Action::OfHold { nth, renew, .. } => {
@@ -77,6 +62,33 @@ pub(super) fn speak(client: &mut Client, action: &Action, rng: &mut Rng) -> Opti
         }
         _ => None,
     }
+}
+
+/// A request for a lock, permits or a leadership.
+fn claim(client: &Client, action: &Action, draft: impl Fn(Operation) -> Draft) -> Option<Vec<u8>> {
+    let Action::Claim { what, name, permits, wait, ttl_us, delay_us, owner, durability, .. } = action else {
+        return None;
+    };
+    let (wait, ttl_us, owner, durability) = (*wait, *ttl_us, *owner, *durability);
+    // Where it is kept, what becomes of a delay is tried elsewhere.
+    let is_kept = client.knows.has_identified && durability != Some(Durability::Memory);
+    let delay_us = if is_kept { 0 } else { *delay_us };
+    let claim = Claim { wait, ttl_us, delay_us, owner, durability };
+    let name = RESOURCES[*name].into();
+    let draft = match what {
+        Claimed::Lock => {
+            draft(Operation::LOCK).envelope(&TakeLock { name, mode: LockMode::Exclusive, claim })
+        }
+        Claimed::SharedLock => {
+            draft(Operation::LOCK).envelope(&TakeLock { name, mode: LockMode::Shared, claim })
+        }
+        Claimed::Permits => {
+            let (permits, count) = (*permits, 1 + (permits / 2));
+            draft(Operation::ACQUIRE).envelope(&Acquire { name, permits, count, claim })
+        }
+        Claimed::Leadership => draft(Operation::CAMPAIGN).envelope(&Campaign { name, claim }).payload(b"me"),
+    };
+    Some(draft.to_bytes())
 }
 
 /// A request about something held, by whomever.

@@ -60,6 +60,7 @@ const KEPT: &[&str] = &[
     "notice.changed",
     "notice.watch_lost",
     "notice.leader",
+    "notice.taken_up",
     "notice.observation_lost",
 ];
 
@@ -119,6 +120,7 @@ fn whatever_happens_the_broker_keeps_its_promises() {
         "share.changes_pending_max",
         "share.changes_pending_max_bytes",
         "refused.detached_leases_per_uid_max",
+        "refused.absent_holds_per_uid_max",
     ]);
     assert!(missing.is_empty(), "never occurred: {missing:?}");
 }
