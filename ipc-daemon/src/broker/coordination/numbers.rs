@@ -11,6 +11,9 @@ use ipc_core::{Error, ErrorCode};
 
 use crate::broker::records::{Fields, Reader, RecordKind, Write};
 
+/// No daemon gives so many: that is a million for each microsecond of the age of the machine's clock, and they are exact in a
+/// number of JSON.
+const NUMBERS_MAX: u64 = 1 << 53;
 /// Numbers of one block.
 const BLOCK: u64 = 1 << 28;
 /// As many are kept back, when the disk does not take the next block, for what was promised already: the ends of keys, the turns
@@ -18,6 +21,15 @@ const BLOCK: u64 = 1 << 28;
 const KEPT_BACK: u64 = 1 << 27;
 /// Time between two attempts to reserve.
 const RETRY: Duration = Duration::from_secs(1);
+
+/// The number in the key of a record.
+///
+/// # Errors
+/// When it is none.
+pub(super) fn read_number(id: &[u8]) -> Result<u64, &'static str> {
+    let number = id.try_into().map(u64::from_be_bytes).map_err(|_| "its number is none")?;
+    if number > NUMBERS_MAX - BLOCK { Err("its number is higher than any") } else { Ok(number) }
+}
 
 /// The counter.
 #[derive(Debug, Default)]
@@ -65,6 +77,9 @@ impl Numbers {
     /// When the record is damaged.
     pub(super) fn restore(&mut self, value: &[u8]) -> Result<(), &'static str> {
         let reserved = Reader(value).u64().ok_or("it ends too early")?;
+        if reserved > NUMBERS_MAX - BLOCK {
+            return Err("what it has reserved is more than there is");
+        }
         self.last = self.last.max(reserved);
         Ok(())
     }
@@ -119,6 +134,16 @@ mod tests {
 
     fn at(seconds: u64) -> Instant {
         Instant::from_nanos(seconds * 1_000_000_000)
+    }
+
+    #[test]
+    fn no_record_has_a_number_that_cannot_be() {
+        let highest = NUMBERS_MAX - BLOCK;
+        for (number, is_read) in [(highest, true), (highest + 1, false), (u64::MAX, false)] {
+            assert_eq!(read_number(&number.to_be_bytes()).is_ok(), is_read);
+            assert_eq!(Numbers::default().restore(&number.to_le_bytes()).is_ok(), is_read);
+        }
+        assert!(read_number(&[1, 2, 3]).is_err());
     }
 
     #[test]

@@ -14,6 +14,7 @@ use super::Coordination;
 use super::group::Group;
 use super::keys::{Change, Condition, End, Entry};
 use super::kv::{Act, Ask};
+use super::numbers::read_number;
 use crate::broker::records::{Fields, Reader, RecordKind, Write};
 
 /// Key of a delete that only says that something before it is missing.
@@ -101,7 +102,7 @@ impl Coordination {
         id: &[u8],
         value: &[u8],
     ) -> Result<(), &'static str> {
-        let revision = id.try_into().map(u64::from_be_bytes).map_err(|_| "its revision is no number")?;
+        let revision = read_number(id)?;
         if revision <= self.keys.last() {
             return Err("its revision is not behind the one before");
         }
@@ -137,6 +138,9 @@ impl Coordination {
     pub(in crate::broker) fn open_store(&mut self, now: Instant) -> Result<(), &'static str> {
         if self.keys.last() > self.numbers.last() {
             return Err("a change has a revision that was never reserved");
+        }
+        if self.restored.compacted > self.numbers.last() {
+            return Err("a change that was forgotten has a revision that was never reserved");
         }
         if self.holds.last_key_value().is_some_and(|(token, _)| *token > self.numbers.last()) {
             return Err("something is held under a token that was never reserved");

@@ -10,6 +10,7 @@ use ipc_core::wire::coordination::{Durability, Secret};
 
 use super::gate::{Gate, GateKey, Share};
 use super::hold::{Hold, Keeper};
+use super::numbers::read_number;
 use super::session::SessionName;
 use super::tenure::Promise;
 use super::{Coordination, Noun, Terms};
@@ -84,7 +85,7 @@ impl Coordination {
     /// # Errors
     /// When the record is damaged, or contradicts another.
     pub(in crate::broker) fn restore_hold(&mut self, now: Instant, id: &[u8], value: &[u8]) -> Read<()> {
-        let token = id.try_into().map(u64::from_be_bytes).map_err(|_| "its token is no number")?;
+        let token = read_number(id)?;
         let saved = read(Reader(value)).ok_or("it is cut, or of a later version")?;
         let gate = match saved.noun {
             None => None,

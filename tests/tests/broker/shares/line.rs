@@ -64,6 +64,30 @@ fn nobody_fills_the_line_of_entries_toward_the_disk() {
     }
 }
 
+/// It is in the line only because what makes room for it goes from the disk.
+#[test]
+fn what_is_not_to_be_kept_takes_nobody_s_place_in_the_line() {
+    let mut scene = scene(Limits { changes_pending_max: 16, ..Limits::default() });
+    let users = [1, 2].map(|uid| scene.client_of(uid));
+    for _ in 0..8 {
+        scene.ask(users[0], Operation::ENQUEUE, &entry("q"), b"kept");
+        while scene.bus.finish_commit() {}
+    }
+    let new = Enqueue {
+        durability: Some(Durability::Memory),
+        overflow: Overflow::DropOldest,
+        max_length: 8,
+        ..entry("q")
+    };
+    for _ in 0..8 {
+        scene.ask(users[0], Operation::ENQUEUE, &new, b"not kept");
+    }
+    let sent: Vec<u64> =
+        (0..8).map(|_| scene.ask(users[1], Operation::ENQUEUE, &entry("r"), b"kept")).collect();
+    let refused = sent.iter().filter_map(|sent| scene.take_outcome(users[1], Operation::ENQUEUE, *sent));
+    assert_eq!(refused.count(), 0, "half of the line is the other user's");
+}
+
 #[test]
 fn requests_of_all_connections_of_a_user_wait_together() {
     let mut scene = scene(Limits::default());

@@ -12,7 +12,7 @@ use ipc_core::wire::coordination::{
     Acquire, Arrive, Bind, Claim, Condition, DeleteKey, Durability, Granted, Identify, LockMode, Observe,
     OfToken, Operation, PutKey, TakeLease, TakeLock,
 };
-use ipc_core::wire::queue::{Enqueue, Purge, Take};
+use ipc_core::wire::queue::{Enqueue, Overflow, Purge, Take};
 use ipc_daemon::broker::{Allowance, Grant, Policy};
 use ipc_tests::disk::Disk;
 use ipc_tests::raw::greeting;

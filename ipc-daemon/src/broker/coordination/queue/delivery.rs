@@ -78,7 +78,7 @@ impl Coordination {
         self.move_entry(key, number, State::Delivered(token));
         let Some(queue) = self.queues.get_mut(key) else { return };
         let Some(entry) = queue.entries.get_mut(number) else { return };
-        entry.deliveries += 1;
+        entry.deliveries = entry.deliveries.saturating_add(1);
         let is_durable = entry.durability > Durability::Memory;
         queue.tally.redeliveries += u64::from(entry.deliveries > 1);
         let given = Given {
@@ -137,7 +137,7 @@ impl Coordination {
         self.check_changes(&asker, limits)?;
         let Some(delivery) = self.close_delivery(token) else { return Err(not_delivered(name, token)) };
         let fence = fence.map(|fence| fence.lock.clone());
-        let ack = Kept { asker, fence, act: Act::Ack { token, delivery, is_orphan: false } };
+        let ack = Kept { asker, fence, act: Act::Ack { token, delivery } };
         let entry = self.queues.get(delivery.queue).and_then(|queue| queue.entries.get(delivery.number));
         if entry.is_some_and(|entry| entry.durability > Durability::Memory) {
             self.keep(ack);

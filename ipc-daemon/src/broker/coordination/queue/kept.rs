@@ -52,8 +52,6 @@ pub(super) enum Act {
     Ack {
         token: u64,
         delivery: Delivery,
-        /// Whoever it was bound to has ended.
-        is_orphan: bool,
     },
     Purge {
         queue: QueueKey,
@@ -89,6 +87,8 @@ pub(super) struct Keeping {
     fenced: BTreeMap<ResourceName, u32>,
     /// How many of both are acknowledgements of deliveries that are bound to which session.
     acks: Ledger<PeerKey>,
+    /// Those of these sessions that have ended.
+    orphaned: BTreeSet<PeerKey>,
     /// How many entries wait to be put.
     pending: Pending,
     /// Entries whose state has changed since it was written.
@@ -130,8 +130,8 @@ impl Keeping {
         if let Some(peer) = kept.ack_of() {
             self.acks.add(peer, 1);
         }
-        if let Act::Put(put) = &kept.act {
-            self.pending.add(kept.asker.user.uid, put.entry.cost());
+        if let Some(bytes) = kept.put_bytes() {
+            self.pending.add(kept.asker.user.uid, bytes);
         }
         self.line.push_back(kept);
     }
@@ -148,9 +148,12 @@ impl Keeping {
     fn end(&mut self, kept: &Kept) {
         if let Some(peer) = kept.ack_of() {
             self.acks.remove(peer, 1);
+            if self.acks.of(peer) == 0 {
+                self.orphaned.remove(&peer);
+            }
         }
-        if let Act::Put(put) = &kept.act {
-            self.pending.remove(kept.asker.user.uid, put.entry.cost());
+        if let Some(bytes) = kept.put_bytes() {
+            self.pending.remove(kept.asker.user.uid, bytes);
         }
         if let Some(lock) = &kept.fence
             && let Some(count) = self.fenced.get_mut(lock)
@@ -165,16 +168,20 @@ impl Keeping {
     fn is_lazy(&self) -> bool {
         !self.states.is_empty() || !self.ids.is_empty()
     }
-
-    fn all_mut(&mut self) -> impl Iterator<Item = &mut Kept> {
-        self.group.iter_mut().flat_map(|group| &mut group.kept).chain(&mut self.line)
-    }
 }
 
 impl Kept {
     /// The session of the delivery that it acknowledges.
     fn ack_of(&self) -> Option<PeerKey> {
         if let Act::Ack { delivery, .. } = &self.act { delivery.bound_to } else { None }
+    }
+
+    /// What an entry costs that is put, and is to be kept itself. Others are there for what goes with them.
+    fn put_bytes(&self) -> Option<usize> {
+        match &self.act {
+            Act::Put(put) if put.entry.durability > Durability::Memory => Some(put.entry.cost()),
+            _ => None,
+        }
     }
 
     /// Entries that go with it.
@@ -333,7 +340,7 @@ impl Coordination {
         match kept.act {
             Act::Put(put) => self.publish_put(now, &asker, *put),
             Act::Duplicate(stored) => self.tell_stored(&asker, stored),
-            Act::Ack { token, delivery, .. } => {
+            Act::Ack { token, delivery } => {
                 self.drop_entry(delivery.queue, delivery.number);
                 if let Some(queue) = self.queues.get_mut(delivery.queue) {
                     queue.tally.acks += 1;
@@ -353,11 +360,12 @@ impl Coordination {
 
     /// It is not kept: as if it had not been asked for.
     fn take_back_work(&mut self, now: Instant, kept: Kept, error: &Error) {
+        let is_orphan = kept.ack_of().is_some_and(|peer| self.queues.keeping.orphaned.contains(&peer));
         self.refuse_kept(&kept, error);
         match kept.act {
             Act::Put(put) => self.take_back_put(now, *put),
             Act::Duplicate(_) => {}
-            Act::Ack { token, delivery, is_orphan } => self.reopen_delivery(now, token, delivery, is_orphan),
+            Act::Ack { token, delivery } => self.reopen_delivery(now, token, delivery, is_orphan),
             Act::Purge { queue, victims } => self.spare_victims(now, queue, &victims),
         }
     }
@@ -415,16 +423,8 @@ impl Coordination {
 
     /// A session ends: what it was working on and somebody has acknowledged goes on, but does not come back to it.
     pub(in crate::broker) fn orphan_acks(&mut self, peer: PeerKey) {
-        // Most have none, and the line is everybody's.
-        if self.queues.keeping.acks.of(peer) == 0 {
-            return;
-        }
-        for kept in self.queues.keeping.all_mut() {
-            if let Act::Ack { delivery, is_orphan, .. } = &mut kept.act
-                && delivery.bound_to == Some(peer)
-            {
-                *is_orphan = true;
-            }
+        if self.queues.keeping.acks.of(peer) > 0 {
+            self.queues.keeping.orphaned.insert(peer);
         }
     }
 }

@@ -16,6 +16,7 @@ use ipc_core::wire::coordination::Durability;
 use super::entries::{Entry, State};
 use super::ids::{Name, Window};
 use crate::broker::coordination::Coordination;
+use crate::broker::coordination::numbers::read_number;
 use crate::broker::records::{Fields, Reader, RecordKind, Write};
 
 const IS_ON_DISK: u8 = 1;
@@ -88,10 +89,6 @@ fn read_sender(reader: &mut Reader<'_>) -> Option<Identity> {
         return Some(Identity::Local { uid: reader.u32()?, gid: reader.u32()?, pid: reader.u32()? });
     }
     Some(Identity::Remote { principal: reader.text()?.to_owned(), address: reader.text()?.to_owned() })
-}
-
-fn read_number(id: &[u8]) -> Read<u64> {
-    id.try_into().map(u64::from_be_bytes).map_err(|_| "its number is none")
 }
 
 fn read_queue(reader: &mut Reader<'_>) -> Read<ResourceName> {
