@@ -34,6 +34,7 @@ struct Door {
 }
 
 impl Door {
+    /// Accepts until it is dropped.
     fn open(listener: Listener) -> Self {
         let listener = Rc::new(listener);
         let accepting = Rc::clone(&listener);
@@ -48,6 +49,12 @@ impl Door {
     fn held(&self) -> HeldSocket {
         let socket = Held::Listener(Rc::clone(self.listener.socket()));
         HeldSocket { role: "listener", peer: None, socket }
+    }
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        self.task.abort();
     }
 }
 
@@ -67,7 +74,6 @@ impl TcpDoor {
 
     /// Whoever connects from here on is refused; who has been let in stays.
     fn close(self) {
-        self.door.task.abort();
         self.stop_listening();
     }
 
@@ -254,13 +260,11 @@ impl Doors {
     /// successor: those who wait there are left to it.
     pub(super) fn close(&self, is_ours: bool) {
         for door in self.0.local.take() {
-            door.task.abort();
             if is_ours {
                 door.listener.turn_away();
             }
         }
         if let Some(tcp) = self.0.tcp.take() {
-            tcp.door.task.abort();
             tcp.door.listener.turn_away();
             tcp.stop_listening();
         }

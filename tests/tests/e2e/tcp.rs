@@ -146,6 +146,19 @@ fn a_reload_opens_moves_and_closes_the_port() {
 }
 
 #[test]
+fn a_reload_that_fails_leaves_no_port_open() {
+    let daemon = Daemon::start_with(&Options::with_config(""));
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    // What is free for a moment, so that it is known where nobody may listen.
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let expose = format!("expose = [\"tcp:{}=test.echo/echo\"]\n", taken.local_addr().unwrap());
+    daemon.reload(&format!("{expose}{}", ALLOW_ECHO.replace("127.0.0.1:0", &free.to_string())));
+    assert!(eventually(|| daemon.log().contains("the old configuration stays")), "{}", daemon.log());
+    assert!(tcp_address(&daemon).is_none());
+    assert!(eventually(|| TcpStream::connect(free).is_err()), "somebody listens there");
+}
+
+#[test]
 fn who_is_connected_stays_when_the_port_moves_and_has_the_rights_of_the_new_configuration() {
     let daemon = Daemon::start_with(&Options::with_config(ALLOW_ECHO));
     serve_echo(&daemon);
