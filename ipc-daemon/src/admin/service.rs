@@ -2,11 +2,12 @@
 //!
 //! Its requests run as tasks, so that one that has to wait holds up neither the bus nor the others.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::future::poll_fn;
 use std::rc::Rc;
 
 use ipc_core::id::PeerId;
+use ipc_core::identity::Identity;
 use ipc_core::name::{MethodName, ServiceName};
 use ipc_core::payload::Payload;
 use ipc_core::session::{Incoming, Offer, OfferedMethod};
@@ -23,13 +24,14 @@ use super::metrics;
 use super::process::Processes;
 use super::report::{self, Inventory, Kinds, status};
 use super::{Bridge, Facts, Sockets, sockets};
-use crate::broker::{Access, Transport};
+use crate::broker::ledger::Ledger;
+use crate::broker::{Access, PeerKey, Transport};
 use crate::bus::Bus;
 use crate::bus::service::{Request, Service};
 
 const SERVICE: &str = "ipc.daemon";
-/// Requests worked on at a time.
-const REQUESTS_MAX: u32 = 64;
+/// Requests worked on at a time; no user has more of them than are left, unless no other is connected.
+const REQUESTS_MAX: u64 = 64;
 /// Rows of a list, some 2.5 us each, before others have their turn.
 const ROWS_AT_A_TIME: usize = 4;
 
@@ -50,7 +52,7 @@ pub(crate) fn start(
         parts,
         bridge,
         processes: Processes::default(),
-        open: Cell::new(0),
+        open: RefCell::default(),
     });
     drop(spawn_local(admin.run()));
     Ok(())
@@ -78,7 +80,7 @@ struct Admin {
     bridge: Rc<dyn Bridge>,
     processes: Processes,
     /// Requests that are worked on.
-    open: Cell<u32>,
+    open: RefCell<Ledger<Option<u32>>>,
 }
 
 impl Admin {
@@ -94,15 +96,22 @@ impl Admin {
     }
 
     async fn serve(self: Rc<Self>, call: Incoming) {
-        let outcome = if self.open.get() < REQUESTS_MAX {
-            self.open.set(self.open.get() + 1);
-            // A list of a large bus takes its time.
-            self.bus.pass().await;
-            let outcome = self.answer(&call).await;
-            self.open.set(self.open.get() - 1);
-            outcome
-        } else {
-            Err(Error::quota("requests of ipc.daemon", REQUESTS_MAX.into()))
+        let user = match call.sender.identity {
+            Identity::Local { uid, .. } => Some(uid),
+            Identity::Remote { .. } => None,
+        };
+        let is_alone = !self.bus.are_turns_shared();
+        let standing = self.open.borrow().standing(user);
+        let outcome = match standing.check(1, "requests of ipc.daemon", REQUESTS_MAX, is_alone) {
+            Ok(()) => {
+                self.open.borrow_mut().add(user, 1);
+                // A list of a large bus takes its time.
+                self.bus.pass(self.caller(&call)).await;
+                let outcome = self.answer(&call).await;
+                self.open.borrow_mut().remove(user, 1);
+                outcome
+            }
+            Err(error) => Err(error),
         };
         if let Err(error) = &outcome
             && error.code == ErrorCode::PermissionDenied
@@ -138,7 +147,7 @@ impl Admin {
                 let inventory = self.bus.look(|broker| Inventory::take(&broker.view(viewer), kinds, now));
                 self.bus.turn(|broker, _| broker.listed(viewer, inventory.len()));
                 let names = self.processes.names(clock::now(), inventory.pids()).await;
-                return Ok(Payload::json(self.list(inventory.rows(&names)).await));
+                return Ok(Payload::json(self.list(inventory.rows(&names), self.caller(call)).await));
             }
             Method::Describe => {
                 let inventory =
@@ -161,15 +170,19 @@ impl Admin {
         Ok(Payload::json(answer.to_string()))
     }
 
+    fn caller(&self, call: &Incoming) -> Option<PeerKey> {
+        self.bus.look(|broker| broker.peer_of(call.sender.id))
+    }
+
     /// As JSON. While several take turns, only some of the rows at a time.
-    async fn list(&self, rows: impl Iterator<Item = Value>) -> String {
+    async fn list(&self, rows: impl Iterator<Item = Value>, caller: Option<PeerKey>) -> String {
         let mut text = String::from("[");
         for (at, row) in rows.enumerate() {
             if at > 0 {
                 text.push(',');
             }
             if at % ROWS_AT_A_TIME == ROWS_AT_A_TIME - 1 {
-                self.bus.pass().await;
+                self.bus.pass(caller).await;
             }
             text.push_str(&row.to_string());
         }

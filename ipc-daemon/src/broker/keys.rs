@@ -14,7 +14,7 @@ new_key_type! {
     /// An open call; as a number it is the correlation that its service sees.
     pub(super) struct CallKey;
     /// What one payer is charged with.
-    pub(super) struct AccountKey;
+    pub struct AccountKey;
 }
 
 impl PeerKey {

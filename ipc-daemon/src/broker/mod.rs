@@ -56,7 +56,7 @@ use self::dispatch::{Run, takes_turns};
 pub use self::event::{Access, Commit, Config, Fault, Output, Side, Transport};
 use self::journal::Journal;
 use self::keys::CallKey;
-pub use self::keys::PeerKey;
+pub use self::keys::{AccountKey, PeerKey};
 use self::names::Names;
 use self::peer::{BufferPool, Peer, Phase};
 pub use self::policy::{Allowance, Directory, Grant, Policy, Question, Reason, Rule, Subject};

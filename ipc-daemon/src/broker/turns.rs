@@ -19,6 +19,8 @@ const SHARE: i64 = 16 * 1024;
 const DEBT_MAX: i64 = 64 * SHARE;
 /// Bytes of frames that are read from a connection before it is looked at what they came to.
 const READ_BYTES: usize = 4 * 1024;
+/// So many at first, when nobody knows yet what they come to.
+const READ_START_BYTES: usize = 1024;
 /// So many at least, however much work they make.
 const READ_MIN_BYTES: usize = 256;
 /// What they may come to before fewer are read the next time.
@@ -84,7 +86,7 @@ pub(super) struct Turns {
     turns: SecondaryMap<AccountKey, Turn>,
     /// Connections in line, of all accounts.
     in_line: SecondaryMap<PeerKey, ()>,
-    /// Bytes of small frames that are read at a time from connections whose frames make much work.
+    /// Bytes of small frames that are read at a time from connections that have sent some.
     rooms: SecondaryMap<PeerKey, usize>,
     /// Accounts with connections in line.
     waiting: VecDeque<AccountKey>,
@@ -129,7 +131,7 @@ impl Turns {
         let is_free = turn.left > 0 && turn.called.is_none() && turn.line.is_empty();
         if is_called || is_free {
             turn.called = None;
-            let bytes = self.rooms.get(peer).copied().unwrap_or(READ_BYTES);
+            let bytes = self.rooms.get(peer).copied().unwrap_or(READ_START_BYTES);
             return Room::Some { bytes, bulk_bytes: BULK_BYTES };
         }
         if self.in_line.insert(peer, ()).is_none() {
@@ -142,19 +144,28 @@ impl Turns {
         Room::None
     }
 
-    /// What was read from a connection of that account came to so much work. Says whom to call, if its share allows another.
-    pub(super) fn took(&mut self, account: AccountKey, peer: PeerKey, work: u64) -> Option<PeerKey> {
+    /// So many bytes were read from a connection of that account, and came to so much work. Says whom to call, if its share allows
+    /// another.
+    pub(super) fn took(
+        &mut self,
+        account: AccountKey,
+        peer: PeerKey,
+        bytes: usize,
+        work: u64,
+    ) -> Option<PeerKey> {
         self.charge(account, work);
-        self.fit_room(peer, work);
+        self.fit_room(peer, bytes, work);
         let turn = self.turns.get_mut(account)?;
         turn.call(&mut self.in_line)
     }
 
-    fn fit_room(&mut self, peer: PeerKey, work: u64) {
-        let room = self.rooms.get(peer).copied().unwrap_or(READ_BYTES);
-        if work > WORK_MAX {
+    /// Learns from what was read how much is to be read the next time. A read that was not full says nothing of one that is, and
+    /// one of a large frame nothing of small ones.
+    fn fit_room(&mut self, peer: PeerKey, bytes: usize, work: u64) {
+        let room = self.rooms.get(peer).copied().unwrap_or(READ_START_BYTES);
+        if bytes <= room && work > WORK_MAX {
             self.rooms.insert(peer, (room / 2).max(READ_MIN_BYTES));
-        } else if room < READ_BYTES && work <= WORK_MAX / 2 {
+        } else if bytes == room && room < READ_BYTES && work <= WORK_MAX / 2 {
             self.rooms.insert(peer, room * 2);
         }
     }
@@ -184,10 +195,14 @@ impl Turns {
     }
 
     /// All who had input have been looked at: says who of those that stand in line comes next. After the last of them everybody
-    /// has another share.
-    pub(super) fn call_next(&mut self) -> Option<PeerKey> {
-        // It takes as many rounds as the least of the debts, if there is nothing else: they are bounded.
-        while let Some(account) = self.next_waiting() {
+    /// has another share. With `is_round` it may be nobody, because all have debts: somebody else has something to do.
+    pub(super) fn call_next(&mut self, is_round: bool) -> Option<PeerKey> {
+        // Otherwise it takes as many rounds as the least of the debts: they are bounded.
+        let mut tries = if is_round { self.waiting.len() } else { usize::MAX };
+        while tries > 0
+            && let Some(account) = self.next_waiting()
+        {
+            tries -= 1;
             let Some(turn) = self.turns.get_mut(account) else { continue };
             turn.enter(self.round);
             // Whoever was called in the last round and did not come has lost its place.
@@ -204,6 +219,9 @@ impl Turns {
     }
 
     fn next_waiting(&mut self) -> Option<AccountKey> {
+        if self.waiting.is_empty() {
+            return None;
+        }
         if self.uncalled == 0 {
             self.round += 1;
             self.uncalled = self.waiting.len();
@@ -252,7 +270,7 @@ mod tests {
             for (at, (_, peers)) in self.accounts.iter().enumerate() {
                 ready.extend(peers.iter().map(|peer| (at, *peer)));
             }
-            self.turns.call_next();
+            self.turns.call_next(false);
             // Whoever was called comes behind those who had input: the order must not matter.
             while let Some((at, peer)) = ready.pop_front() {
                 let account = self.accounts[at].0;
@@ -262,7 +280,7 @@ mod tests {
                 self.done[at] += self.work[at];
                 *self.reads.entry(peer).or_default() += 1;
                 ready.push_back((at, peer));
-                if let Some(next) = self.turns.took(account, peer, self.work[at]) {
+                if let Some(next) = self.turns.took(account, peer, 0, self.work[at]) {
                     ready.push_back((at, next));
                 }
             }
@@ -293,7 +311,7 @@ mod tests {
             scene.round();
             let room = scene.turns.ask(little, peers[0]);
             assert!(matches!(room, Room::Some { .. }), "{room:?}");
-            scene.turns.took(little, peers[0], 10_000);
+            scene.turns.took(little, peers[0], 0, 10_000);
         }
     }
 
@@ -301,33 +319,44 @@ mod tests {
     fn what_makes_a_lot_of_work_is_read_in_small_pieces() {
         let mut scene = Scene::new(&[(2, 10), (1, 10)]);
         let (account, peers) = scene.accounts[0].clone();
-        let mut room = |at: usize, work: u64, count: u32| {
-            for _ in 0..count {
-                scene.turns.took(account, peers[at], work);
+        let mut room = |at: usize, share: (usize, usize), work: u64, count: u32| {
+            let mut room = 0;
+            for turn in 0..=count {
+                scene.turns.round += 10_000;
+                match scene.turns.ask(account, peers[at]) {
+                    Room::Some { bytes, .. } => room = bytes,
+                    Room::None => panic!("it has its share"),
+                }
+                if turn < count {
+                    scene.turns.took(account, peers[at], room * share.0 / share.1, work);
+                }
             }
-            scene.turns.round += 10_000;
-            match scene.turns.ask(account, peers[at]) {
-                Room::Some { bytes, .. } => bytes,
-                Room::None => panic!("it has its share"),
-            }
+            room
         };
-        assert_eq!(room(0, 10, 1), READ_BYTES);
-        assert_eq!(room(0, WORK_MAX + 1, 1), READ_BYTES / 2);
-        assert_eq!(room(0, WORK_MAX + 1, 100), READ_MIN_BYTES);
-        assert_eq!(room(1, 10, 1), READ_BYTES, "another connection of the same account");
-        assert_eq!(room(0, WORK_MAX / 2 + 1, 1), READ_MIN_BYTES, "twice that would be too much");
-        assert_eq!(room(0, WORK_MAX / 2, 1), READ_MIN_BYTES * 2);
-        assert_eq!(room(0, 0, 100), READ_BYTES);
+        let (full, part, large, none) = ((1, 1), (1, 2), (16, 1), (0, 1));
+        assert_eq!(room(0, full, 10, 0), READ_START_BYTES);
+        assert_eq!(room(0, full, 10, 1), READ_START_BYTES * 2);
+        assert_eq!(room(0, full, 10, 100), READ_BYTES);
+        assert_eq!(room(0, part, WORK_MAX + 1, 1), READ_BYTES / 2);
+        assert_eq!(room(0, large, WORK_MAX + 1, 9), READ_BYTES / 2, "of one large frame");
+        assert_eq!(room(0, full, WORK_MAX + 1, 100), READ_MIN_BYTES);
+        assert_eq!(room(1, full, 0, 0), READ_START_BYTES, "another connection of the same account");
+        assert_eq!(room(0, full, WORK_MAX / 2 + 1, 1), READ_MIN_BYTES, "twice that would be too much");
+        assert_eq!(room(0, none, 0, 100), READ_MIN_BYTES, "nothing was there");
+        assert_eq!(room(0, part, 10, 100), READ_MIN_BYTES, "what would have come shows only in a full one");
+        assert_eq!(room(0, full, WORK_MAX / 2, 1), READ_MIN_BYTES * 2);
     }
 
     #[test]
     fn debts_are_bounded_and_paid_in_shares() {
         let mut scene = Scene::new(&[(1, 10), (1, 10)]);
         let (account, peers) = scene.accounts[0].clone();
-        scene.turns.took(account, peers[0], u64::MAX);
+        scene.turns.took(account, peers[0], 0, u64::MAX);
         assert_eq!(scene.turns.ask(account, peers[0]), Room::None);
         let before = scene.turns.round;
-        assert_eq!(scene.turns.call_next(), Some(peers[0]));
+        assert_eq!(scene.turns.call_next(true), None, "others have something to do");
+        assert_eq!(scene.turns.round, before + 1);
+        assert_eq!(scene.turns.call_next(false), Some(peers[0]));
         assert_eq!(scene.turns.round - before, DEBT_MAX as u64 / SHARE as u64 + 1);
     }
 
@@ -335,18 +364,21 @@ mod tests {
     fn whoever_is_gone_or_does_not_come_is_passed_over() {
         let mut scene = Scene::new(&[(3, 10), (1, 10)]);
         let (account, peers) = scene.accounts[0].clone();
-        scene.turns.took(account, peers[0], SHARE as u64);
+        scene.turns.took(account, peers[0], 0, SHARE as u64);
         for peer in peers.iter().chain(&peers) {
             assert_eq!(scene.turns.ask(account, *peer), Room::None);
         }
         scene.turns.leave(account, peers[0]);
-        assert_eq!([scene.turns.call_next(), scene.turns.call_next()], [Some(peers[1]), Some(peers[2])]);
+        assert_eq!(
+            [scene.turns.call_next(false), scene.turns.call_next(false)],
+            [Some(peers[1]), Some(peers[2])]
+        );
         assert_eq!(scene.turns.ask(account, peers[1]), Room::None, "it has lost its place");
         assert!(matches!(scene.turns.ask(account, peers[2]), Room::Some { .. }));
-        assert_eq!(scene.turns.took(account, peers[2], 10), Some(peers[1]));
+        assert_eq!(scene.turns.took(account, peers[2], 0, 10), Some(peers[1]));
         assert!(scene.turns.are_waiting());
         scene.turns.ask(account, peers[1]);
-        assert_eq!(scene.turns.call_next(), None);
+        assert_eq!(scene.turns.call_next(false), None);
         assert!(!scene.turns.are_waiting());
         peers[1..].iter().for_each(|peer| scene.turns.leave(account, *peer));
         assert!(!scene.turns.are_shared());
@@ -356,7 +388,7 @@ mod tests {
     fn all_who_stand_in_line_are_called_when_nobody_takes_turns_any_more() {
         let mut scene = Scene::new(&[(3, 10), (1, 10)]);
         let (account, peers) = scene.accounts[0].clone();
-        scene.turns.took(account, peers[0], u64::MAX);
+        scene.turns.took(account, peers[0], 0, u64::MAX);
         peers.iter().for_each(|peer| _ = scene.turns.ask(account, *peer));
         scene.turns.leave(scene.accounts[1].0, scene.accounts[1].1[0]);
         let mut called = Vec::new();

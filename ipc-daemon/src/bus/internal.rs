@@ -100,6 +100,11 @@ impl InternalPeer {
         bus.turn(|broker, now| broker.on_account_of(*key, |broker| handle(broker, now)))
     }
 
+    /// The connection on the bus.
+    pub(crate) fn key(&self) -> PeerKey {
+        self.key
+    }
+
     /// Ready when something is due, or nothing will be any more. Cancel safe.
     pub(crate) fn poll_due(&self, context: &mut Context<'_>) -> Poll<()> {
         if self.mailbox.is_closed.get() || self.bus.has_pending(self.key) {

@@ -313,8 +313,8 @@ impl Bus {
         self.note_who_shares();
     }
 
-    /// Writes what is due to one peer, as far as the kernel takes it, after it had taken no more.
-    pub(crate) fn resume(&self, key: PeerKey) {
+    /// Writes what is due to one peer, as far as the kernel takes it and others have not their turn.
+    fn write(&self, key: PeerKey) {
         let now = clock::now();
         let state = &mut *self.0.state.borrow_mut();
         if let Some(Endpoint::Socket(link)) = state.endpoints.get(key) {
@@ -445,7 +445,7 @@ fn flush(broker: &mut Broker, key: PeerKey, link: &Link, now: Instant, turns: &T
         if room == 0 {
             if broker.has_pending(key) {
                 link.set_in_line(true);
-                turns.write_later(key);
+                turns.write_later(broker.account_of(key), key);
             }
             return;
         }

@@ -4,15 +4,15 @@
 //! the kernel is asked who else has input.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::future::poll_fn;
+use std::rc::{Rc, Weak};
 use std::task::{Poll, Waker};
 
 use slotmap::SecondaryMap;
-use tokio::sync::Semaphore;
 
 use super::{Bus, Endpoint, State};
-use crate::broker::{Broker, PeerKey, Room};
+use crate::broker::{AccountKey, Broker, PeerKey, Room};
 
 /// Nobody has to share with anybody.
 const ALL: Room = Room::Some { bytes: usize::MAX, bulk_bytes: usize::MAX };
@@ -40,6 +40,73 @@ impl Line {
     }
 }
 
+/// Things that wait, each on somebody's account: the accounts take turns.
+#[derive(Debug)]
+struct Lanes<T> {
+    /// Those that have any.
+    order: VecDeque<Option<AccountKey>>,
+    lanes: BTreeMap<Option<AccountKey>, VecDeque<T>>,
+}
+
+impl<T> Default for Lanes<T> {
+    fn default() -> Self {
+        Self { order: VecDeque::new(), lanes: BTreeMap::new() }
+    }
+}
+
+impl<T> Lanes<T> {
+    fn push(&mut self, account: Option<AccountKey>, thing: T) {
+        let lane = self.lanes.entry(account).or_default();
+        if lane.is_empty() {
+            self.order.push_back(account);
+        }
+        lane.push_back(thing);
+    }
+
+    fn pop(&mut self) -> Option<T> {
+        let account = self.order.pop_front()?;
+        let lane = self.lanes.get_mut(&account)?;
+        let thing = lane.pop_front();
+        if lane.is_empty() {
+            self.lanes.remove(&account);
+        } else {
+            self.order.push_back(account);
+        }
+        thing
+    }
+
+    fn is_empty(&self) -> bool {
+        self.order.is_empty()
+    }
+}
+
+/// Somebody who has asked to pass.
+#[derive(Debug, Default)]
+struct Ticket {
+    is_called: Cell<bool>,
+    task: RefCell<Option<Waker>>,
+}
+
+impl Ticket {
+    fn call(&self) {
+        self.is_called.set(true);
+        if let Some(task) = self.task.take() {
+            task.wake();
+        }
+    }
+
+    async fn called(&self) {
+        poll_fn(|context| {
+            if self.is_called.get() {
+                return Poll::Ready(());
+            }
+            *self.task.borrow_mut() = Some(context.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
 /// What is known without asking the broker.
 #[derive(Debug)]
 pub(super) struct Turns {
@@ -48,11 +115,9 @@ pub(super) struct Turns {
     keeper: RefCell<Option<Waker>>,
     /// The line that was served last.
     last: Cell<Line>,
-    /// Has a permit for whoever passes next.
-    turnstile: Semaphore,
-    /// How many stand before it.
-    passing: Cell<usize>,
-    writes: RefCell<VecDeque<PeerKey>>,
+    /// Whoever has gone meanwhile is passed over.
+    passes: RefCell<Lanes<Weak<Ticket>>>,
+    writes: RefCell<Lanes<PeerKey>>,
 }
 
 impl Default for Turns {
@@ -61,26 +126,9 @@ impl Default for Turns {
             are_shared: Cell::new(false),
             keeper: RefCell::default(),
             last: Cell::new(Line::Writes),
-            turnstile: Semaphore::new(0),
-            passing: Cell::new(0),
+            passes: RefCell::default(),
             writes: RefCell::default(),
         }
-    }
-}
-
-/// Somebody before the turnstile.
-struct Passing<'a>(&'a Turns);
-
-impl<'a> Passing<'a> {
-    fn of(turns: &'a Turns) -> Self {
-        turns.passing.set(turns.passing.get() + 1);
-        Self(turns)
-    }
-}
-
-impl Drop for Passing<'_> {
-    fn drop(&mut self) {
-        self.0.passing.set(self.0.passing.get() - 1);
     }
 }
 
@@ -90,9 +138,9 @@ impl Turns {
         if self.are_shared.get() { WRITE_MAX_BYTES } else { usize::MAX }
     }
 
-    /// There is more to write to it than may be written at a time.
-    pub(super) fn write_later(&self, peer: PeerKey) {
-        self.writes.borrow_mut().push_back(peer);
+    /// There is more to write to a connection of that account than may be written at a time.
+    pub(super) fn write_later(&self, account: Option<AccountKey>, peer: PeerKey) {
+        self.writes.borrow_mut().push(account, peer);
         self.wake_keeper();
     }
 
@@ -103,7 +151,16 @@ impl Turns {
     }
 
     fn are_awaited(&self) -> bool {
-        self.passing.get() > 0 || !self.writes.borrow().is_empty()
+        !self.passes.borrow().is_empty() || !self.writes.borrow().is_empty()
+    }
+
+    fn next_ticket(&self) -> Option<Rc<Ticket>> {
+        loop {
+            let ticket = self.passes.borrow_mut().pop()?;
+            if let Some(ticket) = ticket.upgrade() {
+                return Some(ticket);
+            }
+        }
     }
 }
 
@@ -126,7 +183,9 @@ impl Bus {
         if turns.are_shared.replace(are_shared) && !are_shared {
             let State { broker, endpoints, .. } = &mut *self.0.state.borrow_mut();
             broker.end_turns(|next| wake(endpoints, next));
-            turns.turnstile.add_permits(turns.passing.get());
+            while let Some(ticket) = turns.next_ticket() {
+                ticket.call();
+            }
             // The keeper has the rest of the writes made.
         }
     }
@@ -179,35 +238,47 @@ impl Bus {
 
     fn call_connection(&self) -> bool {
         let State { broker, endpoints, .. } = &mut *self.0.state.borrow_mut();
-        let next = broker.call_next();
+        let next = broker.call_next(self.0.turns.are_awaited());
         next.inspect(|next| wake(endpoints, *next)).is_some()
     }
 
     fn let_pass(&self) -> bool {
-        let turns = &self.0.turns;
-        let is_free = turns.passing.get() > turns.turnstile.available_permits();
-        if is_free {
-            turns.turnstile.add_permits(1);
-        }
-        is_free
+        self.0.turns.next_ticket().inspect(|ticket| ticket.call()).is_some()
     }
 
     fn write_more(&self) -> bool {
-        let next = self.0.turns.writes.borrow_mut().pop_front();
-        next.inspect(|next| self.resume(*next)).is_some()
+        let next = self.0.turns.writes.borrow_mut().pop();
+        next.inspect(|next| self.write(*next)).is_some()
     }
 
-    /// While several take turns: has one piece of work after the other begin that nobody has asked a turn for, and in between all
-    /// who have input. Cancel safe.
-    pub(crate) async fn pass(&self) {
-        if self.are_turns_shared() {
-            let turns = &self.0.turns;
-            let _passing = Passing::of(turns);
-            turns.wake_keeper();
-            // It is never closed.
-            if let Ok(permit) = turns.turnstile.acquire().await {
-                permit.forget();
+    /// Writes what is due to one peer, as far as the kernel takes it, after it had taken no more; while several take turns, in
+    /// turn.
+    pub(crate) fn resume(&self, peer: PeerKey) {
+        {
+            let state = &*self.0.state.borrow();
+            if self.are_turns_shared()
+                && let Some(Endpoint::Socket(link)) = state.endpoints.get(peer)
+                && !link.is_closing()
+            {
+                if !link.is_in_line() {
+                    link.set_in_line(true);
+                    self.0.turns.write_later(state.broker.account_of(peer), peer);
+                }
+                return;
             }
+        }
+        self.write(peer);
+    }
+
+    /// While several take turns: has one piece of work after the other begin that nobody has asked a turn for, on the account of
+    /// whom it is done for, if that is known; and in between all who have input. Cancel safe.
+    pub(crate) async fn pass(&self, on_account_of: Option<PeerKey>) {
+        if self.are_turns_shared() {
+            let ticket = Rc::new(Ticket::default());
+            let account = on_account_of.and_then(|peer| self.look(|broker| broker.account_of(peer)));
+            self.0.turns.passes.borrow_mut().push(account, Rc::downgrade(&ticket));
+            self.0.turns.wake_keeper();
+            ticket.called().await;
         }
     }
 
@@ -237,7 +308,6 @@ mod tests {
     use std::io::Read;
     use std::os::unix::net::UnixStream;
     use std::pin::pin;
-    use std::rc::Rc;
     use std::task::Context;
 
     use ipc_core::id::{Epoch, Handle};
@@ -279,9 +349,10 @@ mod tests {
     fn whoever_passes_comes_one_at_a_time_and_in_order() {
         let bus = bus();
         let (first, ..) = connect(&bus, 1);
-        assert!(poll(pin!(bus.pass())), "nobody shares with anybody");
+        assert!(poll(pin!(bus.pass(None))), "nobody shares with anybody");
         let (second, ..) = connect(&bus, 2);
-        let (mut one, mut two, mut three) = (pin!(bus.pass()), pin!(bus.pass()), pin!(bus.pass()));
+        let (mut one, mut two, mut three) =
+            (pin!(bus.pass(None)), pin!(bus.pass(None)), pin!(bus.pass(None)));
         let mut all = || [poll(one.as_mut()), poll(two.as_mut()), poll(three.as_mut())];
         assert_eq!(all(), [false; 3]);
         bus.call_next();
@@ -297,15 +368,30 @@ mod tests {
     }
 
     #[test]
+    fn whoever_passes_often_does_not_go_before_others() {
+        let bus = bus();
+        let ((much, ..), (little, ..)) = (connect(&bus, 1), connect(&bus, 2));
+        let mut many: Vec<_> = (0..9).map(|_| Box::pin(bus.pass(Some(much)))).collect();
+        let called = many.iter_mut().filter_map(|pass| poll(pass.as_mut()).then_some(())).count();
+        assert_eq!(called, 0);
+        let mut one = pin!(bus.pass(Some(little)));
+        assert!(!poll(one.as_mut()));
+        bus.call_next();
+        bus.call_next();
+        assert!(poll(one.as_mut()), "it comes behind one of the other user");
+        assert_eq!(many.iter_mut().filter_map(|pass| poll(pass.as_mut()).then_some(())).count(), 1);
+    }
+
+    #[test]
     fn whoever_does_not_wait_any_more_takes_nobodys_turn() {
         let bus = bus();
         let _both = (connect(&bus, 1), connect(&bus, 2));
-        let mut stays = pin!(bus.pass());
+        let mut stays = pin!(bus.pass(None));
         {
-            let mut goes = pin!(bus.pass());
+            let mut goes = pin!(bus.pass(None));
             assert!(!poll(goes.as_mut()) && !poll(stays.as_mut()));
-            bus.call_next();
         }
+        bus.call_next();
         assert!(poll(stays.as_mut()));
         assert!(!bus.are_turns_awaited());
     }

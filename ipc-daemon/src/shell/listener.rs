@@ -90,7 +90,7 @@ impl Listener {
             Entrance::Network => Side::Remote,
         };
         let may = async || {
-            self.bus.pass().await;
+            self.bus.pass(None).await;
             self.bus.has_greeting_room(side).await;
         };
         self.acceptor.run(may, handle).await;

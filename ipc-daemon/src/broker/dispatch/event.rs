@@ -72,6 +72,7 @@ impl Broker {
         }
         let subscribers = matches.len() as u32;
         self.counters.events_delivered += u64::from(subscribers);
+        self.work += u64::from(subscribers) * frame.body.as_slice().len() as u64;
         self.topics.put_back(topic, matches);
         if self.is_monitored() {
             self.show_event(publisher, topic, (sequence, subscribers), frame.body.as_slice().len());

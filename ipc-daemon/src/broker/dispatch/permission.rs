@@ -73,8 +73,7 @@ impl Broker {
 
     /// Takes note of a refusal by a service of the daemon that has asked the policy.
     pub fn note_denied(&mut self, who: PeerId, error: &Error) {
-        let found = self.peers.iter().find(|(_, peer)| peer.who.id == who).map(|(key, _)| key);
-        if let Some(peer) = found {
+        if let Some(peer) = self.peer_of(who) {
             self.counters.permission_refusals += 1;
             self.note_refusal(peer, error);
         }

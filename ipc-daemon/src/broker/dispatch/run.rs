@@ -109,6 +109,7 @@ impl Broker {
         self.counters.events_published += events;
         self.counters.events_delivered += events * matches.len() as u64;
         let mut copies = Copies::new(matches.first().map_or(0, |first| first.id), frames);
+        self.work += (matches.len() * copies.bytes()) as u64;
         // Near the mark of a user it matters who comes first, so then nobody gets several at once.
         let in_all = matches.len() * (copies.bytes() + ANNOUNCEMENTS_BYTES);
         let is_roomy = matches.iter().all(|matched| {

@@ -3,7 +3,7 @@
 use ipc_core::id::PeerId;
 
 use crate::broker::event::Transport;
-use crate::broker::keys::PeerKey;
+use crate::broker::keys::{AccountKey, PeerKey};
 use crate::broker::peer::Peer;
 use crate::broker::turns::Room;
 use crate::broker::{Broker, Counters};
@@ -42,7 +42,7 @@ impl Broker {
     pub fn took_turn(&mut self, peer: PeerKey, bytes: usize) -> Option<PeerKey> {
         let work = self.work_so_far() - self.work_before + bytes as u64;
         let account = self.peers.get(peer)?.account;
-        self.turns.took(account, peer, work)
+        self.turns.took(account, peer, bytes, work)
     }
 
     /// Does something for a connection that is not read in turn. Its user is charged for it.
@@ -56,8 +56,7 @@ impl Broker {
 
     /// So many rows of a list were made for somebody.
     pub fn listed(&mut self, viewer: PeerId, rows: usize) {
-        let viewer = self.peers.iter().find(|(_, peer)| peer.who.id == viewer).map(|(key, _)| key);
-        self.charge_turns(viewer, rows as u64 * ROW_WORK);
+        self.charge_turns(self.peer_of(viewer), rows as u64 * ROW_WORK);
     }
 
     fn charge_turns(&mut self, peer: Option<PeerKey>, work: u64) {
@@ -72,9 +71,20 @@ impl Broker {
         self.turns.are_waiting()
     }
 
-    /// All who had input have been looked at: who of those that stand in line comes next.
-    pub fn call_next(&mut self) -> Option<PeerKey> {
-        self.turns.call_next()
+    /// All who had input have been looked at: who of those that stand in line comes next. With `is_round` it may be nobody, because
+    /// all have had more than their shares: somebody else has something to do.
+    pub fn call_next(&mut self, is_round: bool) -> Option<PeerKey> {
+        self.turns.call_next(is_round)
+    }
+
+    /// Who pays for a connection.
+    pub fn account_of(&self, peer: PeerKey) -> Option<AccountKey> {
+        self.peers.get(peer).map(|state| state.account)
+    }
+
+    /// The connection of that number.
+    pub fn peer_of(&self, id: PeerId) -> Option<PeerKey> {
+        self.peers.iter().find(|(_, peer)| peer.who.id == id).map(|(key, _)| key)
     }
 
     /// Nobody takes turns any more. Calls all who stand in line.
@@ -128,7 +138,7 @@ mod tests {
         // What it took to accept them is paid.
         for peer in [peers[0], peers[2]] {
             while broker.ask_turn(peer) == Room::None {
-                broker.call_next();
+                broker.call_next(false);
             }
         }
         (broker, peers)

@@ -148,7 +148,7 @@ impl Keeper {
 
     async fn receive(self, socket: AsyncFd<Rc<DatagramSocket>>) {
         while let Ok(mut guard) = socket.readable().await {
-            self.0.bus.pass().await;
+            self.0.bus.pass(None).await;
             match self.receive_some() {
                 Next::Unknown => tokio::task::yield_now().await,
                 Next::None => guard.clear_ready(),

@@ -55,9 +55,10 @@ impl Drop for Visitor {
 /// Waits for what comes from the bus.
 async fn attend(bus: Bus, keeper: Keeper, key: ClientKey, peer: Rc<RefCell<InternalPeer>>) {
     let mut bytes = Vec::new();
+    let visitor = peer.borrow().key();
     loop {
         poll_fn(|context| peer.borrow().poll_due(context)).await;
-        bus.pass().await;
+        bus.pass(Some(visitor)).await;
         let max_bytes = if bus.are_turns_shared() { RECEIVE_IN_TURN_MAX_BYTES } else { RECEIVE_MAX_BYTES };
         let mut take = |piece: &[u8]| bytes.extend_from_slice(piece);
         if !poll_fn(|context| peer.borrow_mut().poll_receive(context, max_bytes, &mut take)).await {
