@@ -2,11 +2,10 @@
 //!
 //! What the second one waits for is the machine's doing and the bus's. To tell them apart, everything is measured twice: while
 //! the first one floods another daemon of the same machine, and while it floods the one that is measured. And it is measured in
-//! three places: `apart`, where the daemon has a processor for itself, those who flood share the other, and whoever is measured
-//! and its service run there whenever they can (SCHED_FIFO; without it one who never sleeps keeps its processor for some
-//! milliseconds, whatever its priority), so that what is left is what the bus adds; `first`, where the kernel puts everybody where it
-//! likes, and the daemon has the priority of the unit for the system's bus; and `free`, where it has none, and waits for its
-//! processor, which it keeps busy all the time, as everybody does.
+//! two places: `apart`, where those who flood have a processor with their services and the other daemon, and the daemon has one
+//! with whoever is measured and its service, who run there whenever they can (SCHED_FIFO), so that what is left is what the bus
+//! adds; and `free`, where the kernel puts everybody where it likes, and the daemon, which is busy all the time then, waits for
+//! its processor as everybody does.
 
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,7 +19,7 @@ use ipc_tests::daemon::{Daemon, PATIENCE};
 use ipc_tests::raw::{RawPeer, frame};
 use ipc_tests::services::{serve, serve_echo};
 use ipc_tests::users::{STRANGERS, as_user, become_user, shared_bus};
-use rustix::process::{Pid, setpriority_process};
+use rustix::process::Pid;
 use rustix::thread::{CpuSet, gettid, sched_setaffinity};
 
 use super::{PAYLOAD, median, rate, report};
@@ -33,8 +32,6 @@ const ROUNDS: usize = 3;
 const BATCH: u64 = 256;
 /// A bus where everybody may do everything.
 const OPEN: &str = "[socket]\nmode = \"0666\"\n[policy]\nrules = [\"allow anyone * >\"]\n";
-/// What the unit for the system's bus gives the daemon.
-const OF_THE_UNIT: i32 = -10;
 
 /// A way to flood; each is a thread with a connection.
 #[derive(Clone, Copy, Debug)]
@@ -81,7 +78,6 @@ const WAYS: [(&str, &[Way]); 8] = [
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
     Free,
-    First,
     Apart,
 }
 
@@ -89,7 +85,6 @@ impl Place {
     fn name(self) -> &'static str {
         match self {
             Place::Free => "free",
-            Place::First => "first",
             Place::Apart => "apart",
         }
     }
@@ -103,7 +98,7 @@ pub(super) fn measure(asked: &[String]) {
     if ways.is_empty() {
         ways.extend(WAYS);
     }
-    for place in [Place::Apart, Place::First, Place::Free] {
+    for place in [Place::Apart, Place::Free] {
         let (daemon, _directory) = shared_bus(OPEN);
         let (other, _other_directory) = shared_bus(OPEN);
         settle(place, &daemon, 0);
@@ -118,6 +113,7 @@ pub(super) fn measure(asked: &[String]) {
                     serve_echo(daemon);
                 }
                 if place == Place::Apart {
+                    pin(None, 0);
                     schedule(&["--fifo", "--pid", "1"]);
                 }
                 compare(place, &ways, &daemon, &other);
@@ -147,11 +143,9 @@ fn compare(place: Place, ways: &[(&str, &[Way])], daemon: &Daemon, other: &Daemo
 }
 
 fn settle(place: Place, daemon: &Daemon, cpu: usize) {
-    let pid = Pid::from_raw(i32::try_from(daemon.pid()).expect("a process id"));
-    match place {
-        Place::Free => {}
-        Place::First => setpriority_process(pid, OF_THE_UNIT).expect("root may"),
-        Place::Apart => pin(pid, cpu),
+    if place == Place::Apart {
+        let pid = i32::try_from(daemon.pid()).expect("a process id");
+        pin(Pid::from_raw(pid), cpu);
     }
 }
 
@@ -199,6 +193,7 @@ fn beside_a_flood<T>(place: Place, ways: &[Way], daemon: &Daemon, work: impl FnO
             let (stop, ready) = (&stop, &ready);
             scope.spawn(move || {
                 if place == Place::Apart {
+                    pin(None, 1);
                     schedule(&["--other", "--pid", "0"]);
                 }
                 become_user(STRANGERS[0], &[]);
