@@ -60,9 +60,10 @@ impl Link {
     /// A link over a connected, non-blocking socket; with a reaper if the kernel does not keep descriptors out, and the user to
     /// whom they belong.
     pub(crate) fn new(socket: Stream, reaper: Option<(Reaper, u32)>) -> Self {
+        let guard = reaper.map(|(reaper, uid)| Guard::of(&socket, reaper, uid));
         Self {
             socket,
-            guard: reaper.map(|(reaper, uid)| Guard::new(reaper, uid)),
+            guard,
             writing: Cell::new(Writing::Open),
             is_closing: Cell::new(false),
             is_in_line: Cell::new(false),

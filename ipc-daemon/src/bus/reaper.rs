@@ -219,7 +219,15 @@ pub(super) struct Guard {
 }
 
 impl Guard {
-    pub(super) fn new(reaper: Reaper, uid: u32) -> Self {
+    /// The guard of a socket from here on.
+    pub(super) fn of(socket: impl AsFd, reaper: Reaper, uid: u32) -> Self {
+        // What is sent out of band comes like everything else then, where it is seen; otherwise it would be skipped, and the
+        // descriptors with it closed by the kernel at once. A kernel that does not know it for such sockets has nothing of it.
+        let _unknown = rustix::net::sockopt::set_socket_oobinline(socket, true);
+        Self::new(reaper, uid)
+    }
+
+    fn new(reaper: Reaper, uid: u32) -> Self {
         Self { reaper, uid, last: RefCell::new(None) }
     }
 
@@ -370,6 +378,26 @@ mod tests {
         let mut control = SendAncillaryBuffer::new(&mut space);
         assert!(control.push(SendAncillaryMessage::ScmRights(&descriptors)));
         rustix::net::sendmsg(over, &[IoSlice::new(b"!")], &mut control, SendFlags::empty()).unwrap();
+    }
+
+    #[test]
+    fn descriptors_that_come_out_of_band_are_seen_too() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let guard = Guard::of(&ours, Reaper::idle(1024), 1);
+        let (sent, _left) = watched();
+        let descriptors = [sent.as_fd()];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        assert!(control.push(SendAncillaryMessage::ScmRights(&descriptors)));
+        let parts = [IoSlice::new(b"!")];
+        match rustix::net::sendmsg(&theirs, &parts, &mut control, SendFlags::OOB) {
+            // A kernel without it keeps them out.
+            Err(Errno::OPNOTSUPP) => return,
+            sent => assert_eq!(sent, Ok(1)),
+        }
+        theirs.write_all(b"more").unwrap();
+        let received = guard.receive(&ours, &mut [0; 64]);
+        assert_eq!(received.map(|received| received.descriptors), Ok(1));
     }
 
     #[test]
