@@ -90,7 +90,7 @@ impl Place {
     }
 }
 
-/// The p99 of a call of one user to a service that nobody else calls: alone, while another user floods a bus of its own
+/// The p99 of a call of one user to a service of its own that nobody else calls: alone, while another user floods a bus of its own
 /// beside it, and while that one floods the same bus. With names of ways only these.
 pub(super) fn measure(asked: &[String]) {
     let is_asked = |name: &str| asked.iter().any(|word| word == name);
@@ -125,7 +125,7 @@ pub(super) fn measure(asked: &[String]) {
 fn compare(place: Place, ways: &[(&str, &[Way])], daemon: &Daemon, other: &Daemon) {
     let echo =
         Service::new("test.calm").expect("a name").method("echo", |request| Ok(request.payload.clone()));
-    serve(daemon, echo);
+    as_user(STRANGERS[1], &[], || serve(daemon, echo));
     let mut calm = connect_as(Address::Unix(daemon.socket()), STRANGERS[1]);
     let name = place.name();
     report(&format!("flood_{name}_none_p99"), "us", p99(&mut calm));
