@@ -288,6 +288,9 @@ impl Drop for Daemon {
         // It may have ended already, which is what is wanted here.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        // Under a tracer that is another process, which may outlive it for a moment and keep what it holds.
+        let _ = rustix::process::pidfd_send_signal(&self.process, Signal::KILL);
+        let _ = is_ready(&self.process, Instant::now() + PATIENCE);
         if let (Some(reader), true) = (self.stderr.take(), std::thread::panicking())
             && reader.join().is_ok()
         {
